@@ -1,0 +1,92 @@
+"""TFLite through LiteRT Torch, quantized by AI Edge Quantizer; images are NHWC, as TFLite's kernels want them."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from edgekd.converters import Converter, Source
+from edgekd.specs import TensorSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class _TFLite:
+    suffix = ".tflite"
+    precisions: tuple[str, ...] = ("fp32", "int8")
+    packages: tuple[str, ...] = ("litert-torch", "ai-edge-quantizer", "torch")
+
+    def convert(
+        self, source: Source, precision: str, out: Path
+    ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+        float_model = out if precision == "fp32" else out.with_suffix(".float")
+        _convert(source, float_model)
+        if precision == "int8":
+            _quantize(source, float_model, out)
+            float_model.unlink()
+        return _described(source, out)
+
+
+def _convert(source: Source, out: Path) -> None:
+    import litert_torch
+    import torch
+
+    module = source.module
+    examples = tuple(_tflite_order(given, torch.zeros(given.shape)) for given in source.inputs)
+    images = [index for index, given in enumerate(source.inputs) if given.layout == "NCHW"]
+    if images:
+        module = litert_torch.to_channel_last_io(module, args=images).eval()
+    litert_torch.convert(module, examples).export(str(out))
+
+
+def _quantize(source: Source, float_model: Path, out: Path) -> None:
+    import torch
+    from ai_edge_quantizer import quantizer, recipe
+
+    signature, names = _signature(float_model)
+    given = source.inputs[0]
+    examples = [
+        {names[0]: _tflite_order(given, torch.from_numpy(source.calibration[index : index + 1])).numpy()}
+        for index in range(len(source.calibration))
+    ]
+    job = quantizer.Quantizer(str(float_model))
+    job.load_quantization_recipe(recipe.static_wi8_ai8())
+    job.quantize(job.calibrate({signature: examples})).export_model(str(out), overwrite=True)
+
+
+def _tflite_order(given: TensorSpec, tensor: "Tensor") -> "Tensor":
+    return tensor.permute(0, 2, 3, 1).contiguous() if given.layout == "NCHW" else tensor
+
+
+def _signature(model: Path) -> tuple[str, list[str]]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    signatures = Interpreter(str(model)).get_signature_list()
+    name = next(iter(signatures))
+    return name, list(signatures[name]["inputs"])
+
+
+def _described(source: Source, model: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(model))
+    inputs = [
+        _spec(detail, "NHWC" if given.layout == "NCHW" else "")
+        for detail, given in zip(interpreter.get_input_details(), source.inputs, strict=True)
+    ]
+    outputs = [_spec(detail, "") for detail in interpreter.get_output_details()]
+    return tuple(inputs), tuple(outputs)
+
+
+def _spec(detail: dict[str, Any], layout: str) -> TensorSpec:
+    plain = {
+        "name": detail["name"],
+        "shape": [int(size) for size in detail["shape"]],
+        "dtype": detail["dtype"].__name__,
+        "layout": layout,
+    }
+    return msgspec.convert(plain, TensorSpec)
+
+
+PLUGIN: Final[Converter] = _TFLite()

@@ -1,0 +1,79 @@
+"""A roofline from the spec sheet alone (Williams et al. 2009): good enough to rank students, not to gate on.
+
+Each layer takes as long as its arithmetic at the core's peak times an efficiency, or as its traffic at the memory's
+peak times an efficiency, whichever is longer, plus a fixed cost of calling its kernel. The efficiencies are round
+numbers chosen once against published MobileNetV1 latencies of three boards; `benchmarks/fit/spec_sheet.py` prints
+how far the model is off on published rows that were not looked at.
+"""
+
+from typing import Final
+
+from edgekd.cost import CostModel
+from edgekd.nets import Anatomy, Layer
+from edgekd.specs import Cluster, Cost, Interval, Target
+
+MACS_PER_CYCLE: Final[dict[str, dict[str, float]]] = {
+    "cortex-a53": {"fp32": 2, "int8": 4},
+    "cortex-a55": {"fp32": 4, "int8": 16},
+    "cortex-a57": {"fp32": 4, "int8": 8},
+    "cortex-a72": {"fp32": 4, "int8": 8},
+    "cortex-a76": {"fp32": 8, "int8": 32},
+    "cortex-a78ae": {"fp32": 8, "int8": 32},
+    "apple-firestorm": {"fp32": 16, "fp16": 32, "int8": 64},
+    "gracemont": {"fp32": 8, "int8": 32},
+}
+"""Multiply-accumulates that a core can issue a cycle: vector pipes x lanes (Arm's and Intel's optimisation guides)."""
+
+UNKNOWN_CORE: Final[dict[str, float]] = {"fp32": 4, "int8": 8}
+EFFICIENCY: Final[dict[str, float]] = {"conv": 0.6, "linear": 0.5, "depthwise": 0.2, "pool": 0.1, "elementwise": 0.1}
+BANDWIDTH_SHARE: Final = 0.4
+"""Of the bus's theoretical peak, that kernels reach."""
+CALL_US: Final = 3.0
+"""Microseconds to dispatch a kernel on a core at 1 GHz."""
+SPREAD: Final = 2.5
+"""The interval is value / SPREAD to value x SPREAD."""
+
+BYTES: Final[dict[str, int]] = {"fp32": 4, "fp16": 2, "int8": 1}
+FILE_BYTES_PER_LAYER: Final = 700
+"""Graph records of a layer in a .tflite or .onnx file, as our exports have them."""
+FILE_BYTES_PER_CHANNEL: Final[dict[str, int]] = {"fp32": 4, "fp16": 4, "int8": 28}
+"""Bias, and with int8 the scale and zero point of each channel's weights and bias."""
+FILE_BYTES_FIXED: Final = 6000
+
+
+class _SpecSheet:
+    def estimate(self, anatomy: Anatomy, target: Target, precision: str) -> Cost:
+        cluster = target.device.clusters[0]
+        threads = min(target.threads, cluster.count)
+        bandwidth = target.device.memory_bandwidth_bytes_s * BANDWIDTH_SHARE
+        seconds = sum(_seconds(layer, cluster, threads, bandwidth, precision) for layer in anatomy.layers)
+        milliseconds = seconds * 1e3
+        width = BYTES.get(precision, 4)
+        weights = sum(layer.weights for layer in anatomy.layers)
+        channels = sum(layer.channels for layer in anatomy.layers if layer.weights)
+        file_bytes = (
+            FILE_BYTES_FIXED
+            + weights * width
+            + channels * FILE_BYTES_PER_CHANNEL.get(precision, 4)
+            + len(anatomy.layers) * FILE_BYTES_PER_LAYER
+        )
+        return Cost(
+            latency_ms=Interval(value=milliseconds, low=milliseconds / SPREAD, high=milliseconds * SPREAD),
+            peak_memory_bytes=weights * width + anatomy.arena_elements * width,
+            file_bytes=file_bytes,
+            macs=anatomy.macs,
+            parameters=anatomy.parameters,
+            tier="spec sheet only: ranking, not a number to gate on",
+        )
+
+
+def _seconds(layer: Layer, cluster: Cluster, threads: int, bandwidth: float, precision: str) -> float:
+    peaks = MACS_PER_CYCLE.get(cluster.core, UNKNOWN_CORE)
+    hertz = cluster.clock_mhz * 1e6
+    rate = peaks.get(precision, peaks["fp32"]) * hertz * threads * EFFICIENCY[layer.kind]
+    work = layer.macs or layer.outputs
+    traffic = (layer.weights + layer.inputs + layer.outputs) * BYTES.get(precision, 4)
+    return max(work / rate, traffic / bandwidth) + CALL_US * 1e-6 * (1e9 / hertz)
+
+
+PLUGIN: Final[CostModel] = _SpecSheet()

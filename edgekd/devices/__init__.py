@@ -1,0 +1,49 @@
+"""Ways to reach hardware.
+
+To add one, write `edgekd/devices/<name>.py` that ends in `PLUGIN: Device = ...`. tests/contracts/test_devices.py finds
+it. What follows a colon in a device's name is its address: "ssh:pi@kitchen".
+"""
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgekd.errors import ConfigError
+from edgekd.specs import Provenance
+
+
+class Connection(Protocol):
+    """An engine, started on a device in a fresh process."""
+
+    def put(self, file: Path) -> str:
+        """Bring a file to the device; what it is called there."""
+
+    def get(self, name: str, file: Path) -> None:
+        """Fetch a file from the device."""
+
+    def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
+        """The guest's answer.
+
+        Raises:
+            MeasureError: the engine could not do it, crashed, or took longer than `timeout_s` seconds.
+        """
+
+
+class Device(Protocol):
+    """Hardware, or what stands for it."""
+
+    provenance: Provenance
+
+    def start(self, address: str, engine: Path, scratch: Path) -> AbstractContextManager[Connection]:
+        """Start an engine file there; `scratch` is an empty folder here.
+
+        Raises:
+            DeviceUnreachable: it does not answer.
+        """
+
+
+def wrap(own: Any) -> Device:
+    """A user's own device."""
+    if not hasattr(own, "start"):
+        raise ConfigError(f"{own!r} is not a device", hint="see edgekd/devices/__init__.py for what it must have")
+    return own  # type: ignore[no-any-return]  # checked above as far as one can

@@ -1,0 +1,57 @@
+"""Train the planned student against the teacher, and beside it a twin that never hears of the teacher."""
+
+from functools import partial
+
+import msgspec
+
+from edgekd.lessons import Learned, Lesson, build, learn
+from edgekd.nets import anatomy, input_shape
+from edgekd.runs import Work
+from edgekd.specs import Data, Knowledge, Plan, Student, TensorSpec
+from edgekd.workers import call, cores, together
+
+VERSION = 1
+
+
+def distil(work: Work, lesson: Lesson, plan: Plan, data: Data, knowledge: Knowledge) -> Student:
+    """The student and its twin: same start, same batches, same number of steps.
+
+    Each trains in a process of its own on a single thread: two small nets fill two cores better that way than one
+    after the other on two threads, and their sums are the same to the bit on any number of cores.
+    """
+    lesson = msgspec.structs.replace(lesson, student=plan.student)
+    taught, alone = together(
+        [
+            partial(_train, work, msgspec.structs.replace(lesson, with_teacher=with_teacher), data, knowledge, name)
+            for name, with_teacher in (("student", True), ("twin", False))
+        ],
+        at_once=cores(),
+    )
+    student = call(_describe, work, plan, data, taught, alone, threads=1, log=work.out / "worker.log")
+    for name in ("student", "twin"):
+        (work.out / f"{name}.checkpoint").unlink(missing_ok=True)
+    return student
+
+
+def _train(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: str) -> Learned:
+    return call(learn, work, lesson, data, knowledge, name, threads=1, log=work.out / f"{name}.log")
+
+
+def _describe(work: Work, plan: Plan, data: Data, taught: Learned, alone: Learned) -> Student:
+    net = build(plan.student, data.classes, data.shape)
+    shape = input_shape(net, data.shape)
+    described = anatomy(net.module, shape)
+    images = net.preprocessing is not None
+    return Student(
+        weights=work.keep(work.out / taught.weights),
+        twin_weights=work.keep(work.out / alone.weights),
+        choice=plan.student,
+        preprocessing=net.preprocessing,
+        inputs=(TensorSpec(name="image" if images else "input", shape=(1, *shape), layout="NCHW" if images else ""),),
+        outputs=(TensorSpec(name="logits", shape=(1, len(data.classes))),),
+        classes=data.classes,
+        parameters=described.parameters,
+        macs=described.macs,
+        metrics=taught.metrics,
+        twin_metrics=alone.metrics,
+    )

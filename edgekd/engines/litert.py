@@ -1,0 +1,69 @@
+"""LiteRT, the runtime of .tflite files, with XNNPACK as it is by default."""
+
+import numpy as np
+from ai_edge_litert import interpreter
+
+
+class LiteRT:
+    """An engine; see edgekd/engines/__init__.py."""
+
+    suffixes = (".tflite",)
+
+    def version(self):
+        """Version of the package."""
+        from importlib.metadata import version
+
+        return version("ai-edge-litert")
+
+    def load(self, model, threads):
+        """Load a model file."""
+        return LiteRTSession(model, threads)
+
+
+class LiteRTSession:
+    """A session; see edgekd/engines/__init__.py."""
+
+    def __init__(self, model, threads):
+        self._interpreter = interpreter.Interpreter(model_path=model, num_threads=threads)
+        self._interpreter.allocate_tensors()
+        self._inputs = self._interpreter.get_input_details()
+        self._outputs = self._interpreter.get_output_details()
+        self.inputs = [_described(detail) for detail in self._inputs]
+        self.outputs = [_described(detail) for detail in self._outputs]
+
+    def feed(self, arrays):
+        """Set the inputs, quantized by the model's own scale where they are integers."""
+        for detail, array in zip(self._inputs, arrays):
+            self._interpreter.set_tensor(detail["index"], _quantized(array, detail))
+
+    def invoke(self):
+        """Execute once."""
+        self._interpreter.invoke()
+
+    def fetch(self):
+        """The outputs as float32."""
+        return [_dequantized(self._interpreter.get_tensor(detail["index"]), detail) for detail in self._outputs]
+
+
+def _described(detail):
+    return {
+        "name": detail["name"],
+        "shape": [int(size) for size in detail["shape"]],
+        "dtype": np.dtype(detail["dtype"]).name,
+    }
+
+
+def _quantized(array, detail):
+    scale, zero_point = detail["quantization"]
+    if scale and np.issubdtype(array.dtype, np.floating):
+        limits = np.iinfo(detail["dtype"])
+        array = np.clip(np.round(array / scale) + zero_point, limits.min, limits.max)
+    return array.astype(detail["dtype"])
+
+
+def _dequantized(array, detail):
+    scale, zero_point = detail["quantization"]
+    return ((array.astype(np.float32) - zero_point) * scale if scale else array).astype(np.float32)
+
+
+PLUGIN = LiteRT()

@@ -1,0 +1,130 @@
+"""Turn the student into one file of one format and precision."""
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from edgekd import converters
+from edgekd.converters import Converter, Source
+from edgekd.errors import ConfigError, ConvertError, PluginUnavailable, WorkerDied
+from edgekd.files import replacing
+from edgekd.lessons import build
+from edgekd.nets import load
+from edgekd.plugins import find
+from edgekd.runs import Work
+from edgekd.specs import Artifact, Data, Student, TensorSpec
+from edgekd.training import in_layout, viewer_of
+from edgekd.workers import call
+
+VERSION = 1
+
+CALIBRATION_EXAMPLES = 200
+SAMPLES = 32
+TIMEOUT_S = 900.0
+
+
+def split_export(export: str) -> tuple[str, str]:
+    """Format and precision of an export such as "tflite-int8".
+
+    Raises:
+        ConfigError: there is no dash in it.
+    """
+    name, dash, precision = export.rpartition("-")
+    if not dash:
+        raise ConfigError(f"export {export!r} has no precision", hint="write it as format-precision: tflite-int8")
+    return name, precision
+
+
+def check(export: str) -> Converter:
+    """The converter of an export.
+
+    Raises:
+        UnknownPlugin, PluginUnavailable: the format is not known, or its packages are not installed.
+        ConfigError: the converter has no such precision.
+    """
+    name, precision = split_export(export)
+    converter: Converter = find(converters, name)
+    if precision not in converter.precisions:
+        raise ConfigError(f"{name} has no precision {precision!r}", hint=f"it has {', '.join(converter.precisions)}")
+    for package in converter.packages:
+        if not _installed(package):
+            extra = converters.EXTRAS.get(name, name)
+            raise PluginUnavailable(f"{export} needs {package}", hint=f"pip install 'edgekd[{extra}]'")
+    return converter
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def export(work: Work, student: Student, data: Data, wanted: str) -> Artifact:
+    """One artifact of the student.
+
+    Raises:
+        ConvertError: the converter gave up, crashed, or took longer than 15 minutes.
+    """
+    try:
+        return call(_export, work, student, data, wanted, threads=1, log=work.out / "worker.log", timeout_s=TIMEOUT_S)
+    except WorkerDied as error:
+        raise ConvertError(f"{wanted}: {error}", hint=error.hint) from error
+
+
+def _export(work: Work, student: Student, data: Data, wanted: str) -> Artifact:
+    converter = check(wanted)
+    name, precision = split_export(wanted)
+    net = build(student.choice, data.classes, data.shape)
+    load(net.module, work.path(student.weights))
+    source = Source(
+        module=net.module.eval(),
+        inputs=student.inputs,
+        outputs=student.outputs,
+        calibration=_calibration(work, student, data),
+        properties=_properties(student, data),
+    )
+    out = work.out / f"model{converter.suffix}"
+    with replacing(out) as part:
+        made = part.with_name(f"making{converter.suffix}")  # converters choose formats by the ending
+        inputs, outputs = converter.convert(source, precision, made)
+        made.replace(part)
+    tools = {package: version(package) for package in converter.packages}
+    return Artifact(
+        export=wanted,
+        format=name,
+        precision=precision,
+        model=work.keep(out),
+        inputs=inputs,
+        outputs=outputs,
+        samples=work.keep(_samples(work, student, data, inputs)),
+        tools=tools,
+    )
+
+
+def _calibration(work: Work, student: Student, data: Data) -> np.ndarray:  # type: ignore[type-arg]  # float32
+    """Training examples as they are, spread evenly over the split."""
+    viewer = viewer_of(work, data, "train", student.preprocessing)
+    count = min(CALIBRATION_EXAMPLES, len(viewer))
+    indices = np.linspace(0, len(viewer) - 1, count).round().astype(np.int64)
+    return viewer.batch(indices).numpy()
+
+
+def _samples(work: Work, student: Student, data: Data, inputs: tuple[TensorSpec, ...]) -> Path:
+    viewer = viewer_of(work, data, "test", student.preprocessing)
+    examples = viewer.batch(np.arange(min(SAMPLES, len(viewer)))).numpy()
+    path = work.out / "samples.npz"
+    with replacing(path) as part, part.open("wb") as opened:
+        np.savez(opened, allow_pickle=False, **{"0": in_layout(examples, inputs[0])})
+    return path
+
+
+def _properties(student: Student, data: Data) -> dict[str, str]:
+    return {
+        "edgekd.classes": msgspec.json.encode(student.classes).decode(),
+        "edgekd.data_licence": data.licence,
+        "edgekd.preprocessing": msgspec.json.encode(student.preprocessing).decode(),
+    }

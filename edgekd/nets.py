@@ -1,0 +1,245 @@
+"""Neural nets as values: a module with what it expects and what it answers, its weights on disk, its anatomy."""
+
+import contextlib
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from edgekd.errors import ConfigError, Disagreement
+from edgekd.files import replacing
+from edgekd.specs import Preprocessing, Size, Spec
+
+
+@dataclass(frozen=True)
+class Net:
+    """A module that maps (batch, *shape) float32 to logits of shape (batch, classes)."""
+
+    module: nn.Module
+    preprocessing: Preprocessing | None = None
+    """What it expects of an image; None takes the data as they are."""
+    classes: tuple[str, ...] = ()
+    """The classes that its outputs stand for, where it says so."""
+
+
+def wrap(made: Any, where: str) -> Net:
+    """A user's module as a Net; the module may carry `preprocessing` and `classes` as attributes.
+
+    Raises:
+        ConfigError: it is neither a module nor a Net.
+    """
+    if isinstance(made, Net):
+        return made
+    if not isinstance(made, nn.Module):
+        raise ConfigError(
+            f"{where} returned {type(made).__name__}", hint="return a torch.nn.Module or an edgekd.nets.Net"
+        )
+    classes = getattr(made, "classes", ())
+    return Net(made, getattr(made, "preprocessing", None), tuple(map(str, classes)))
+
+
+def input_shape(net: Net, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape of one example as the net takes it, for data of `shape`."""
+    return (shape[0], *net.preprocessing.size) if net.preprocessing else shape
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of trainable and frozen parameters; buffers are not counted."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def save(module: nn.Module, path: Path) -> None:
+    """Write the weights and buffers as safetensors; equal weights give equal bytes."""
+    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in module.state_dict().items()}
+    with replacing(path) as part:
+        save_file(tensors, part)
+
+
+def load(module: nn.Module, path: Path) -> None:
+    """Read what `save` wrote into a module of the same architecture; executes nothing.
+
+    Raises:
+        ConfigError: not a safetensors file, or of another architecture.
+    """
+    try:
+        module.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise ConfigError(f"{path}: not the weights of this net: {str(error).splitlines()[0]}") from error
+
+
+# --- anatomy
+
+
+class Layer(Spec):
+    """One operation as a mobile runtime executes it: batch norms folded, clamping activations fused."""
+
+    kind: str
+    """"conv", "depthwise", "linear", "elementwise" or "pool"."""
+    macs: Size
+    weights: Size
+    """Elements."""
+    inputs: Size
+    """Elements read, without the weights."""
+    outputs: Size
+    """Elements written."""
+    channels: Size
+    """Of the output."""
+
+
+class Anatomy(Spec):
+    """What a net is made of, for one example."""
+
+    layers: tuple[Layer, ...]
+    parameters: Size
+    macs: Size
+    arena_elements: Size
+    """Most activation elements alive at once, by liveness."""
+
+
+def anatomy(module: nn.Module, shape: tuple[int, ...]) -> Anatomy:
+    """Examine a module on one example of `shape` without computing anything.
+
+    Raises:
+        Disagreement: the module does not take this shape.
+    """
+    meta = module.to("meta") if _is_meta(module) else _on_meta(module)
+    recorder = _Recorder()
+    try:
+        with torch.no_grad(), recorder:
+            example = torch.empty(1, *shape, device="meta")
+            recorder.define(example)
+            meta.eval()(example)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise Disagreement(f"the net does not take an input of shape {shape}: {line}") from error
+    layers = tuple(recorder.layers)
+    return Anatomy(
+        layers=layers,
+        parameters=parameters(module),
+        macs=sum(layer.macs for layer in layers),
+        arena_elements=recorder.peak(),
+    )
+
+
+def _is_meta(module: nn.Module) -> bool:
+    return all(parameter.is_meta for parameter in module.parameters())
+
+
+def _on_meta(module: nn.Module) -> nn.Module:
+    import copy
+
+    return copy.deepcopy(module).to("meta")
+
+
+_FOLDED = {"native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm", "batch_norm"}
+_FUSED = {"relu", "relu_", "hardtanh", "hardtanh_", "clamp", "clamp_", "dropout", "detach", "clone", "alias"}
+_VIEWS = {
+    "view",
+    "_unsafe_view",
+    "reshape",
+    "permute",
+    "transpose",
+    "t",
+    "expand",
+    "unsqueeze",
+    "squeeze",
+    "flatten",
+    "slice",
+}
+_POOLS = {"mean", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool2d", "max_pool2d_with_indices", "max_pool2d"}
+_PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
+
+
+class _Recorder(TorchDispatchMode):
+    """Sees every operator of a forward pass, and keeps each as a Layer with the life of each buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers: list[Layer] = []
+        self._tensors: list[Tensor] = []  # kept, so that no id is given twice
+        self._buffer_of: dict[int, int] = {}
+        self._sizes: list[int] = []
+        self._lives: list[tuple[int, int]] = []
+
+    def define(self, tensor: Tensor) -> None:
+        """Start a buffer for a tensor."""
+        self._tensors.append(tensor)
+        self._buffer_of[id(tensor)] = len(self._sizes)
+        self._sizes.append(tensor.numel())
+        self._lives.append((len(self.layers), len(self.layers)))
+
+    def peak(self) -> int:
+        """Most elements alive at once."""
+        moments = range(len(self.layers) + 1)
+        return max(
+            sum(size for size, (born, last) in zip(self._sizes, self._lives, strict=True) if born <= moment <= last)
+            for moment in moments
+        )
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        result = out[0] if isinstance(out, tuple | list) else out
+        if isinstance(result, Tensor):
+            self._record(func.overloadpacket.__name__, list(_tensors_in(args)), args, result)
+        return out
+
+    def _record(self, name: str, given: list[Tensor], args: Any, result: Tensor) -> None:
+        activations = [tensor for tensor in given if id(tensor) in self._buffer_of]
+        if not activations:
+            return
+        if name in _FOLDED | _FUSED | _VIEWS:
+            self._tensors.append(result)
+            self._buffer_of[id(result)] = self._buffer_of[id(activations[0])]
+            return
+        weights = sum(tensor.numel() for tensor in given if id(tensor) not in self._buffer_of)
+        kind, macs = _kind_and_macs(name, given, args, result)
+        self.layers.append(
+            Layer(
+                kind=kind,
+                macs=macs,
+                weights=weights,
+                inputs=sum(tensor.numel() for tensor in activations),
+                outputs=result.numel(),
+                channels=result.shape[1] if result.dim() > 1 else 1,
+            )
+        )
+        for tensor in activations:
+            born, _ = self._lives[self._buffer_of[id(tensor)]]
+            self._lives[self._buffer_of[id(tensor)]] = (born, len(self.layers))
+        self.define(result)
+
+
+def _tensors_in(args: Any) -> Any:
+    for arg in args:
+        if isinstance(arg, Tensor):
+            yield arg
+        elif isinstance(arg, tuple | list):
+            yield from _tensors_in(arg)
+
+
+def _kind_and_macs(name: str, given: list[Tensor], args: Any, result: Tensor) -> tuple[str, int]:
+    if name == "convolution":
+        weight, groups = given[1], args[8]
+        kind = "depthwise" if groups > 1 and groups == given[0].shape[1] else "conv"
+        return kind, result.numel() * prod(weight.shape[1:])
+    if name in _PRODUCTS:
+        return "linear", result.numel() * given[-1].shape[-2]
+    return ("pool" if name in _POOLS else "elementwise"), 0
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Any:
+    """Inference mode for the length of a block."""
+    was_training = module.training
+    module.eval()
+    try:
+        with torch.no_grad():
+            yield module
+    finally:
+        module.train(was_training)

@@ -1,0 +1,260 @@
+"""Hold what was found against the budget, and show it: report.json for machines, report.html for people."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from edgekd import page
+from edgekd.files import dumps, write_text
+from edgekd.runs import Work
+from edgekd.specs import (
+    Agreement,
+    Artifact,
+    Budget,
+    Data,
+    Measurement,
+    Plan,
+    Recipe,
+    Report,
+    Spec,
+    Student,
+    Target,
+    Teacher,
+    Verdict,
+)
+
+VERSION = 1
+
+SCHEMA = 1
+"""Of report.json and of what --json prints."""
+
+
+class Evidence(Spec):
+    """All that a report is made of."""
+
+    run: str
+    recipe: Recipe
+    target: Target
+    data: Data
+    teacher: Teacher
+    plan: Plan
+    student: Student
+    artifacts: tuple[Artifact, ...]
+    agreements: tuple[Agreement, ...]
+    measurements: tuple[Measurement, ...]
+    environment: dict[str, str]
+    """Packages and system that the run was made with."""
+
+
+def report(work: Work, evidence: Evidence) -> Report:
+    """The verdicts of the first artifact, in the target's order, that holds every limit; of the first one if none does."""
+    budget = effective_budget(evidence.recipe, evidence.target)
+    judged = {artifact.export: judge(evidence, artifact, budget) for artifact in evidence.artifacts}
+    good = [export for export, verdicts in judged.items() if all(verdict.ok for verdict in verdicts)]
+    chosen = (good or list(judged))[0]
+    found = tuple(findings(evidence))
+    plain = summary(evidence, chosen, judged[chosen], found)
+    as_json, as_html = work.out / "report.json", work.out / "report.html"
+    write_text(as_json, dumps(plain))
+    write_text(as_html, page.render(plain))
+    return Report(
+        target=evidence.target.name,
+        artifact=chosen,
+        verdicts=judged[chosen],
+        findings=found,
+        html=work.keep(as_html),
+        json=work.keep(as_json),
+    )
+
+
+def effective_budget(recipe: Recipe, target: Target) -> Budget:
+    """The target's budget, with the recipe's accuracy floor where that is higher."""
+    floor = max(recipe.accuracy_floor, target.budget.accuracy_floor)
+    return msgspec.structs.replace(target.budget, accuracy_floor=floor)
+
+
+def judge(evidence: Evidence, artifact: Artifact, budget: Budget) -> tuple[Verdict, ...]:
+    """An artifact against every finite limit.
+
+    Latency is held against what was measured on the device; where nothing was, against the upper end of the estimate.
+    """
+    agreement = next((one for one in evidence.agreements if one.artifact == artifact.export), None)
+    verdicts = [_latency(evidence, artifact, budget), _memory(evidence, budget), _file(artifact, budget)]
+    if agreement:
+        verdicts.append(_accuracy(evidence, agreement, budget))
+        verdicts.append(
+            Verdict(
+                limit="parity",
+                allowed=1.0,
+                found=1.0 if agreement.ok else 0.0,
+                provenance=agreement.provenance,
+                ok=agreement.ok,
+                note=agreement.reason or f"SQNR {agreement.sqnr_db:.1f} dB on {agreement.engine}",
+            )
+        )
+    return tuple(verdict for verdict in verdicts if verdict.limit == "parity" or math.isfinite(verdict.allowed))
+
+
+def _latency(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
+    measured = next(
+        (one for one in evidence.measurements if one.artifact == artifact.export and one.provenance == "measured"), None
+    )
+    if measured:
+        p90 = measured.latency_ms.p90
+        ok = p90 <= budget.latency_ms and measured.valid
+        note = "p90" if measured.valid else f"p90; not valid: {'; '.join(measured.reasons)}"
+        return Verdict(
+            limit="latency_ms", allowed=budget.latency_ms, found=p90, provenance="measured", ok=ok, note=note
+        )
+    predicted = evidence.plan.predicted.latency_ms
+    return Verdict(
+        limit="latency_ms",
+        allowed=budget.latency_ms,
+        found=predicted.value,
+        low=predicted.low,
+        high=predicted.high,
+        provenance="estimated",
+        ok=predicted.high <= budget.latency_ms,
+        note=f"for {evidence.plan.export}; {evidence.plan.predicted.tier}; not measured on the device",
+    )
+
+
+def _memory(evidence: Evidence, budget: Budget) -> Verdict:
+    found = evidence.plan.predicted.peak_memory_bytes
+    return Verdict(
+        limit="peak_memory_bytes",
+        allowed=budget.peak_memory_bytes,
+        found=found,
+        provenance="estimated",
+        ok=found <= budget.peak_memory_bytes,
+        note=f"for {evidence.plan.export}; weights and planned arena, without the runtime",
+    )
+
+
+def _file(artifact: Artifact, budget: Budget) -> Verdict:
+    size = artifact.model.size_bytes
+    return Verdict(
+        limit="file_bytes",
+        allowed=budget.file_bytes,
+        found=size,
+        provenance="host",
+        ok=size <= budget.file_bytes,
+        note="the very file that the device gets",
+    )
+
+
+def _accuracy(evidence: Evidence, agreement: Agreement, budget: Budget) -> Verdict:
+    metric, value = next(iter(agreement.metrics.items()))
+    whose = "recipe" if evidence.recipe.accuracy_floor > evidence.target.budget.accuracy_floor else "target"
+    return Verdict(
+        limit="accuracy_floor",
+        allowed=budget.accuracy_floor,
+        found=value,
+        provenance=agreement.provenance,
+        ok=value >= budget.accuracy_floor,
+        note=f"{metric} of the artifact on the test split; the floor is the {whose}'s",
+    )
+
+
+def findings(evidence: Evidence) -> list[str]:
+    """What a reader should know that no limit says."""
+    found = []
+    metric, teacher = next(iter(evidence.teacher.metrics.items()))
+    student, twin = evidence.student.metrics[metric], evidence.student.twin_metrics[metric]
+    gain = student - twin
+    if gain > 0:
+        found.append(f"Distillation helped: {metric} {student:.4f} with the teacher, {twin:.4f} without ({gain:+.4f}).")
+    elif gain < 0:
+        found.append(f"Distillation hurt: {metric} {student:.4f} with the teacher, {twin:.4f} without ({gain:+.4f}).")
+    else:
+        found.append(f"Distillation changed nothing: {metric} {student:.4f} with and without the teacher.")
+    if student >= teacher:
+        times = evidence.teacher.parameters / max(1, evidence.student.parameters)
+        found.append(
+            f"The teacher is {times:.0f} times as big and no better ({metric} {teacher:.4f}): bigger is not better here."
+        )
+    found += _slower_than_float(evidence)
+    found += [
+        f"The timing of {one.artifact} on {one.device} is not valid: {'; '.join(one.reasons)}."
+        for one in evidence.measurements
+        if not one.valid
+    ]
+    verified = {one.artifact for one in evidence.agreements}
+    found += [
+        f"{one.export} was not verified: no engine of {evidence.target.name} that executes it is installed here."
+        for one in evidence.artifacts
+        if one.export not in verified
+    ]
+    return found
+
+
+def _slower_than_float(evidence: Evidence) -> list[str]:
+    medians = {(one.artifact, one.device): one.latency_ms.p50 for one in evidence.measurements}
+    slower = []
+    for artifact in evidence.artifacts:
+        for (export, device), median in medians.items():
+            twin = medians.get((f"{artifact.format}-fp32", device))
+            if export == artifact.export and artifact.precision != "fp32" and twin and median > twin:
+                slower.append(f"{export} is slower than {artifact.format}-fp32 on {device}: {median:.3f} ms, {twin:.3f} ms.")
+    return slower
+
+
+def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found: Sequence[str]) -> dict[str, Any]:
+    """What `edgekd run --json` prints for a target; keys are documented in docs/json.md."""
+    student = evidence.student
+    parity: dict[str, list[Any]] = {artifact.export: [] for artifact in evidence.artifacts}
+    metrics: dict[str, dict[str, float]] = {}
+    for agreement in evidence.agreements:
+        parity[agreement.artifact].append(_plain(agreement))
+        metrics.setdefault(agreement.artifact, agreement.metrics)
+    return {
+        "schema": SCHEMA,
+        "run": evidence.run,
+        "recipe": evidence.recipe.name,
+        "target": evidence.target.name,
+        "ok": all(verdict.ok for verdict in verdicts),
+        "teacher": {
+            "name": evidence.teacher.choice.name,
+            "metrics": evidence.teacher.metrics,
+            "parameters": evidence.teacher.parameters,
+            "macs": evidence.teacher.macs,
+            "file_bytes": evidence.teacher.file_bytes,
+        },
+        "student": {
+            "name": student.choice.name,
+            "options": student.choice.options,
+            "metrics": student.metrics,
+            "parameters": student.parameters,
+            "macs": student.macs,
+        },
+        "student_without_distillation": {"metrics": student.twin_metrics},
+        "plan": _plain(evidence.plan),
+        "artifact": chosen,
+        "artifacts": [
+            {
+                "export": artifact.export,
+                "file": artifact.model.path,
+                "file_bytes": artifact.model.size_bytes,
+                "sha256": artifact.model.sha256,
+                "metrics": metrics.get(artifact.export, {}),
+                "inputs": _plain(artifact.inputs),
+                "outputs": _plain(artifact.outputs),
+                "parity": parity[artifact.export],
+            }
+            for artifact in evidence.artifacts
+        ],
+        "classes": student.classes,
+        "preprocessing": _plain(student.preprocessing),
+        "limits": _plain(effective_budget(evidence.recipe, evidence.target)),
+        "device": _plain(evidence.target.device),
+        "measurements": [_plain(measurement) for measurement in evidence.measurements],
+        "verdicts": [_plain(verdict) for verdict in verdicts],
+        "findings": list(found),
+        "environment": evidence.environment,
+    }
+
+
+def _plain(value: Any) -> Any:
+    return msgspec.to_builtins(value)

@@ -1,0 +1,84 @@
+"""The recipes and targets that come with edgekd, and a user's own, by name or by path."""
+
+import difflib
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from edgekd.errors import ConfigError
+from edgekd.files import load_toml
+from edgekd.specs import Recipe, Target
+
+T = TypeVar("T", Recipe, Target)
+
+_HERE: Final = Path(__file__).parent
+RECIPES: Final = _HERE / "recipes"
+TARGETS: Final = _HERE / "_targets" if (_HERE / "_targets").is_dir() else _HERE.parent / "targets"
+"""In the wheel beside the code; in a checkout at its top."""
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the shipped recipes, sorted."""
+    return _names(RECIPES)
+
+
+def target_names() -> tuple[str, ...]:
+    """Names of the shipped targets, sorted."""
+    return _names(TARGETS)
+
+
+def load_recipe(wanted: str | Path) -> Recipe:
+    """A shipped recipe by name, or anyone's by path.
+
+    In a file of yours, `module:function` and `file.py:function` are looked for beside that file first.
+
+    Raises:
+        ConfigError: there is none, or it is not valid.
+    """
+    path = _locate(wanted, RECIPES, "recipe")
+    recipe = load_toml(Recipe, path)
+    return recipe if path.parent == RECIPES else _beside(recipe, path.resolve().parent)
+
+
+def load_target(wanted: str | Path) -> Target:
+    """A shipped target by name, or anyone's by path.
+
+    Raises:
+        ConfigError: there is none, or it is not valid.
+    """
+    return load_toml(Target, _locate(wanted, TARGETS, "target"))
+
+
+def _names(folder: Path) -> tuple[str, ...]:
+    return tuple(sorted(path.stem for path in folder.glob("*.toml")))
+
+
+def _locate(wanted: str | Path, folder: Path, kind: str) -> Path:
+    path = Path(wanted)
+    if path.suffix == ".toml" or len(path.parts) > 1:
+        return path
+    names = _names(folder)
+    if str(wanted) not in names:
+        close = difflib.get_close_matches(str(wanted), names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"shipped: {', '.join(names)}; or give the path of a .toml file"
+        raise ConfigError(f"no {kind} named {str(wanted)!r}", hint=hint)
+    return folder / f"{wanted}.toml"
+
+
+def _beside(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with its own modules named by their files, so that they are found from any working folder."""
+    changes: dict[str, Any] = {
+        part: msgspec.structs.replace(getattr(recipe, part), name=_found(getattr(recipe, part).name, folder))
+        for part in ("dataset", "teacher", "student")
+    }
+    losses = tuple(msgspec.structs.replace(loss, name=_found(loss.name, folder)) for loss in recipe.losses)
+    return msgspec.structs.replace(recipe, task=_found(recipe.task, folder), losses=losses, **changes)
+
+
+def _found(name: str, folder: Path) -> str:
+    module, colon, attribute = name.rpartition(":")
+    if not colon:
+        return name
+    file = folder / (module if module.endswith(".py") else f"{module.replace('.', '/')}.py")
+    return f"{file}:{attribute}" if file.is_file() else name

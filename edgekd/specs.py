@@ -1,0 +1,451 @@
+"""The nouns: frozen, comparable values. Units stand in the names; what a field may hold stands in its type."""
+
+import math
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+Provenance = Literal["measured", "emulated", "estimated", "host"]
+"""Where a number comes from. Numbers of different provenance are never compared.
+
+measured: on the device itself. emulated: the artifact's own machine code, run under emulation.
+estimated: by a cost model, with an interval. host: on the machine that runs edgekd.
+"""
+
+Prefer = Literal["smallest above the accuracy floor", "most capable within the budget"]
+Mode = Literal["gate", "quick", "rapid"]
+
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Text = Annotated[str, Meta(min_length=1, max_length=4096)]
+Count = Annotated[int, Meta(ge=1, le=2**53)]
+Size = Annotated[int, Meta(ge=0, le=2**53)]
+Seed = Annotated[int, Meta(ge=0, lt=2**31)]
+Share = Annotated[float, Meta(ge=0.0, le=1.0)]
+Positive = Annotated[float, Meta(gt=0.0)]
+NonNegative = Annotated[float, Meta(ge=0.0)]
+
+
+class Spec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Base of every noun. Fields at their default are left out of files, so a new one changes no old key."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, float) and math.isnan(value):
+                raise ValueError(f"{name} is not a number")
+
+
+# --- small ones
+
+
+class File(Spec):
+    """A file of a run."""
+
+    path: Text
+    """Relative to the run folder, with forward slashes."""
+    size_bytes: Size
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+
+
+class TensorSpec(Spec):
+    """One input or output of a model."""
+
+    name: str
+    shape: tuple[int, ...]
+    """With the batch first; -1 where any size goes."""
+    dtype: str = "float32"
+    layout: Literal["", "NCHW", "NHWC"] = ""
+    """Order of the axes where there are image axes."""
+
+
+class Choice(Spec):
+    """A plugin by name, and its options; `name` may also be a user's `module:function` or `file.py:function`."""
+
+    name: Text
+    options: dict[str, Any] = {}
+
+
+class Preprocessing(Spec):
+    """How a raw pixel in 0..255 becomes a model's input: resized to `size`, then (pixel - mean) / std per channel."""
+
+    size: tuple[Count, Count]
+    """Height and width in pixels."""
+    mean: tuple[float, ...]
+    std: tuple[Positive, ...]
+
+
+class Interval(Spec):
+    """An estimate with the bounds that hold it in nine of ten cases."""
+
+    value: NonNegative
+    low: NonNegative
+    high: NonNegative
+
+
+# --- what the user writes
+
+
+class Cluster(Spec):
+    """Equal cores of a processor."""
+
+    core: Name
+    """The core's name as Arm or Intel write it, in lower case: "cortex-a72"."""
+    count: Count
+    clock_mhz: Positive
+    """The highest clock that the stock firmware runs."""
+    l1d_bytes: Count
+    l2_bytes: Count
+    """Of one core, or shared by the cluster where `l2_shared`."""
+    l2_shared: bool = False
+
+
+class Device(Spec):
+    """Facts of a piece of hardware."""
+
+    soc: Text
+    isa: Text
+    """Architecture and the extensions that matter to kernels: "armv8.2-a+dotprod+fp16"."""
+    clusters: Annotated[tuple[Cluster, ...], Meta(min_length=1)]
+    """Fastest first."""
+    ram_bytes: Count
+    memory_bandwidth_bytes_s: Positive
+    """Theoretical peak of the memory bus."""
+    sources: dict[str, Text]
+    """Where each fact is written: field name -> document or page."""
+    l3_bytes: Size = 0
+    accelerator: str = ""
+
+
+class Budget(Spec):
+    """What a model may cost on a device; a missing limit is infinite."""
+
+    latency_ms: Positive = math.inf
+    """90th percentile of one inference at batch 1."""
+    peak_memory_bytes: Positive = math.inf
+    """Weights and planned arena of the model, without the runtime's own code."""
+    file_bytes: Positive = math.inf
+    energy_mj: Positive = math.inf
+    accuracy_floor: Share = 0.0
+    """Least value of the task's metric for the artifact; a recipe's floor counts where it is higher."""
+
+
+class Target(Spec):
+    """A device and what a model may cost on it (one file in targets/)."""
+
+    schema: Literal[1]
+    name: Name
+    title: Text
+    device: Device
+    budget: Budget
+    exports: Annotated[tuple[Name, ...], Meta(min_length=1)]
+    """`format-precision`, best first: "tflite-int8"."""
+    engines: Annotated[tuple[Name, ...], Meta(min_length=1)]
+    """Files of edgekd/engines that the device has, best first."""
+    threads: Count = 1
+    """Threads that an application on this device gives to a model."""
+    emulator: str = ""
+    """The core that QEMU imitates: "cortex-a72"."""
+    cost_profile: Name = "spec_sheet"
+    """A file of edgekd/cost."""
+
+
+class Views(Spec):
+    """Seeded affine views of the training images; view k of image i is always the same picture."""
+
+    count: Count = 1
+    """How many different views there are; epoch e trains on view e modulo count."""
+    rotate_degrees: Annotated[float, Meta(ge=0, le=180)] = 0.0
+    shift: Share = 0.0
+    """Share of the width and height."""
+    scale: Annotated[float, Meta(ge=0, le=0.9)] = 0.0
+    shear: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    elastic: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    """Largest displacement of a smooth random field on a 4x4 grid, as a share of half the width."""
+    flip: bool = False
+    """Mirror left and right, every other image at random."""
+    brightness: Share = 0.0
+    """Largest change of gain and of offset."""
+
+
+class Training(Spec):
+    """Stochastic gradient descent with Nesterov momentum, linear warm-up and cosine decay, or AdamW."""
+
+    epochs: Size
+    """0 takes the model as it is."""
+    batch: Count = 64
+    learning_rate: Positive = 0.1
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    weight_decay: NonNegative = 5e-4
+    warmup: Share = 0.15
+    """Share of the steps."""
+    label_smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+
+
+class TeacherChoice(Spec):
+    """Where the teacher comes from, and how it is adapted to the data."""
+
+    name: Text
+    training: Training
+    options: dict[str, Any] = {}
+    views: Views | None = None
+    """Views that the teacher is trained on, where they differ from the student's."""
+
+
+class StudentChoice(Spec):
+    """The family of students, what may vary in it, and how the chosen one is trained."""
+
+    name: Text
+    training: Training
+    options: dict[str, Any] = {}
+    """Options that are the same for every candidate."""
+    space: dict[str, Annotated[list[Any], Meta(min_length=1)]] = {}
+    """Option -> values to choose from; the candidates are all combinations."""
+
+
+class LossChoice(Spec):
+    """A file of edgekd/losses, its share in the total and its options."""
+
+    name: Text
+    weight: NonNegative = 1.0
+    options: dict[str, Any] = {}
+
+
+class Recipe(Spec):
+    """How to make a student (one file in recipes/)."""
+
+    schema: Literal[1]
+    name: Name
+    title: Text
+    task: Text
+    dataset: Choice
+    teacher: TeacherChoice
+    student: StudentChoice
+    losses: Annotated[tuple[LossChoice, ...], Meta(min_length=1)]
+    prefer: Prefer
+    accuracy_floor: Share = 0.0
+    views: Views = Views()
+    probe_epochs: Count = 5
+    """Length of the short distillations that "smallest above the accuracy floor" compares candidates by."""
+    measure: Mode = "rapid"
+    seed: Seed = 0
+    minutes: NonNegative = 0.0
+    """What a run takes on two cores, as measured by us."""
+    memory_bytes: Size = 0
+    """Peak resident memory of a run, as measured by us."""
+
+
+# --- what the steps return
+
+
+class Data(Spec):
+    """A data set, read once and kept as arrays."""
+
+    name: str
+    licence: str
+    classes: tuple[str, ...]
+    train_inputs: File
+    train_labels: File
+    test_inputs: File
+    test_labels: File
+    shape: tuple[int, ...]
+    """Of one example: (channels, height, width) for images, else as the data set has it."""
+    images: bool
+    """True for raw pixels in 0..255, which views and preprocessing apply to."""
+
+
+class Teacher(Spec):
+    """A trained teacher."""
+
+    weights: File
+    choice: Choice
+    preprocessing: Preprocessing | None
+    parameters: Size
+    file_bytes: Size
+    """Of the float32 weights."""
+    macs: Size
+    metrics: dict[str, float]
+    """On the test split, float32, in PyTorch."""
+
+
+class Knowledge(Spec):
+    """A teacher's outputs on the seeded views of the training split."""
+
+    views: tuple[File, ...]
+    """One float16 array of shape (examples, classes) a view, in .npy."""
+
+
+class Cost(Spec):
+    """What a candidate is predicted to cost on a target; provenance `estimated`."""
+
+    latency_ms: Interval
+    peak_memory_bytes: Size
+    file_bytes: Size
+    macs: Size
+    parameters: Size
+    tier: str
+    """How far the latency can be trusted: "calibrated", "anchored on N measurements" or "spec sheet only"."""
+
+
+class Candidate(Spec):
+    """A student that could be made."""
+
+    options: dict[str, Any]
+    cost: Cost
+    probe_accuracy: float | None = None
+    """Of a short distillation, on examples held out of the training split; `host`."""
+
+
+class Plan(Spec):
+    """The student to make for a target, and what it was chosen among."""
+
+    target: str
+    export: str
+    """What the costs are for."""
+    student: Choice
+    predicted: Cost
+    considered: Count
+    fitting: Count
+    """How many of the considered are within the budget."""
+    front: tuple[Candidate, ...]
+    """Cheapest first: each costs more than the one before it and has more capacity."""
+    reason: str
+
+
+class Student(Spec):
+    """A trained student, and its twin that had the same start, steps and data but no teacher."""
+
+    weights: File
+    twin_weights: File
+    choice: Choice
+    preprocessing: Preprocessing | None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    classes: tuple[str, ...]
+    parameters: Size
+    macs: Size
+    metrics: dict[str, float]
+    twin_metrics: dict[str, float]
+
+
+class Artifact(Spec):
+    """A student in a device's own format."""
+
+    export: str
+    format: str
+    precision: str
+    model: File
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    samples: File
+    """Preprocessed test examples in the artifact's own layout: a .npz with arrays "0", "1", ... of the inputs."""
+    tools: dict[str, str]
+    """Package -> version that made it."""
+
+
+class Agreement(Spec):
+    """How closely an artifact, executed by an engine, follows the student in float32; over the test split."""
+
+    artifact: str
+    engine: str
+    provenance: Provenance
+    max_abs: float
+    """Largest difference of any output value."""
+    sqnr_db: float
+    """Signal to quantization noise ratio, 10 log10(sum x^2 / sum (x - y)^2), at most 200."""
+    top1_agreement: float
+    metrics: dict[str, float]
+    metric_drop: float
+    """Student's metric minus the artifact's."""
+    ok: bool
+    reason: str = ""
+
+
+class Latency(Spec):
+    """Statistics of a run's samples, in milliseconds."""
+
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    mean: float
+    min: float
+    max: float
+    sd: float
+    p90_low: float
+    """95% bootstrap interval of p90."""
+    p90_high: float
+    stability: float
+    """0..100, as ExecuTorch scores it; below 80 a run is not valid."""
+
+
+class Memory(Spec):
+    """Memory of one fresh process, in bytes."""
+
+    peak_rss_bytes: int
+    """Peak resident set minus what it was before the model was loaded, runtime already imported."""
+    file_bytes: int
+    arena_bytes: int | None = None
+    """Planned by the runtime, where it tells."""
+
+
+class Machine(Spec):
+    """The machine that a measurement ran on."""
+
+    system: str
+    cpu: str
+    cores: int
+    memory_bytes: int
+    python: str
+    governor: str = ""
+    clock_mhz: float = 0.0
+
+
+class Measurement(Spec):
+    """Latency and memory of an artifact, executed by an engine on a device."""
+
+    artifact: str
+    engine: str
+    engine_version: str
+    device: str
+    provenance: Provenance
+    mode: Mode
+    threads: int
+    load_ms: float
+    first_ms: float
+    latency_ms: Latency
+    samples_ms: tuple[float, ...]
+    memory: Memory
+    machine: Machine
+    outputs_sha256: str
+    valid: bool
+    reasons: tuple[str, ...] = ()
+    """Why a run is not valid, or what to know about it."""
+
+
+class Verdict(Spec):
+    """A limit held against what was found."""
+
+    limit: str
+    allowed: float
+    found: float
+    provenance: Provenance
+    ok: bool
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+class Report(Spec):
+    """The evidence, in files, and the verdicts of the artifact that is best for the target."""
+
+    target: str
+    artifact: str
+    verdicts: tuple[Verdict, ...]
+    findings: tuple[str, ...]
+    html: File
+    json: File
+
+    @property
+    def ok(self) -> bool:
+        """True when every limit holds."""
+        return all(verdict.ok for verdict in self.verdicts)

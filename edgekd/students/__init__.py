@@ -1,0 +1,45 @@
+"""Families of students: each makes a net for a point in its space of options.
+
+To add one, write `edgekd/students/<name>.py` that ends in `PLUGIN: StudentFamily = ...`. tests/contracts/
+test_students.py finds it. A user's own is a function, named `module:function` in the recipe, that returns a
+torch.nn.Module mapping (batch, *shape) to logits (batch, classes); options and space are its keyword arguments.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from edgekd.errors import ConfigError
+from edgekd.nets import Net
+from edgekd.nets import wrap as net_of
+
+EXTRAS = {"mobile": "train"}
+
+
+class StudentFamily(Protocol):
+    """Makes nets of one kind, small and large."""
+
+    Options: type[msgspec.Struct]
+
+    def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...]) -> Net:
+        """An untrained net with an output a class; `shape` is that of one example of the data."""
+
+
+def wrap(own: Any) -> StudentFamily:
+    """A user's function as a family of students."""
+    if hasattr(own, "build"):
+        return own  # type: ignore[no-any-return]  # a plugin object of the user's
+    if not callable(own):
+        raise ConfigError(f"{own!r} is not a function", hint="a student is a function that returns a torch.nn.Module")
+    return _Function(own)
+
+
+class _Function:
+    Options = dict  # type: ignore[assignment]  # keyword arguments of the function, whatever they are
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def build(self, options: Mapping[str, Any], classes: tuple[str, ...], shape: tuple[int, ...]) -> Net:
+        return net_of(self._function(**options), f"student {self._function.__name__}")

@@ -1,0 +1,50 @@
+"""Sources of teachers.
+
+To add one, write `edgekd/teachers/<name>.py` that ends in `PLUGIN: TeacherSource = ...`. tests/contracts/
+test_teachers.py finds it. A user's own is a function, named `module:function` in the recipe, that returns a
+torch.nn.Module mapping (batch, *shape) to logits (batch, classes); the recipe's options are its keyword arguments.
+The module may carry `classes` and `preprocessing` as attributes: they are checked against the data before any work.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from edgekd.errors import ConfigError
+from edgekd.nets import Net
+from edgekd.nets import wrap as net_of
+
+EXTRAS = {"residual": "train", "efficientnet_lite": "teachers"}
+
+
+class TeacherSource(Protocol):
+    """Makes a net to be adapted to the data."""
+
+    Options: type[msgspec.Struct]
+
+    def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...]) -> Net:
+        """A net with an output a class, its pretrained weights loaded; `shape` is that of one example.
+
+        Raises:
+            PluginUnavailable: a package that holds code or weights is not installed.
+        """
+
+
+def wrap(own: Any) -> TeacherSource:
+    """A user's function as a source of teachers."""
+    if hasattr(own, "build"):
+        return own  # type: ignore[no-any-return]  # a plugin object of the user's
+    if not callable(own):
+        raise ConfigError(f"{own!r} is not a function", hint="a teacher is a function that returns a torch.nn.Module")
+    return _Function(own)
+
+
+class _Function:
+    Options = dict  # type: ignore[assignment]  # keyword arguments of the function, whatever they are
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    def build(self, options: Mapping[str, Any], classes: tuple[str, ...], shape: tuple[int, ...]) -> Net:
+        return net_of(self._function(**options), f"teacher {self._function.__name__}")

@@ -1,0 +1,174 @@
+"""The training loop: every step is a function of (seed, step), so a killed training goes on to the same bits."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from edgekd.errors import TrainingDiverged
+from edgekd.files import replacing
+from edgekd.nets import evaluating
+from edgekd.progress import tell
+from edgekd.runs import Work
+from edgekd.specs import Data, Preprocessing, TensorSpec, Training, Views
+from edgekd.views import Viewer
+
+Objective = Callable[[Tensor, NDArray[np.int64], int], Tensor]
+"""Loss of a batch: (the net's outputs, the examples' indices, the number of the epoch) -> scalar."""
+
+CHECKPOINT_SECONDS = 3.0
+BATCH_OF_INFERENCE = 200
+
+
+def fit(
+    module: nn.Module,
+    viewer: Viewer,
+    objective: Objective,
+    training: Training,
+    *,
+    views: int,
+    seed: int,
+    checkpoint: Path,
+    what: str,
+    examples: NDArray[np.int64] | None = None,
+) -> None:
+    """Train a module in place on `examples` (all by default), from its checkpoint where there is one.
+
+    Epoch e shows view e modulo `views`. Examples that do not fill a last batch are left for another epoch.
+
+    Raises:
+        TrainingDiverged: the loss is not finite; the checkpoint before it is kept.
+    """
+    pool = np.arange(len(viewer)) if examples is None else examples
+    batch = min(training.batch, len(pool))
+    steps_per_epoch = len(pool) // batch
+    steps = training.epochs * steps_per_epoch
+    optimiser = _optimiser(module, training)
+    start = _resume(module, optimiser, checkpoint)
+    module.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stub lacks this form
+    saved = time.monotonic()
+    order = np.empty(0, np.int64)
+    for step in range(start, steps):
+        epoch, within = divmod(step, steps_per_epoch)
+        if within == 0 or not len(order):
+            order = np.random.default_rng([seed, epoch]).permutation(pool)
+            tell(what, step, steps)
+        indices = np.sort(order[within * batch : (within + 1) * batch])
+        torch.manual_seed(seed * 1_000_003 + step)  # dropout
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(training, step, steps)
+        inputs = viewer.batch(indices, epoch % views)
+        loss = objective(module(_channels_last(inputs)), indices, epoch)
+        if not math.isfinite(loss.item()):
+            raise TrainingDiverged(
+                f"{what}: the loss is {loss.item()} at step {step} of {steps}",
+                hint=f"lower learning_rate (now {training.learning_rate}); the checkpoint before it is kept",
+            )
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]  # torch
+        optimiser.step()
+        if time.monotonic() - saved > CHECKPOINT_SECONDS or step + 1 == steps:
+            _save(module, optimiser, step + 1, checkpoint)
+            saved = time.monotonic()
+    tell(what, steps, steps)
+    module.eval()
+
+
+def learning_rate(training: Training, step: int, steps: int) -> float:
+    """Linear warm-up, then a cosine down to zero (Loshchilov & Hutter 2017, arXiv:1608.03983)."""
+    warmup = max(1, round(training.warmup * steps))
+    if step < warmup:
+        return training.learning_rate * (step + 1) / warmup
+    return training.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+def predict(
+    module: nn.Module, viewer: Viewer, view: int | None = None, examples: NDArray[np.int64] | None = None
+) -> NDArray[np.float32]:
+    """Outputs of shape (examples, classes) in evaluation mode."""
+    pool = np.arange(len(viewer)) if examples is None else examples
+    outputs = []
+    with evaluating(module):
+        for start in range(0, len(pool), BATCH_OF_INFERENCE):
+            indices = pool[start : start + BATCH_OF_INFERENCE]
+            outputs.append(module(_channels_last(viewer.batch(indices, view))).float().numpy())
+    return np.concatenate(outputs)
+
+
+def _channels_last(inputs: Tensor) -> Tensor:
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.dim() == 4 else inputs
+
+
+def _optimiser(module: nn.Module, training: Training) -> torch.optim.Optimizer:
+    """Weight decay for matrices and kernels alone, not for biases and norms (Goyal et al. 2017, arXiv:1706.02677)."""
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": training.weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    if training.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=training.learning_rate)
+    return torch.optim.SGD(groups, lr=training.learning_rate, momentum=0.9, nesterov=True)
+
+
+def _save(module: nn.Module, optimiser: torch.optim.Optimizer, step: int, path: Path) -> None:
+    tensors = {f"net.{name}": tensor for name, tensor in module.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    with replacing(path) as part:
+        copies = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+        save_file(copies, part, metadata={"step": str(step)})
+
+
+def _resume(module: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> int:
+    """Steps already done; 0 where there is no checkpoint, or an unreadable one."""
+    if not path.exists():
+        return 0
+    try:
+        with safe_open(path, framework="pt") as opened:
+            tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
+            step = int(opened.metadata()["step"])
+    except (SafetensorError, OSError, KeyError, ValueError):
+        return 0
+    module.load_state_dict({name[4:]: tensor for name, tensor in tensors.items() if name.startswith("net.")})
+    whole = optimiser.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimiser."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = tensor
+    optimiser.load_state_dict({**whole, "state": state})
+    return step
+
+
+def viewer_of(
+    work: Work,
+    data: Data,
+    split: Literal["train", "test"],
+    preprocessing: Preprocessing | None,
+    views: Views | None = None,
+    seed: int = 0,
+) -> Viewer:
+    """A split of the data, mapped into memory, as a net with this preprocessing sees it."""
+    file = data.train_inputs if split == "train" else data.test_inputs
+    return Viewer(np.load(work.path(file), mmap_mode="r", allow_pickle=False), preprocessing, views, seed)
+
+
+def labels_of(work: Work, data: Data, split: Literal["train", "test"]) -> NDArray[np.int64]:
+    """A split's labels, of shape (examples,)."""
+    file = data.train_labels if split == "train" else data.test_labels
+    labels: NDArray[np.int64] = np.load(work.path(file), allow_pickle=False)
+    return labels
+
+
+def in_layout(examples: NDArray[np.float32], wanted: TensorSpec) -> NDArray[np.float32]:
+    """Examples of shape (examples, channels, height, width), or any other, in the order of axes that a model wants."""
+    return np.ascontiguousarray(examples.transpose(0, 2, 3, 1)) if wanted.layout == "NHWC" else examples
