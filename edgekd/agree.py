@@ -17,7 +17,7 @@ from edgekd.workers import call
 VERSION = 1
 
 
-class Agreed(Spec):
+class Agreed(Spec, frozen=True, kw_only=True):
     """That everything fits together."""
 
     classes: int
@@ -50,7 +50,7 @@ def agree(
     student: StudentChoice,
     losses: tuple[LossChoice, ...],
     data: Data,
-    sources: tuple[str, ...],
+    sources: dict[str, str],
 ) -> Agreed:
     """Build teacher and student once and hold what they declare against the data.
 

@@ -13,7 +13,19 @@ from edgekd.pipeline import Made, Step, build
 from edgekd.plugins import reference
 from edgekd.runs import Run
 from edgekd.shipped import load_recipe, load_target
-from edgekd.specs import Choice, LossChoice, Mode, Prefer, Recipe, StudentChoice, Target, TeacherChoice, Training, Verdict, Views
+from edgekd.specs import (
+    Choice,
+    LossChoice,
+    Mode,
+    Prefer,
+    Recipe,
+    StudentChoice,
+    Target,
+    TeacherChoice,
+    Training,
+    Verdict,
+    Views,
+)
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -132,15 +144,18 @@ def own_recipe(
     Raises:
         ConfigError: a value out of its range, or a function that no other process can find.
     """
-    training = {"batch": batch, "learning_rate": learning_rate}
+
+    def training(epochs: int) -> Training:
+        return Training(epochs=epochs, batch=batch, learning_rate=learning_rate)
+
     plain = {
         "schema": 1,
         "name": name,
         "title": name,
         "task": "classification",
         "dataset": Choice(name=reference(dataset)),
-        "teacher": TeacherChoice(name=reference(teacher), training=Training(epochs=teacher_epochs, **training)),
-        "student": StudentChoice(name=reference(student), training=Training(epochs=epochs, **training), space=space or {}),
+        "teacher": TeacherChoice(name=reference(teacher), training=training(teacher_epochs)),
+        "student": StudentChoice(name=reference(student), training=training(epochs), space=space or {}),
         "losses": (
             LossChoice(name="soft_targets", weight=0.9, options={"temperature": temperature}),
             LossChoice(name="labels", weight=0.1),
@@ -150,6 +165,5 @@ def own_recipe(
         "views": views or Views(count=1),
         "seed": seed,
     }
-
 
     return decode(Recipe, msgspec.to_builtins(plain), f"recipe {name}")

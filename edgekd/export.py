@@ -105,7 +105,7 @@ def _export(work: Work, student: Student, data: Data, wanted: str) -> Artifact:
     )
 
 
-def _calibration(work: Work, student: Student, data: Data) -> np.ndarray:  # type: ignore[type-arg]  # float32
+def _calibration(work: Work, student: Student, data: Data) -> np.ndarray:
     """Training examples as they are, spread evenly over the split."""
     viewer = viewer_of(work, data, "train", student.preprocessing)
     count = min(CALIBRATION_EXAMPLES, len(viewer))

@@ -1,6 +1,6 @@
 """One training of one student: with the teacher's knowledge or without, whole or as a short probe."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -21,7 +21,7 @@ from edgekd.training import Objective, fit, labels_of, predict, viewer_of
 VERSION = 1
 
 
-class Lesson(Spec):
+class Lesson(Spec, frozen=True, kw_only=True):
     """Everything that a student's weights depend on, besides the data and the teacher's knowledge."""
 
     student: Choice
@@ -37,7 +37,7 @@ class Lesson(Spec):
     """Fingerprint of a user's own code."""
 
 
-class Learned(Spec):
+class Learned(Spec, frozen=True, kw_only=True):
     """What comes of a lesson."""
 
     weights: str
@@ -79,7 +79,7 @@ def learn(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: st
     )
     weights = work.out / f"{name}.safetensors"
     save(net.module, weights)
-    split = "train" if lesson.held_out else "test"
+    split: Literal["train", "test"] = "train" if lesson.held_out else "test"
     outputs = predict(net.module, viewer_of(work, data, split, net.preprocessing), examples=held)
     labels = labels_of(work, data, split)
     metrics = task.metrics(outputs, labels if held is None else labels[held])

@@ -76,7 +76,7 @@ def load(module: nn.Module, path: Path) -> None:
 # --- anatomy
 
 
-class Layer(Spec):
+class Layer(Spec, frozen=True, kw_only=True):
     """One operation as a mobile runtime executes it: batch norms folded, clamping activations fused."""
 
     kind: str
@@ -92,7 +92,7 @@ class Layer(Spec):
     """Of the output."""
 
 
-class Anatomy(Spec):
+class Anatomy(Spec, frozen=True, kw_only=True):
     """What a net is made of, for one example."""
 
     layers: tuple[Layer, ...]
@@ -156,11 +156,11 @@ _POOLS = {"mean", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool2d", "
 _PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
     """Sees every operator of a forward pass, and keeps each as a Layer with the life of each buffer."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch
         self.layers: list[Layer] = []
         self._tensors: list[Tensor] = []  # kept, so that no id is given twice
         self._buffer_of: dict[int, int] = {}

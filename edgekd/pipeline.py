@@ -1,10 +1,10 @@
 """The whole flow, top to bottom; each `run.step` is done once and kept."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -24,12 +24,32 @@ from edgekd.teach import Curriculum, know, teach
 from edgekd.verify import engine_for, verify
 from edgekd.workers import cores, together
 
+R = TypeVar("R")
+
 Step = Literal["teach", "plan", "distil", "export", "verify", "measure", "report"]
-STEPS: Final[tuple[Step, ...]] = ("teach", "plan", "distil", "export", "verify", "measure", "report")
-PACKAGES: Final = ("edgekd", "torch", "numpy", "litert-torch", "ai-edge-litert", "ai-edge-quantizer", "onnx", "onnxruntime")
+THREADS: Final = 1
+"""Of a timing on this machine: one thread is what is the same on all machines."""
+PACKAGES: Final = (
+    "edgekd",
+    "torch",
+    "numpy",
+    "litert-torch",
+    "ai-edge-litert",
+    "ai-edge-quantizer",
+    "onnx",
+    "onnxruntime",
+)
 
 
-class Made(Spec):
+class Shared(Spec, frozen=True, kw_only=True):
+    """What all targets of a run have in common."""
+
+    data: Data
+    teacher: Teacher
+    knowledge: Knowledge
+
+
+class Made(Spec, frozen=True, kw_only=True):
     """What a run has made for a target, as far as it was asked to go."""
 
     target: str
@@ -56,23 +76,14 @@ def build(
     for target in targets:
         foresee(recipe, target)
     _write_inputs(run, recipe, targets)
-    sources = tuple(fingerprint(name) for name in (recipe.dataset.name, recipe.teacher.name, recipe.student.name))
-    data = run.step("data", load, recipe.dataset, recipe.task, sources[0])
+    sources = {part: fingerprint(getattr(recipe, part).name) for part in ("dataset", "teacher", "student")}
+    data = run.step("data", load, recipe.dataset, recipe.task, sources["dataset"])
     run.step("agreed", agree, recipe.teacher, recipe.student, recipe.losses, data, sources)
     lists = [
-        run.step(f"{target.name}/1-plan/fitting", shortlist, recipe.student, target, data, sources[2])
+        run.step(f"{target.name}/1-plan/fitting", shortlist, recipe.student, target, data, sources["student"])
         for target in targets
     ]
-    curriculum = Curriculum(
-        teacher=recipe.teacher,
-        task=recipe.task,
-        views=recipe.views,
-        seed=recipe.seed,
-        source=sources[1],
-        threads=cores(),
-    )
-    teacher = run.step("teacher", teach, curriculum, data)
-    knowledge = run.step("knowledge", know, teacher, data, recipe.views, recipe.seed, cores())
+    shared = _teach(run, recipe, data, sources["teacher"])
     lesson = Lesson(
         student=Choice(name=recipe.student.name),
         training=recipe.student.training,
@@ -80,87 +91,88 @@ def build(
         task=recipe.task,
         views=recipe.views,
         seed=recipe.seed,
-        source=sources[2],
+        source=sources["student"],
     )
-    return [
-        _for_target(run, recipe, target, listed, lesson, data, teacher, knowledge, until, device, mode or recipe.measure)
-        for target, listed in zip(targets, lists, strict=True)
-    ]
+    made = []
+    for target, listed in zip(targets, lists, strict=True):
+        for step, so_far in _take(run, recipe, target, listed, lesson, shared, device, mode or recipe.measure):
+            if step == until:
+                made.append(so_far)
+                break
+    return made
 
 
-def _for_target(
+def _teach(run: Run, recipe: Recipe, data: Data, source: str) -> Shared:
+    curriculum = Curriculum(
+        teacher=recipe.teacher, task=recipe.task, views=recipe.views, seed=recipe.seed, source=source, threads=cores()
+    )
+    teacher = run.step("teacher", teach, curriculum, data)
+    knowledge = run.step("knowledge", know, teacher, data, recipe.views, recipe.seed, cores())
+    return Shared(data=data, teacher=teacher, knowledge=knowledge)
+
+
+def _take(
     run: Run,
     recipe: Recipe,
     target: Target,
     listed: Shortlist,
     lesson: Lesson,
-    data: Data,
-    teacher: Teacher,
-    knowledge: Knowledge,
-    until: Step,
+    shared: Shared,
     device: str,
     mode: Mode,
-) -> Made:
-    last = STEPS.index(until)
-    at = target.name
-    made = Made(target=at)
-    if last < STEPS.index("plan"):
-        return made
+) -> Iterator[tuple[Step, Made]]:
+    """The steps of one target, each with what there is after it."""
+    at, data, knowledge = target.name, shared.data, shared.knowledge
+    yield "teach", Made(target=at)
+
     floor = effective_budget(recipe, target).accuracy_floor
-    probing = msgspec.structs.replace(recipe.student.training, epochs=recipe.probe_epochs)
-    probe = msgspec.structs.replace(lesson, training=probing)
+    short = msgspec.structs.replace(recipe.student.training, epochs=recipe.probe_epochs)
+    probe = msgspec.structs.replace(lesson, training=short)
     plan = run.step(f"{at}/1-plan/choice", choose, recipe.prefer, floor, listed, at, probe, data, knowledge)
-    made = msgspec.structs.replace(made, plan=plan)
-    if last < STEPS.index("distil"):
-        return made
+    yield "plan", Made(target=at, plan=plan)
+
     student = run.step(f"{at}/2-distil", distil, lesson, plan, data, knowledge)
-    made = msgspec.structs.replace(made, student=student)
-    if last < STEPS.index("export"):
-        return made
-    exports = [
+    yield "distil", Made(target=at, plan=plan, student=student)
+
+    artifacts = _at_once(
         partial(run.step, f"{at}/3-export/{wanted}", export, student, data, wanted) for wanted in target.exports
-    ]
-    artifacts = tuple(together(exports, at_once=cores()))
+    )
     evidence = Evidence(
         run=run.folder.name,
         recipe=recipe,
         target=target,
         data=data,
-        teacher=teacher,
+        teacher=shared.teacher,
         plan=plan,
         student=student,
         artifacts=artifacts,
-        agreements=(),
-        measurements=(),
         environment=environment(),
     )
+    yield "export", Made(target=at, plan=plan, student=student, evidence=evidence)
+
     executable = [(artifact, engine) for artifact in artifacts if (engine := engine_for(artifact, target.engines))]
-    if last >= STEPS.index("verify"):
-        verifying = [
-            partial(
-                run.step, f"{at}/4-verify/{artifact.export}@{engine}", verify, student, data, artifact, engine, recipe.task
-            )
-            for artifact, engine in executable
-        ]
-        evidence = msgspec.structs.replace(evidence, agreements=tuple(together(verifying, at_once=cores())))
-    if last >= STEPS.index("measure"):  # one after the other: two timings at once would disturb each other
-        measurements = tuple(
-            run.step(
-                f"{at}/5-measure/{artifact.export}@{engine}@{device.replace(':', '-')}",
-                measure,
-                artifact,
-                engine,
-                device,
-                mode,
-                1 if device == "host" else target.threads,
-            )
-            for artifact, engine in executable
-        )
-        evidence = msgspec.structs.replace(evidence, measurements=measurements)
-    made = msgspec.structs.replace(made, evidence=evidence)
-    if last < STEPS.index("report"):
-        return made
-    return msgspec.structs.replace(made, report=run.step(f"{at}/6-report", report, evidence))
+    agreements = _at_once(
+        partial(run.step, f"{at}/4-verify/{one.export}@{engine}", verify, student, data, one, engine, recipe.task)
+        for one, engine in executable
+    )
+    evidence = msgspec.structs.replace(evidence, agreements=agreements)
+    yield "verify", Made(target=at, plan=plan, student=student, evidence=evidence)
+
+    # One after the other: two timings at once would disturb each other.
+    place = device.replace(":", "-")
+    measurements = tuple(
+        run.step(f"{at}/5-measure/{one.export}@{engine}@{place}", measure, one, engine, device, mode, THREADS)
+        for one, engine in executable
+    )
+    evidence = msgspec.structs.replace(evidence, measurements=measurements)
+    yield "measure", Made(target=at, plan=plan, student=student, evidence=evidence)
+
+    done = run.step(f"{at}/6-report", report, evidence)
+    yield "report", Made(target=at, plan=plan, student=student, evidence=evidence, report=done)
+
+
+def _at_once(steps: Iterable[Callable[[], R]]) -> tuple[R, ...]:
+    return tuple(together(list(steps), at_once=cores()))
 
 
 def environment() -> dict[str, str]:

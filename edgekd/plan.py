@@ -41,7 +41,7 @@ HELD_OUT = 0.125
 _LIMITS = ("latency_ms", "peak_memory_bytes", "file_bytes")
 
 
-class Shortlist(Spec):
+class Shortlist(Spec, frozen=True, kw_only=True):
     """The candidates within a budget."""
 
     export: str

@@ -17,14 +17,10 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, TypeVar
-
-import msgspec
+from typing import Any
 
 from edgekd.errors import ConfigError, PluginUnavailable, UnknownPlugin
 from edgekd.files import decode
-
-T = TypeVar("T", bound=msgspec.Struct)
 
 
 def names(family: ModuleType) -> tuple[str, ...]:
@@ -81,7 +77,7 @@ def find_object(name: str) -> Any:
     return getattr(module, attribute)
 
 
-def options(kind: type[T], table: dict[str, Any], where: str) -> T:
+def options(kind: type[Any], table: dict[str, Any], where: str) -> Any:
     """A plugin's own frozen `Options`, decoded from a recipe's table."""
     return decode(kind, table, where)
 

@@ -31,7 +31,7 @@ SCHEMA = 1
 """Of report.json and of what --json prints."""
 
 
-class Evidence(Spec):
+class Evidence(Spec, frozen=True, kw_only=True):
     """All that a report is made of."""
 
     run: str
@@ -42,8 +42,8 @@ class Evidence(Spec):
     plan: Plan
     student: Student
     artifacts: tuple[Artifact, ...]
-    agreements: tuple[Agreement, ...]
-    measurements: tuple[Measurement, ...]
+    agreements: tuple[Agreement, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
     environment: dict[str, str]
     """Packages and system that the run was made with."""
 
@@ -197,7 +197,9 @@ def _slower_than_float(evidence: Evidence) -> list[str]:
         for (export, device), median in medians.items():
             twin = medians.get((f"{artifact.format}-fp32", device))
             if export == artifact.export and artifact.precision != "fp32" and twin and median > twin:
-                slower.append(f"{export} is slower than {artifact.format}-fp32 on {device}: {median:.3f} ms, {twin:.3f} ms.")
+                slower.append(
+                    f"{export} is slower than {artifact.format}-fp32 on {device}: {median:.3f} ms, {twin:.3f} ms."
+                )
     return slower
 
 

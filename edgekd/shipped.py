@@ -61,7 +61,9 @@ def _locate(wanted: str | Path, folder: Path, kind: str) -> Path:
     names = _names(folder)
     if str(wanted) not in names:
         close = difflib.get_close_matches(str(wanted), names, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"shipped: {', '.join(names)}; or give the path of a .toml file"
+        hint = (
+            f"did you mean {close[0]!r}?" if close else f"shipped: {', '.join(names)}; or give the path of a .toml file"
+        )
         raise ConfigError(f"no {kind} named {str(wanted)!r}", hint=hint)
     return folder / f"{wanted}.toml"
 

@@ -38,7 +38,7 @@ class Spec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
 # --- small ones
 
 
-class File(Spec):
+class File(Spec, frozen=True, kw_only=True):
     """A file of a run."""
 
     path: Text
@@ -47,7 +47,7 @@ class File(Spec):
     sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 
 
-class TensorSpec(Spec):
+class TensorSpec(Spec, frozen=True, kw_only=True):
     """One input or output of a model."""
 
     name: str
@@ -58,14 +58,14 @@ class TensorSpec(Spec):
     """Order of the axes where there are image axes."""
 
 
-class Choice(Spec):
+class Choice(Spec, frozen=True, kw_only=True):
     """A plugin by name, and its options; `name` may also be a user's `module:function` or `file.py:function`."""
 
     name: Text
     options: dict[str, Any] = {}
 
 
-class Preprocessing(Spec):
+class Preprocessing(Spec, frozen=True, kw_only=True):
     """How a raw pixel in 0..255 becomes a model's input: resized to `size`, then (pixel - mean) / std per channel."""
 
     size: tuple[Count, Count]
@@ -74,7 +74,7 @@ class Preprocessing(Spec):
     std: tuple[Positive, ...]
 
 
-class Interval(Spec):
+class Interval(Spec, frozen=True, kw_only=True):
     """An estimate with the bounds that hold it in nine of ten cases."""
 
     value: NonNegative
@@ -85,7 +85,7 @@ class Interval(Spec):
 # --- what the user writes
 
 
-class Cluster(Spec):
+class Cluster(Spec, frozen=True, kw_only=True):
     """Equal cores of a processor."""
 
     core: Name
@@ -99,7 +99,7 @@ class Cluster(Spec):
     l2_shared: bool = False
 
 
-class Device(Spec):
+class Device(Spec, frozen=True, kw_only=True):
     """Facts of a piece of hardware."""
 
     soc: Text
@@ -116,7 +116,7 @@ class Device(Spec):
     accelerator: str = ""
 
 
-class Budget(Spec):
+class Budget(Spec, frozen=True, kw_only=True):
     """What a model may cost on a device; a missing limit is infinite."""
 
     latency_ms: Positive = math.inf
@@ -129,7 +129,7 @@ class Budget(Spec):
     """Least value of the task's metric for the artifact; a recipe's floor counts where it is higher."""
 
 
-class Target(Spec):
+class Target(Spec, frozen=True, kw_only=True):
     """A device and what a model may cost on it (one file in targets/)."""
 
     schema: Literal[1]
@@ -149,7 +149,7 @@ class Target(Spec):
     """A file of edgekd/cost."""
 
 
-class Views(Spec):
+class Views(Spec, frozen=True, kw_only=True):
     """Seeded affine views of the training images; view k of image i is always the same picture."""
 
     count: Count = 1
@@ -167,7 +167,7 @@ class Views(Spec):
     """Largest change of gain and of offset."""
 
 
-class Training(Spec):
+class Training(Spec, frozen=True, kw_only=True):
     """Stochastic gradient descent with Nesterov momentum, linear warm-up and cosine decay, or AdamW."""
 
     epochs: Size
@@ -181,7 +181,7 @@ class Training(Spec):
     label_smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.0
 
 
-class TeacherChoice(Spec):
+class TeacherChoice(Spec, frozen=True, kw_only=True):
     """Where the teacher comes from, and how it is adapted to the data."""
 
     name: Text
@@ -191,7 +191,7 @@ class TeacherChoice(Spec):
     """Views that the teacher is trained on, where they differ from the student's."""
 
 
-class StudentChoice(Spec):
+class StudentChoice(Spec, frozen=True, kw_only=True):
     """The family of students, what may vary in it, and how the chosen one is trained."""
 
     name: Text
@@ -202,7 +202,7 @@ class StudentChoice(Spec):
     """Option -> values to choose from; the candidates are all combinations."""
 
 
-class LossChoice(Spec):
+class LossChoice(Spec, frozen=True, kw_only=True):
     """A file of edgekd/losses, its share in the total and its options."""
 
     name: Text
@@ -210,7 +210,7 @@ class LossChoice(Spec):
     options: dict[str, Any] = {}
 
 
-class Recipe(Spec):
+class Recipe(Spec, frozen=True, kw_only=True):
     """How to make a student (one file in recipes/)."""
 
     schema: Literal[1]
@@ -237,7 +237,7 @@ class Recipe(Spec):
 # --- what the steps return
 
 
-class Data(Spec):
+class Data(Spec, frozen=True, kw_only=True):
     """A data set, read once and kept as arrays."""
 
     name: str
@@ -253,7 +253,7 @@ class Data(Spec):
     """True for raw pixels in 0..255, which views and preprocessing apply to."""
 
 
-class Teacher(Spec):
+class Teacher(Spec, frozen=True, kw_only=True):
     """A trained teacher."""
 
     weights: File
@@ -267,14 +267,14 @@ class Teacher(Spec):
     """On the test split, float32, in PyTorch."""
 
 
-class Knowledge(Spec):
+class Knowledge(Spec, frozen=True, kw_only=True):
     """A teacher's outputs on the seeded views of the training split."""
 
     views: tuple[File, ...]
     """One float16 array of shape (examples, classes) a view, in .npy."""
 
 
-class Cost(Spec):
+class Cost(Spec, frozen=True, kw_only=True):
     """What a candidate is predicted to cost on a target; provenance `estimated`."""
 
     latency_ms: Interval
@@ -286,7 +286,7 @@ class Cost(Spec):
     """How far the latency can be trusted: "calibrated", "anchored on N measurements" or "spec sheet only"."""
 
 
-class Candidate(Spec):
+class Candidate(Spec, frozen=True, kw_only=True):
     """A student that could be made."""
 
     options: dict[str, Any]
@@ -295,7 +295,7 @@ class Candidate(Spec):
     """Of a short distillation, on examples held out of the training split; `host`."""
 
 
-class Plan(Spec):
+class Plan(Spec, frozen=True, kw_only=True):
     """The student to make for a target, and what it was chosen among."""
 
     target: str
@@ -311,7 +311,7 @@ class Plan(Spec):
     reason: str
 
 
-class Student(Spec):
+class Student(Spec, frozen=True, kw_only=True):
     """A trained student, and its twin that had the same start, steps and data but no teacher."""
 
     weights: File
@@ -327,7 +327,7 @@ class Student(Spec):
     twin_metrics: dict[str, float]
 
 
-class Artifact(Spec):
+class Artifact(Spec, frozen=True, kw_only=True):
     """A student in a device's own format."""
 
     export: str
@@ -342,7 +342,7 @@ class Artifact(Spec):
     """Package -> version that made it."""
 
 
-class Agreement(Spec):
+class Agreement(Spec, frozen=True, kw_only=True):
     """How closely an artifact, executed by an engine, follows the student in float32; over the test split."""
 
     artifact: str
@@ -360,7 +360,7 @@ class Agreement(Spec):
     reason: str = ""
 
 
-class Latency(Spec):
+class Latency(Spec, frozen=True, kw_only=True):
     """Statistics of a run's samples, in milliseconds."""
 
     p50: float
@@ -378,7 +378,7 @@ class Latency(Spec):
     """0..100, as ExecuTorch scores it; below 80 a run is not valid."""
 
 
-class Memory(Spec):
+class Memory(Spec, frozen=True, kw_only=True):
     """Memory of one fresh process, in bytes."""
 
     peak_rss_bytes: int
@@ -388,7 +388,7 @@ class Memory(Spec):
     """Planned by the runtime, where it tells."""
 
 
-class Machine(Spec):
+class Machine(Spec, frozen=True, kw_only=True):
     """The machine that a measurement ran on."""
 
     system: str
@@ -400,7 +400,7 @@ class Machine(Spec):
     clock_mhz: float = 0.0
 
 
-class Measurement(Spec):
+class Measurement(Spec, frozen=True, kw_only=True):
     """Latency and memory of an artifact, executed by an engine on a device."""
 
     artifact: str
@@ -422,7 +422,7 @@ class Measurement(Spec):
     """Why a run is not valid, or what to know about it."""
 
 
-class Verdict(Spec):
+class Verdict(Spec, frozen=True, kw_only=True):
     """A limit held against what was found."""
 
     limit: str
@@ -435,7 +435,7 @@ class Verdict(Spec):
     note: str = ""
 
 
-class Report(Spec):
+class Report(Spec, frozen=True, kw_only=True):
     """The evidence, in files, and the verdicts of the artifact that is best for the target."""
 
     target: str

@@ -21,7 +21,7 @@ _OTHER_VIEWS = 500_000
 """Added to the seed of the views that the teacher learns from, so that those it labels are new to it."""
 
 
-class Curriculum(Spec):
+class Curriculum(Spec, frozen=True, kw_only=True):
     """Everything that the teacher's weights depend on, besides the data."""
 
     teacher: TeacherChoice
@@ -101,6 +101,6 @@ def _know(work: Work, teacher: Teacher, data: Data, views: Views, seed: int) -> 
     return Knowledge(views=tuple(work.keep(path) for path in files))
 
 
-def _write(path: Path, array: np.ndarray) -> None:  # type: ignore[type-arg]  # of any dtype
+def _write(path: Path, array: np.ndarray) -> None:
     with replacing(path) as part, part.open("wb") as opened:
         np.save(opened, array, allow_pickle=False)

@@ -1,4 +1,8 @@
-"""ONNX through torch.export; int8 as QDQ by ONNX Runtime, unsigned activations and signed weights a channel."""
+"""ONNX through torch.export; int8 as QDQ by ONNX Runtime.
+
+Activations and weights are both unsigned: with signed weights, x86 cores without VNNI saturate sums of products at 16
+bits: 20.7 against 34.3 dB on the student of `digits`.
+"""
 
 import tempfile
 from pathlib import Path
@@ -73,7 +77,7 @@ def _quantize(source: Source, float_model: Path, out: Path) -> None:
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
+        weight_type=QuantType.QUInt8,
     )
 
 

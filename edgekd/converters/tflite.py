@@ -41,30 +41,40 @@ def _convert(source: Source, out: Path) -> None:
 
 
 def _quantize(source: Source, float_model: Path, out: Path) -> None:
-    import torch
-    from ai_edge_quantizer import quantizer, recipe
+    from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
+    from ai_edge_quantizer.utils import qsv_utils
 
-    signature, names = _signature(float_model)
-    given = source.inputs[0]
-    examples = [
-        {names[0]: _tflite_order(given, torch.from_numpy(source.calibration[index : index + 1])).numpy()}
-        for index in range(len(source.calibration))
-    ]
+    # The library's own calibration averages minima and maxima over the examples, which cuts the tails of logits off.
+    recipes = recipe_manager.RecipeManager()
+    recipes.load_quantization_recipe(recipe.static_wi8_ai8())
+    ranges = calibrator.Calibrator(str(float_model), num_threads=1, qsv_update_func=qsv_utils.min_max_update)
+    signature, name = _signature(float_model)
+    ranges.calibrate({signature: _examples(source, name)}, recipes)
     job = quantizer.Quantizer(str(float_model))
     job.load_quantization_recipe(recipe.static_wi8_ai8())
-    job.quantize(job.calibrate({signature: examples})).export_model(str(out), overwrite=True)
+    job.quantize(ranges.get_model_qsvs()).export_model(str(out), overwrite=True)
+
+
+def _examples(source: Source, name: str) -> list[dict[str, Any]]:
+    import torch
+
+    given = source.inputs[0]
+    return [
+        {name: _tflite_order(given, torch.from_numpy(source.calibration[index : index + 1])).numpy()}
+        for index in range(len(source.calibration))
+    ]
 
 
 def _tflite_order(given: TensorSpec, tensor: "Tensor") -> "Tensor":
     return tensor.permute(0, 2, 3, 1).contiguous() if given.layout == "NCHW" else tensor
 
 
-def _signature(model: Path) -> tuple[str, list[str]]:
+def _signature(model: Path) -> tuple[str, str]:
     from ai_edge_litert.interpreter import Interpreter
 
     signatures = Interpreter(str(model)).get_signature_list()
     name = next(iter(signatures))
-    return name, list(signatures[name]["inputs"])
+    return name, str(signatures[name]["inputs"][0])
 
 
 def _described(source: Source, model: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

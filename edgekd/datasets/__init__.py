@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,7 +34,10 @@ class Arrays:
 class Dataset(Protocol):
     """A source of examples."""
 
-    Options: type[msgspec.Struct]
+    @property
+    def Options(self) -> type[Any]:
+        """The frozen msgspec Struct that the recipe's options are decoded into."""
+
     licence: str
     needs: str
     """What a fresh machine must get first, as one line for people; "" where nothing."""
@@ -51,14 +53,14 @@ class Dataset(Protocol):
 def wrap(own: Any) -> Dataset:
     """A user's function as a data set."""
     if isinstance(own, type) or hasattr(own, "load"):
-        return own  # type: ignore[return-value,no-any-return]  # a plugin object of the user's
+        return own  # type: ignore[no-any-return]  # a plugin object of the user's
     if not callable(own):
         raise ConfigError(f"{own!r} is not a function", hint="a data set is a function that returns its arrays")
     return _Function(own)
 
 
 class _Function:
-    Options = dict  # type: ignore[assignment]  # keyword arguments of the function, whatever they are
+    Options = dict[str, Any]  # keyword arguments of the function, whatever they are
     licence = "yours"
     needs = ""
 

@@ -25,7 +25,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _SignDigits:
     Options = Options
     licence = "Apache-2.0 (A. Mavi)"
-    needs = f"{ARCHIVE} in the folder that the environment variable EDGEKD_DATA names"
+    needs = f"export EDGEKD_DATA=FOLDER, with {ARCHIVE} in it"
 
     def load(self, options: Any) -> Arrays:
         archive = Path(options.archive or Path(os.environ.get("EDGEKD_DATA", ".")) / ARCHIVE)

@@ -6,6 +6,8 @@ Needs Python 3.8, numpy and the engine's runtime. A request is {"do": VERB, ...}
 {"ok": false, "error": TEXT}. It ends with its standard input.
 """
 
+from __future__ import annotations
+
 import hashlib
 import importlib.util
 import json
@@ -13,6 +15,7 @@ import os
 import platform
 import sys
 import time
+from typing import Any, Iterable
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != here]  # onnxruntime.py lies there
@@ -23,18 +26,19 @@ import numpy as np  # noqa: E402 - after the path is mended
 class Guest:
     """Answers requests about one model."""
 
-    def __init__(self, engine_file):
+    def __init__(self, engine_file: str) -> None:
         spec = importlib.util.spec_from_file_location("edgekd_engine", engine_file)
+        assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-        self.engine = module.PLUGIN
-        self.session = None
+        self.engine: Any = module.PLUGIN
+        self.session: Any = None
 
-    def facts(self, request):
+    def facts(self, request: dict[str, Any]) -> dict[str, Any]:
         """The machine and the runtime."""
         return {"engine_version": self.engine.version(), "machine": machine()}
 
-    def load(self, request):
+    def load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Load a model; pins the process to as many cores as it has threads."""
         cores = pin(request["threads"])
         start = time.perf_counter_ns()
@@ -46,19 +50,19 @@ class Guest:
             "cores": cores,
         }
 
-    def run(self, request):
+    def run(self, request: dict[str, Any]) -> dict[str, Any]:
         """Execute every example of a .npz of inputs, write a .npz of outputs, both in the model's order."""
         inputs = arrays(request["inputs"])
-        collected = []
+        collected: list[Any] = []
         for index in range(len(inputs[0])):
             self.session.feed([array[index : index + 1] for array in inputs])
             self.session.invoke()
             collected.append(self.session.fetch())
-        outputs = {str(i): np.concatenate(parts) for i, parts in enumerate(zip(*collected))}  # noqa: B905 - Python 3.8
+        outputs = {str(i): np.concatenate(parts) for i, parts in enumerate(zip(*collected))}
         np.savez(request["outputs"], **outputs)
         return {"outputs_sha256": digest(outputs.values())}
 
-    def time(self, request):
+    def time(self, request: dict[str, Any]) -> dict[str, Any]:
         """Time single inferences, a fresh input each, after a warm-up by count and by time."""
         inputs = arrays(request["inputs"])
         feeds = [[array[index : index + 1] for array in inputs] for index in range(len(inputs[0]))]
@@ -76,7 +80,7 @@ class Guest:
             "outputs_sha256": digest(self.session.fetch()),
         }
 
-    def memory(self, request):
+    def memory(self, request: dict[str, Any]) -> dict[str, Any]:
         """Peak resident memory of loading and executing, above what the runtime took to import."""
         inputs = arrays(request["inputs"])
         reset_peak()
@@ -86,14 +90,14 @@ class Guest:
             self._one([array[:1] for array in inputs])
         return {"peak_rss_bytes": max(0, peak_resident_bytes() - baseline)}
 
-    def _one(self, feed):
+    def _one(self, feed: list[np.ndarray]) -> float:
         self.session.feed(feed)
         start = time.perf_counter_ns()
         self.session.invoke()
         return since_ms(start)
 
-    def _many(self, feeds, count, seconds, limit_s):
-        samples = []
+    def _many(self, feeds: list[list[np.ndarray]], count: int, seconds: float, limit_s: float) -> list[float]:
+        samples: list[float] = []
         start = time.monotonic()
         while True:
             passed = time.monotonic() - start
@@ -102,18 +106,18 @@ class Guest:
             samples.append(self._one(feeds[len(samples) % len(feeds)]))
 
 
-def since_ms(start_ns):
+def since_ms(start_ns: int) -> float:
     """Milliseconds since a perf_counter_ns."""
     return (time.perf_counter_ns() - start_ns) / 1e6
 
 
-def arrays(path):
+def arrays(path: str) -> list[np.ndarray]:
     """Arrays of a .npz, named "0", "1", ... in the model's order."""
     with np.load(path, allow_pickle=False) as opened:
         return [opened[str(index)] for index in range(len(opened.files))]
 
 
-def digest(outputs):
+def digest(outputs: Iterable[np.ndarray]) -> str:
     """SHA-256 of arrays' bytes."""
     sha = hashlib.sha256()
     for array in outputs:
@@ -121,7 +125,7 @@ def digest(outputs):
     return sha.hexdigest()
 
 
-def pin(threads):
+def pin(threads: int) -> list[int]:
     """Keep this process on its last `threads` cores, where the system can; the cores it is on."""
     if not hasattr(os, "sched_setaffinity"):
         return []
@@ -130,7 +134,7 @@ def pin(threads):
     return cores
 
 
-def read(path):
+def read(path: str) -> str:
     """First line of a system file, or ""."""
     try:
         with open(path) as opened:
@@ -139,7 +143,7 @@ def read(path):
         return ""
 
 
-def field(path, name):
+def field(path: str, name: str) -> str:
     """What stands after `name:` in a system file, or ""."""
     try:
         with open(path) as opened:
@@ -149,7 +153,7 @@ def field(path, name):
     return next((value.strip() for key, _, value in lines if key.strip() == name), "")
 
 
-def machine():
+def machine() -> dict[str, Any]:
     """What identifies this machine."""
     return {
         "system": "%s %s" % (platform.system(), platform.release()),
@@ -165,7 +169,7 @@ def machine():
     }
 
 
-def conditions():
+def conditions() -> dict[str, Any]:
     """What can disturb a timing: temperatures in degrees, clocks in MHz, and time stolen by a hypervisor in ticks."""
     zones = "/sys/class/thermal"
     names = sorted(os.listdir(zones)) if os.path.isdir(zones) else []
@@ -179,7 +183,7 @@ def conditions():
     }
 
 
-def reset_peak():
+def reset_peak() -> None:
     """Let the kernel count the peak anew, where it can."""
     try:
         with open("/proc/self/clear_refs", "w") as opened:
@@ -188,13 +192,13 @@ def reset_peak():
         pass
 
 
-def resident_bytes():
+def resident_bytes() -> int:
     """Resident memory now."""
     value = field("/proc/self/status", "VmRSS")
     return int(value.split()[0]) * 1024 if value else peak_resident_bytes()
 
 
-def peak_resident_bytes():
+def peak_resident_bytes() -> int:
     """Most resident memory since the start, or since `reset_peak`."""
     value = field("/proc/self/status", "VmHWM")
     if value:
@@ -205,21 +209,17 @@ def peak_resident_bytes():
     return peak if platform.system() == "Darwin" else peak * 1024
 
 
-def serve(engine_file):
+def serve(engine_file: str) -> None:
     """Answer requests until standard input ends."""
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what a runtime prints must not look like an answer
-    try:
-        guest, broken = Guest(engine_file), None
-    except Exception as error:  # noqa: BLE001 - the edge of the process: the asking side must hear of it
-        guest, broken = None, error
+    guest: Guest | None = None
     for line in sys.stdin:
         request = json.loads(line)
         try:
-            if broken:
-                raise broken
+            guest = guest or Guest(engine_file)
             answer = dict(getattr(guest, request["do"])(request), ok=True)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - the edge of the process: the asking side must hear of it
             answer = {"ok": False, "error": "%s: %s" % (type(error).__name__, error)}
         replies.write(json.dumps(answer) + "\n")
         replies.flush()

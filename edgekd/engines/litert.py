@@ -1,5 +1,9 @@
 """LiteRT, the runtime of .tflite files, with XNNPACK as it is by default."""
 
+from __future__ import annotations
+
+from typing import Any, Sequence
+
 import numpy as np
 from ai_edge_litert import interpreter
 
@@ -9,13 +13,13 @@ class LiteRT:
 
     suffixes = (".tflite",)
 
-    def version(self):
+    def version(self) -> str:
         """Version of the package."""
         from importlib.metadata import version
 
         return version("ai-edge-litert")
 
-    def load(self, model, threads):
+    def load(self, model: str, threads: int) -> LiteRTSession:
         """Load a model file."""
         return LiteRTSession(model, threads)
 
@@ -23,7 +27,7 @@ class LiteRT:
 class LiteRTSession:
     """A session; see edgekd/engines/__init__.py."""
 
-    def __init__(self, model, threads):
+    def __init__(self, model: str, threads: int) -> None:
         self._interpreter = interpreter.Interpreter(model_path=model, num_threads=threads)
         self._interpreter.allocate_tensors()
         self._inputs = self._interpreter.get_input_details()
@@ -31,21 +35,21 @@ class LiteRTSession:
         self.inputs = [_described(detail) for detail in self._inputs]
         self.outputs = [_described(detail) for detail in self._outputs]
 
-    def feed(self, arrays):
+    def feed(self, arrays: Sequence[np.ndarray]) -> None:
         """Set the inputs, quantized by the model's own scale where they are integers."""
         for detail, array in zip(self._inputs, arrays):
             self._interpreter.set_tensor(detail["index"], _quantized(array, detail))
 
-    def invoke(self):
+    def invoke(self) -> None:
         """Execute once."""
         self._interpreter.invoke()
 
-    def fetch(self):
+    def fetch(self) -> list[np.ndarray]:
         """The outputs as float32."""
         return [_dequantized(self._interpreter.get_tensor(detail["index"]), detail) for detail in self._outputs]
 
 
-def _described(detail):
+def _described(detail: dict[str, Any]) -> dict[str, Any]:
     return {
         "name": detail["name"],
         "shape": [int(size) for size in detail["shape"]],
@@ -53,7 +57,7 @@ def _described(detail):
     }
 
 
-def _quantized(array, detail):
+def _quantized(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     scale, zero_point = detail["quantization"]
     if scale and np.issubdtype(array.dtype, np.floating):
         limits = np.iinfo(detail["dtype"])
@@ -61,7 +65,7 @@ def _quantized(array, detail):
     return array.astype(detail["dtype"])
 
 
-def _dequantized(array, detail):
+def _dequantized(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     scale, zero_point = detail["quantization"]
     return ((array.astype(np.float32) - zero_point) * scale if scale else array).astype(np.float32)
 

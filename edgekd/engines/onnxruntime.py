@@ -1,5 +1,9 @@
 """ONNX Runtime on its CPU provider."""
 
+from __future__ import annotations
+
+from typing import Any, Sequence
+
 import numpy as np
 import onnxruntime
 
@@ -9,11 +13,11 @@ class OnnxRuntime:
 
     suffixes = (".onnx",)
 
-    def version(self):
+    def version(self) -> str:
         """Version of the package."""
-        return onnxruntime.__version__
+        return str(onnxruntime.__version__)
 
-    def load(self, model, threads):
+    def load(self, model: str, threads: int) -> OnnxRuntimeSession:
         """Load a model file."""
         return OnnxRuntimeSession(model, threads)
 
@@ -21,7 +25,7 @@ class OnnxRuntime:
 class OnnxRuntimeSession:
     """A session; see edgekd/engines/__init__.py."""
 
-    def __init__(self, model, threads):
+    def __init__(self, model: str, threads: int) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
@@ -29,17 +33,18 @@ class OnnxRuntimeSession:
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self.inputs = [_described(value) for value in self._session.get_inputs()]
         self.outputs = [_described(value) for value in self._session.get_outputs()]
-        self._feeds, self._results = {}, []
+        self._feeds: dict[str, np.ndarray] = {}
+        self._results: list[Any] = []
 
-    def feed(self, arrays):
+    def feed(self, arrays: Sequence[np.ndarray]) -> None:
         """Set the inputs."""
         self._feeds = {given["name"]: array.astype(given["dtype"]) for given, array in zip(self.inputs, arrays)}
 
-    def invoke(self):
+    def invoke(self) -> None:
         """Execute once."""
         self._results = self._session.run(None, self._feeds)
 
-    def fetch(self):
+    def fetch(self) -> list[np.ndarray]:
         """The outputs as float32."""
         return [np.asarray(result, np.float32) for result in self._results]
 
@@ -47,7 +52,7 @@ class OnnxRuntimeSession:
 _DTYPES = {"float": "float32", "double": "float64", "bool": "bool"}
 
 
-def _described(value):
+def _described(value: Any) -> dict[str, Any]:
     kind = value.type[len("tensor(") : -1]
     return {
         "name": value.name,

@@ -29,9 +29,13 @@ class Batch(msgspec.Struct, frozen=True):
 class Loss(Protocol):
     """A loss with its options."""
 
-    Options: type[msgspec.Struct]
-    needs_teacher: bool
-    """True leaves it out for the twin that is trained without the teacher."""
+    @property
+    def Options(self) -> type[Any]:
+        """The frozen msgspec Struct that the recipe's options are decoded into."""
+
+    @property
+    def needs_teacher(self) -> bool:
+        """True leaves it out for the twin that is trained without the teacher."""
 
     def __call__(self, batch: Batch, options: Any) -> Tensor:
         """Scalar, averaged over the batch."""

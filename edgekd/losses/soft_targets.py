@@ -23,10 +23,11 @@ class _SoftTargets:
     def __call__(self, batch: Batch, options: Any) -> Tensor:
         """T^2 KL(p || q), with p and q the softmax of the teacher's and the student's logits over T."""
         assert batch.teacher is not None
-        temperature = options.temperature
+        temperature: float = options.temperature
         log_q = F.log_softmax(batch.student / temperature, dim=1)
         log_p = F.log_softmax(batch.teacher / temperature, dim=1)
-        return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True) * temperature**2
+        divergence: Tensor = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+        return divergence * temperature**2
 
 
 PLUGIN: Final[Loss] = _SoftTargets()

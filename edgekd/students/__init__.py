@@ -8,8 +8,6 @@ torch.nn.Module mapping (batch, *shape) to logits (batch, classes); options and 
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import msgspec
-
 from edgekd.errors import ConfigError
 from edgekd.nets import Net
 from edgekd.nets import wrap as net_of
@@ -20,7 +18,9 @@ EXTRAS = {"mobile": "train"}
 class StudentFamily(Protocol):
     """Makes nets of one kind, small and large."""
 
-    Options: type[msgspec.Struct]
+    @property
+    def Options(self) -> type[Any]:
+        """The frozen msgspec Struct that the recipe's options are decoded into."""
 
     def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...]) -> Net:
         """An untrained net with an output a class; `shape` is that of one example of the data."""
@@ -36,7 +36,7 @@ def wrap(own: Any) -> StudentFamily:
 
 
 class _Function:
-    Options = dict  # type: ignore[assignment]  # keyword arguments of the function, whatever they are
+    Options = dict[str, Any]  # keyword arguments of the function, whatever they are
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function

@@ -94,7 +94,7 @@ class InvertedResidual(nn.Module):
     def __init__(self, inputs: int, outputs: int, stride: int, options: Options) -> None:
         super().__init__()
         hidden = inputs * options.expansion
-        layers = [
+        layers: list[nn.Module] = [
             _convolution(inputs, hidden, 1, activation=options.activation),
             _convolution(hidden, hidden, 3, stride=stride, groups=hidden, activation=options.activation),
         ]

@@ -9,8 +9,6 @@ The module may carry `classes` and `preprocessing` as attributes: they are check
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import msgspec
-
 from edgekd.errors import ConfigError
 from edgekd.nets import Net
 from edgekd.nets import wrap as net_of
@@ -21,7 +19,9 @@ EXTRAS = {"residual": "train", "efficientnet_lite": "teachers"}
 class TeacherSource(Protocol):
     """Makes a net to be adapted to the data."""
 
-    Options: type[msgspec.Struct]
+    @property
+    def Options(self) -> type[Any]:
+        """The frozen msgspec Struct that the recipe's options are decoded into."""
 
     def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...]) -> Net:
         """A net with an output a class, its pretrained weights loaded; `shape` is that of one example.
@@ -41,7 +41,7 @@ def wrap(own: Any) -> TeacherSource:
 
 
 class _Function:
-    Options = dict  # type: ignore[assignment]  # keyword arguments of the function, whatever they are
+    Options = dict[str, Any]  # keyword arguments of the function, whatever they are
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function

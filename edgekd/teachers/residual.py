@@ -1,4 +1,8 @@
-"""A small residual net for images of 16 to 64 pixels, trained from scratch (He et al. 2016, arXiv:1512.03385)."""
+"""A small residual net for images of 16 to 64 pixels, trained from scratch (He et al. 2016, arXiv:1512.03385).
+
+It halves by averages, not by strides: a stride drops pixels, and a small shift of the image then changes the answer
+(Zhang 2019, arXiv:1904.11486).
+"""
 
 from typing import Annotated, Any, Final
 
@@ -45,16 +49,17 @@ class ResidualNet(nn.Module):
         super().__init__()
         stages: list[nn.Module] = []
         inputs = options.widths[0]
-        for width in options.widths:
-            for block in range(options.blocks):
-                stages.append(
-                    ResidualBlock(inputs, width, stride=2 if block == 0 and width != options.widths[0] else 1)
-                )
+        for stage, width in enumerate(options.widths):
+            if stage:
+                stages.append(nn.AvgPool2d(2, ceil_mode=True))
+            for _ in range(options.blocks):
+                stages.append(ResidualBlock(inputs, width))
                 inputs = width
         self.stem = nn.Sequential(
-            *_convolution(channels, options.stem, 1),
+            *_convolution(channels, options.stem),
             nn.ReLU(),
-            *_convolution(options.stem, options.widths[0], 2),
+            nn.AvgPool2d(2, ceil_mode=True),
+            *_convolution(options.stem, options.widths[0]),
             nn.ReLU(),
         )
         self.stages = nn.Sequential(*stages)
@@ -69,20 +74,17 @@ class ResidualNet(nn.Module):
 class ResidualBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            *_convolution(inputs, outputs, stride), nn.ReLU(), *_convolution(outputs, outputs, 1)
-        )
-        same = stride == 1 and inputs == outputs
-        self.shortcut = nn.Identity() if same else nn.Sequential(*_convolution(inputs, outputs, stride, kernel=1))
+        self.layers = nn.Sequential(*_convolution(inputs, outputs), nn.ReLU(), *_convolution(outputs, outputs))
+        self.shortcut = nn.Identity() if inputs == outputs else nn.Sequential(*_convolution(inputs, outputs, kernel=1))
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.relu(self.layers(features) + self.shortcut(features))
 
 
-def _convolution(inputs: int, outputs: int, stride: int, kernel: int = 3) -> tuple[nn.Module, nn.Module]:
-    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs)
+def _convolution(inputs: int, outputs: int, kernel: int = 3) -> tuple[nn.Module, nn.Module]:
+    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs)
 
 
 PLUGIN: Final[TeacherSource] = _Residual()

@@ -1,0 +1,74 @@
+"""The command line: a verb a file. Nothing heavy is imported before a verb needs it."""
+
+import sys
+
+import typer
+
+from edgekd.cli import compare, distil, doctor, export, measure, plan, recipes, report, run, targets, teach, verify
+from edgekd.errors import EdgekdError
+
+EXIT_CODES = """Exit codes: 0 done, and the budget holds; 1 a bug of ours; 2 a file or an option that cannot be
+accepted; 3 no student fits; 4 a plugin or package is missing; 5 done, and the budget is broken; 6 a finished step was
+changed; 7 the run folder is in use; 8 conversion failed; 9 measuring failed; 10 the disk is full or closed; 11 training
+diverged; 12 a worker process died; 130 interrupted."""
+
+app = typer.Typer(
+    name="edgekd",
+    help="Distil a teacher into a student that fits a device, export it, and prove that it fits.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for verb in (
+    run,
+    teach,
+    plan,
+    distil,
+    export,
+    verify,
+    measure,
+    report,
+    compare,
+    targets,
+    recipes,
+    doctor,
+):  # as work goes
+    app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
+
+_ClickException = typer.BadParameter.__mro__[2]  # Typer carries a Click of its own, whose names are not public
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    try:
+        code = app(arguments, standalone_mode=False)
+    except EdgekdError as error:
+        return _complain(str(error), error.hint, error.exit_code)
+    except typer.Abort:
+        return _complain("interrupted", "run the same command again; it goes on from there", 130)
+    except KeyboardInterrupt:
+        return _complain("interrupted", "run the same command again; it goes on from there", 130)
+    except BrokenPipeError:  # the reader of our output has left, which is its right
+        return 0
+    except Exception as error:
+        if isinstance(error, _ClickException):
+            return _complain(
+                str(getattr(error, "message", error)), "`edgekd --help` and `edgekd VERB --help` say what there is", 2
+            )
+        raise
+    return code if isinstance(code, int) else 0
+
+
+def _complain(message: str, hint: str, code: int) -> int:
+    print(f"edgekd: {_one_line(message)}", file=sys.stderr)
+    if hint:
+        print(f"hint: {_one_line(hint)}", file=sys.stderr)
+    return code
+
+
+def _one_line(text: str) -> str:
+    """On one line, and with nothing in it that a terminal would obey."""
+    line = " ".join(text.split())
+    return "".join(character if character.isprintable() else "?" for character in line)

@@ -1,0 +1,97 @@
+"""What verbs share: their arguments, progress, and how results are shown."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgekd.errors import BUDGET_BROKEN
+from edgekd.progress import listening
+from edgekd.specs import Mode
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edgekd.api import Result
+    from edgekd.pipeline import Step
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, and nothing else, on standard output.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder, as `edgekd run -o RUN` made it.")]
+MeasureMode = Annotated[
+    Mode | None,
+    typer.Option(
+        "--mode", help="How long to time: rapid (6 s), quick (10 s) or gate (60 s, 1024 queries) an artifact."
+    ),
+]
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON on standard output."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+@contextmanager
+def progress_bars() -> Iterator[None]:
+    """Show how far long work is, where standard error is a terminal."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description:32}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        tasks: dict[str, Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+
+        with listening(show):
+            yield
+
+
+def show(results: "list[Result]", as_json: bool) -> int:
+    """Print what a run made for each target; the exit code."""
+    if as_json:
+        print_json(as_plain(results))
+    else:
+        from edgekd.cli._tables import print_result
+
+        for result in results:
+            print_result(result)
+    reported = [result for result in results if result.made.report is not None]
+    return 0 if all(result.ok for result in reported) else BUDGET_BROKEN
+
+
+def as_plain(results: "list[Result]") -> dict[str, Any]:
+    """The documented keys: of the first target at the top, of all of them below `targets`."""
+    import msgspec
+
+    plain = [result.summary() or msgspec.to_builtins(result.made) for result in results]
+    return {**plain[0], "run": str(results[0].folder), "targets": plain}
+
+
+def go_on(folder: Path, until: "Step", as_json: bool, mode: Mode | None = None) -> None:
+    """Take a run folder up to a step and show what there is then."""
+    from edgekd.api import resume
+
+    with progress_bars():
+        results = resume(folder, until=until, mode=mode)
+    raise typer.Exit(show(results, as_json))
+
+
+def table(*headings: str) -> "Table":
+    """An empty table without a frame."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    made = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        made.add_column(heading, overflow="fold")
+    return made

@@ -1,0 +1,119 @@
+"""Results as tables for a terminal; every number with its provenance."""
+
+import math
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+
+from edgekd.api import Result
+from edgekd.cli._common import table
+from edgekd.report import Evidence
+from edgekd.specs import Plan, Student, Verdict
+
+
+def size(count: float) -> str:
+    """Bytes for people, in powers of 1000.
+
+    >>> size(1_234_567), size(950), size(float("inf"))
+    ('1.23 MB', '950 B', 'no limit')
+    """
+    if math.isinf(count):
+        return "no limit"
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count:.0f} B"
+
+
+def print_result(result: Result) -> None:
+    """What a run made for a target, as far as it went."""
+    console = Console()
+    made = result.made
+    console.print(f"\n[bold]{escape(made.target)}[/bold]  {escape(str(result.folder))}")
+    if made.plan:
+        _print_plan(console, made.plan)
+    if made.student:
+        _print_student(console, made.student, made.evidence)
+    if made.evidence:
+        _print_artifacts(console, made.evidence)
+    if made.report:
+        _print_verdicts(console, result)
+
+
+def _print_plan(console: Console, plan: Plan) -> None:
+    options = ", ".join(f"{key} {value}" for key, value in plan.student.options.items())
+    latency = plan.predicted.latency_ms
+    console.print(f"student: {escape(plan.student.name)} ({escape(options)}): {escape(plan.reason)}")
+    console.print(
+        f"{plan.considered} considered, {plan.fitting} within the budget; {latency.value:.3g} ms "
+        f"({latency.low:.2g} to {latency.high:.2g}) [dim]estimated; {escape(plan.predicted.tier)}[/dim]"
+    )
+
+
+def _print_student(console: Console, student: Student, evidence: Evidence | None) -> None:
+    shown = table("net", "metric \\[host]", "parameters", "MACs")
+    if evidence:
+        teacher = evidence.teacher
+        shown.add_row("teacher", _metrics(teacher.metrics), f"{teacher.parameters:,}", f"{teacher.macs:,}")
+    shown.add_row("student", _metrics(student.metrics), f"{student.parameters:,}", f"{student.macs:,}")
+    shown.add_row(
+        "student without teacher", _metrics(student.twin_metrics), f"{student.parameters:,}", f"{student.macs:,}"
+    )
+    console.print(shown)
+
+
+def _metrics(metrics: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def _print_artifacts(console: Console, evidence: Evidence) -> None:
+    shown = table("artifact", "file", "metric \\[host]", "SQNR", "top-1", "p50 / p90 ms", "memory", "stable")
+    for artifact in evidence.artifacts:
+        agreement = next((one for one in evidence.agreements if one.artifact == artifact.export), None)
+        timing = next((one for one in evidence.measurements if one.artifact == artifact.export), None)
+        shown.add_row(
+            artifact.export,
+            size(artifact.model.size_bytes),
+            _metrics(agreement.metrics) if agreement else "",
+            f"{agreement.sqnr_db:.1f} dB" if agreement else "",
+            f"{agreement.top1_agreement:.4f}" if agreement else "",
+            f"{timing.latency_ms.p50:.3f} / {timing.latency_ms.p90:.3f} \\[{timing.provenance}]" if timing else "",
+            f"{size(timing.memory.peak_rss_bytes)} \\[{timing.provenance}]" if timing else "",
+            ("yes" if timing.valid else "no") if timing else "",
+        )
+    console.print(shown)
+
+
+def _print_verdicts(console: Console, result: Result) -> None:
+    assert result.made.report is not None
+    shown = table("limit", "allowed", "found", "provenance", "", "note")
+    for verdict in result.verdicts:
+        mark = "[green]holds[/green]" if verdict.ok else "[red]broken[/red]"
+        found = _quantity(verdict, verdict.found)
+        if verdict.high is not None:
+            found += f" (at most {_quantity(verdict, verdict.high)})"
+        shown.add_row(
+            verdict.limit, _quantity(verdict, verdict.allowed), found, verdict.provenance, mark, escape(verdict.note)
+        )
+    console.print(shown)
+    for finding in result.made.report.findings:
+        console.print(f"- {escape(finding)}")
+    outcome = "[green]holds the budget[/green]" if result.ok else "[red]breaks the budget[/red]"
+    console.print(f"{result.made.report.artifact} {outcome}: {escape(_near(result.artifact))}")
+    console.print(f"report: {escape(_near(result.report))}")
+
+
+def _quantity(verdict: Verdict, value: float) -> str:
+    if verdict.limit.endswith("_bytes"):
+        return size(value)
+    if verdict.limit.endswith("_ms"):
+        return f"{value:.3g} ms"
+    return f"{value:.4g}"
+
+
+def _near(path: Path | None) -> str:
+    """A path from here where it is below, else whole."""
+    if path is None:
+        return ""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

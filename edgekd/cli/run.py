@@ -1,0 +1,43 @@
+"""`edgekd run RECIPE --target T`: the main job."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from edgekd.cli._common import AsJson, MeasureMode, progress_bars, show
+
+Until = Literal["teach", "plan", "distil", "export", "verify", "measure", "report"]
+
+
+def command(
+    recipe: Annotated[
+        str, typer.Argument(help="Name of a shipped recipe (`edgekd recipes`), or path of a .toml file.")
+    ],
+    target: Annotated[
+        list[str],
+        typer.Option(
+            "--target", "-t", help="Name of a shipped target (`edgekd targets`) or path of a .toml; repeatable."
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; runs/<recipe> by default.")] = None,
+    until: Annotated[Until, typer.Option(help="Stop after this step.")] = "report",
+    mode: MeasureMode = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's seed.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Take a recipe to one or more targets: plan, distil, export, verify, measure, report.
+
+    Run the same command again after a stop of any kind: it goes on from there.
+    """
+    import msgspec
+
+    from edgekd.api import run_all
+    from edgekd.shipped import load_recipe
+
+    wanted = load_recipe(recipe)
+    if seed is not None:
+        wanted = msgspec.structs.replace(wanted, seed=seed)
+    with progress_bars():
+        results = run_all(wanted, list(target), out=out, until=until, mode=mode)
+    raise typer.Exit(show(results, json))

@@ -1,0 +1,79 @@
+"""`edgekd targets [NAME]`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from edgekd.cli._common import AsJson, print_json, table
+from edgekd.shipped import load_target, target_names
+from edgekd.specs import Target
+
+
+def command(
+    name: Annotated[str | None, typer.Argument(help="Name of a shipped target, or path of a .toml file.")] = None,
+    json: AsJson = False,
+) -> None:
+    """Show the devices that edgekd knows, or one of them whole."""
+    import msgspec
+
+    wanted = [load_target(name)] if name else [load_target(one) for one in target_names()]
+    if json:
+        plain: dict[str, Any] = {"schema": 1, "targets": [msgspec.to_builtins(target) for target in wanted]}
+        print_json(plain)
+    elif name:
+        _print_whole(wanted[0])
+    else:
+        _print_list(wanted)
+
+
+def _print_list(targets: list[Target]) -> None:
+    from rich.console import Console
+
+    from edgekd.cli._tables import size
+
+    listed = table("target", "device", "p90 ms", "memory", "file", "exports")
+    for target in targets:
+        budget = target.budget
+        listed.add_row(
+            target.name,
+            target.title,
+            f"{budget.latency_ms:g}",
+            size(budget.peak_memory_bytes),
+            size(budget.file_bytes),
+            " ".join(target.exports),
+        )
+    Console().print(listed)
+
+
+def _print_whole(target: Target) -> None:
+    from rich.console import Console
+
+    from edgekd.cli._tables import size
+
+    device, budget = target.device, target.budget
+    facts = [
+        ("soc", device.soc),
+        ("isa", device.isa),
+        *[
+            (
+                "clusters",
+                f"{one.count} x {one.core} at {one.clock_mhz:g} MHz, L1d {size(one.l1d_bytes)}, L2 {size(one.l2_bytes)}",
+            )
+            for one in device.clusters
+        ],
+        ("ram_bytes", size(device.ram_bytes)),
+        ("memory_bandwidth_bytes_s", f"{size(device.memory_bandwidth_bytes_s)}/s"),
+    ]
+    shown = table("fact", "value", "source")
+    for fact, value in facts:
+        shown.add_row(fact, value, device.sources.get(fact, ""))
+    console = Console()
+    console.print(f"[bold]{target.name}[/bold]: {target.title}")
+    console.print(shown)
+    console.print(
+        f"budget: p90 {budget.latency_ms:g} ms, memory {size(budget.peak_memory_bytes)}, file {size(budget.file_bytes)}, "
+        f"accuracy at least {budget.accuracy_floor:g}"
+    )
+    console.print(
+        f"exports: {' '.join(target.exports)}; engines: {' '.join(target.engines)}; threads: {target.threads}"
+    )

@@ -1,0 +1,141 @@
+"""A user's own code, as a user would write it: data, a teacher and students that train in seconds."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from edgekd import Preprocessing
+
+CLASSES = ("bar", "cross", "dot")
+
+
+def pictures(count: int = 240, classes: int = 3, channels: int = 1) -> dict[str, Any]:
+    """16x16 drawings: a vertical bar, a cross, a dot, at random places, with noise."""
+    random = np.random.default_rng(0)
+    labels = np.arange(count) % classes
+    images = np.array([_draw(int(label), random) for label in labels]).reshape(-1, 1, 16, 16).repeat(channels, axis=1)
+    return {
+        "train_inputs": images[: count * 2 // 3],
+        "train_labels": labels[: count * 2 // 3],
+        "test_inputs": images[count * 2 // 3 :],
+        "test_labels": labels[count * 2 // 3 :],
+        "classes": list(CLASSES[:classes]),
+        "licence": "CC0-1.0",
+    }
+
+
+def _draw(label: int, random: np.random.Generator) -> NDArray[np.uint8]:
+    image = random.integers(0, 90, (16, 16))
+    row, column = random.integers(4, 12, 2)
+    if label == 0:
+        image[2:14, column] = 255
+    elif label == 1:
+        image[row, 2:14] = image[2:14, column] = 255
+    else:
+        image[row - 1 : row + 2, column - 1 : column + 2] = 255
+    return image.astype(np.uint8)
+
+
+def numbers(count: int = 240) -> dict[str, Any]:
+    """Arrays that are no pictures: 12 numbers an example; the class is where the largest third lies."""
+    random = np.random.default_rng(1)
+    labels = np.arange(count) % 3
+    inputs = random.normal(size=(count, 3, 4)).astype(np.float32)
+    inputs[np.arange(count), labels] += 1.0
+    flat = inputs.reshape(count, 12)
+    return {
+        "train_inputs": flat[:160],
+        "train_labels": labels[:160],
+        "test_inputs": flat[160:],
+        "test_labels": labels[160:],
+        "classes": CLASSES,
+    }
+
+
+def teacher(width: int = 16, outputs: int = 3, classes: tuple[str, ...] | None = CLASSES) -> nn.Module:
+    """A small convolutional net."""
+    module = nn.Sequential(
+        nn.Conv2d(1, width, 3, 2, 1),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 3, 2, 1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(2 * width, outputs),
+    )
+    module.preprocessing = Preprocessing(size=(16, 16), mean=(127.5,), std=(127.5,))  # type: ignore[assignment]
+    if classes is not None:
+        module.classes = tuple(classes)  # type: ignore[assignment]
+    return module
+
+
+class Student(nn.Module):
+    """A smaller one; `width` is what the space varies."""
+
+    def __init__(self, width: int = 4) -> None:
+        super().__init__()
+        self.preprocessing = Preprocessing(size=(16, 16), mean=(127.5,), std=(127.5,))
+        self.features = nn.Conv2d(1, width, 3, 2, 1)
+        self.more = nn.Conv2d(width, width, 3, 2, 1)
+        self.classifier = nn.Linear(width, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = torch.relu(self.more(torch.relu(self.features(images))))
+        logits: Tensor = self.classifier(features.mean((2, 3)))
+        return logits
+
+
+def student(width: int = 4) -> nn.Module:
+    """A function that makes the student."""
+    return Student(width)
+
+
+def perceptron(width: int = 16) -> nn.Module:
+    """For `numbers`."""
+    return nn.Sequential(nn.Linear(12, width), nn.ReLU(), nn.Linear(width, 3))
+
+
+def raises() -> nn.Module:
+    """A function with a mistake in it."""
+    raise ValueError("no weights\nat that path")
+
+
+def four_outputs() -> nn.Module:
+    """Does not fit three classes."""
+    return teacher(outputs=4, classes=None)
+
+
+def other_order() -> nn.Module:
+    """Knows the classes by other numbers."""
+    return teacher(classes=("dot", "cross", "bar"))
+
+
+def other_classes() -> nn.Module:
+    """Knows other classes."""
+    return teacher(classes=("circle", "cross", "dot"))
+
+
+def colour() -> dict[str, Any]:
+    """Three channels where the nets take one."""
+    return pictures(channels=3)
+
+
+def one_class() -> dict[str, Any]:
+    """Nothing to tell apart."""
+    return pictures(classes=1)
+
+
+def nothing() -> dict[str, Any]:
+    """No examples."""
+    return pictures(count=0) | {"train_inputs": np.empty((0, 1, 16, 16), np.uint8)}
+
+
+def nan() -> dict[str, Any]:
+    """A broken sensor."""
+    made = numbers()
+    made["train_inputs"][3, 2] = np.nan
+    return made
