@@ -51,13 +51,13 @@ def measure(work: Work, artifact: Artifact, engine: str, device: str, mode: Mode
     protocol = PROTOCOLS[mode]
     load = {"do": "load", "threads": threads}
     tell(f"measuring {artifact.export}", 0, 2)
-    with plugin.start(address, engines.path(engine), work.out) as connection:
+    with plugin.start(address, engines.GUEST, engines.path(engine), work.out) as connection:
         model, inputs = connection.put(work.path(artifact.model)), connection.put(work.path(artifact.samples))
         facts = connection.ask({"do": "facts"}, 60)
         loaded = connection.ask({**load, "model": model}, 600)
         timed = connection.ask({"do": "time", "inputs": inputs, **protocol._asdict()}, protocol.max_s * 2 + 120)
     tell(f"measuring {artifact.export}", 1, 2)
-    with plugin.start(address, engines.path(engine), work.out) as connection:
+    with plugin.start(address, engines.GUEST, engines.path(engine), work.out) as connection:
         model, inputs = connection.put(work.path(artifact.model)), connection.put(work.path(artifact.samples))
         weighed = connection.ask({**load, "do": "memory", "model": model, "inputs": inputs}, 600)
     tell(f"measuring {artifact.export}", 2, 2)

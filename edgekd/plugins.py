@@ -9,7 +9,6 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
-import os
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -30,7 +29,7 @@ def names(family: ModuleType) -> tuple[str, ...]:
 
 
 def known(family: ModuleType, name: str) -> None:
-    """Raise UnknownPlugin, with the nearest name as the hint, unless there is a plugin of that name; imports nothing."""
+    """Raise UnknownPlugin, with the nearest name as its hint, unless there is such a plugin; imports nothing."""
     if ":" in name or name in names(family):
         return
     close = difflib.get_close_matches(name, names(family), n=1)
@@ -124,8 +123,9 @@ def _added(family: ModuleType) -> dict[str, EntryPoint]:
 def _own_module(name: str) -> ModuleType:
     if name.endswith(".py"):
         return _from_file(Path(name))
-    if os.getcwd() not in sys.path:  # the console script has the folder of the script there, `python -m` this one
-        sys.path.insert(0, os.getcwd())
+    here = str(Path.cwd())
+    if here not in sys.path:  # the console script has the folder of the script there, `python -m` this one
+        sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as missing:

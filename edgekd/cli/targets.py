@@ -57,7 +57,7 @@ def _print_whole(target: Target) -> None:
         *[
             (
                 "clusters",
-                f"{one.count} x {one.core} at {one.clock_mhz:g} MHz, L1d {size(one.l1d_bytes)}, L2 {size(one.l2_bytes)}",
+                f"{one.count} x {one.core}, {one.clock_mhz:g} MHz, L1d {size(one.l1d_bytes)}, L2 {size(one.l2_bytes)}",
             )
             for one in device.clusters
         ],
@@ -71,8 +71,8 @@ def _print_whole(target: Target) -> None:
     console.print(f"[bold]{target.name}[/bold]: {target.title}")
     console.print(shown)
     console.print(
-        f"budget: p90 {budget.latency_ms:g} ms, memory {size(budget.peak_memory_bytes)}, file {size(budget.file_bytes)}, "
-        f"accuracy at least {budget.accuracy_floor:g}"
+        f"budget: p90 {budget.latency_ms:g} ms, memory {size(budget.peak_memory_bytes)}, "
+        f"file {size(budget.file_bytes)}, accuracy at least {budget.accuracy_floor:g}"
     )
     console.print(
         f"exports: {' '.join(target.exports)}; engines: {' '.join(target.engines)}; threads: {target.threads}"

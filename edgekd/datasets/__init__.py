@@ -42,6 +42,9 @@ class Dataset(Protocol):
     needs: str
     """What a fresh machine must get first, as one line for people; "" where nothing."""
 
+    def here(self) -> bool:
+        """Whether it can be loaded on this machine with its default options."""
+
     def load(self, options: Any) -> Arrays:
         """Read everything.
 
@@ -66,6 +69,9 @@ class _Function:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
+
+    def here(self) -> bool:
+        return True
 
     def load(self, options: Mapping[str, Any]) -> Arrays:
         made = self._function(**options)

