@@ -11,12 +11,16 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import resources
 from importlib.util import find_spec
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from edgekd.errors import PluginUnavailable
 from edgekd.specs import Provenance
+
+if TYPE_CHECKING:
+    import jinja2
 
 Summary = dict[str, Any]
 """What `edgekd.report.summary` returns."""
@@ -58,6 +62,11 @@ def render(summary: Summary) -> str:
     for package in ("jinja2", "altair", "vl_convert"):
         if find_spec(package) is None:
             raise PluginUnavailable(f"the report page needs {package}", hint="pip install 'edgekd[report]'")
+    return _template().render(page(summary))
+
+
+@cache
+def _template() -> "jinja2.Template":
     import jinja2
 
     environment = jinja2.Environment(
@@ -73,7 +82,7 @@ def render(summary: Summary) -> str:
         "fact": fact,
     }
     template = resources.files("edgekd").joinpath("page.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(template).render(page(summary))
+    return environment.from_string(template)
 
 
 def page(summary: Summary) -> dict[str, Any]:
@@ -85,13 +94,15 @@ def page(summary: Summary) -> dict[str, Any]:
     verdicts = [verdict(one) for one in _all(summary, "verdicts")]
     parities = [one for artifact in _all(summary, "artifacts") for one in _all(artifact, "parity")]
     pictures = {
-        "artifacts": [*size_picture(summary, metric), *latency_pictures(summary, metric)],
-        "distributions": distribution_pictures(summary),
+        "artifacts": [*size_picture(summary), *latency_pictures(summary)],
+        "spreads": spread_pictures(summary),
         "plan": plan_picture(summary),
     }
     return {
         "summary": summary,
         "metric": metric,
+        "metric_title": _spoken(metric),
+        "accuracy_kinds": accuracy_kinds(summary),
         "chosen": chosen,
         "badge": badge(summary),
         "basis": basis(summary),
@@ -101,7 +112,7 @@ def page(summary: Summary) -> dict[str, Any]:
         "measurements": _chosen_first(summary, "artifact", _all(summary, "measurements")),
         "most_rows": MOST_ROWS,
         "pictures": {
-            section: [(picture, Markup(_svg(picture.chart))) for picture in drawn]
+            section: [(picture, Markup(_svg(picture.chart))) for picture in drawn]  # vl-convert has escaped all text
             for section, drawn in pictures.items()
         },
         "comparison": comparison(summary, chosen),
@@ -234,9 +245,10 @@ def metric_of(summary: Summary) -> str:
 
 def badge(summary: Summary) -> dict[str, str]:
     """The verdict in two words; no limit at all is not a pass."""
-    if not _all(summary, "verdicts"):
+    verdicts = _all(summary, "verdicts")
+    if not verdicts:
         return {"kind": "none", "text": "NOTHING TO HOLD IT AGAINST"}
-    if summary.get("ok"):
+    if summary.get("ok", True) and all(one.get("ok") for one in verdicts):
         return {"kind": "good", "text": "PASS"}
     return {"kind": "bad", "text": "BREAKS THE BUDGET"}
 
@@ -311,7 +323,7 @@ def _between(low: str, high: str) -> str:
 
 
 def _apart(show: Callable[[Any, int], str], found: Any, allowed: Any) -> tuple[str, str]:
-    """Both with as many digits as it takes to tell them apart, so that no row says 33 where 33 is allowed and broken."""
+    """Both with as many digits as it takes to tell them apart, so that no row breaks a limit of 33 with 33."""
     for digits in (3, 4, 5, 7, 9, 12):
         pair = show(found, digits), show(allowed, digits)
         if found == allowed or pair[0].replace(".0", "") != pair[1]:
@@ -346,7 +358,9 @@ def comparison(summary: Summary, chosen: dict[str, Any]) -> list[dict[str, str]]
         rows.append(_compared(title, "", count(a), count(b), count(b), _ratio(a, b)))
     a, b = teacher.get("file_bytes"), chosen.get("file_bytes")
     named = f"{size(b)} ({chosen.get('export', '')})" if b is not None else NOTHING
-    rows.append(_compared("Size", "", f"{size(a)} (float32)", named, "not exported", _ratio(a, b)))
+    rows.append(
+        _compared("Size", "", f"{size(a)} (float32)" if a is not None else NOTHING, named, "not exported", _ratio(a, b))
+    )
     return rows
 
 
@@ -477,7 +491,7 @@ WIDTH_ALONE: Final = 410
 HEIGHT: Final = 240
 """Of a plot in pixels, without its axes: small enough for a phone to show it with legible text."""
 TEXT: Final = 13
-ROW: Final = 46
+ROW: Final = 48
 """Height in pixels of one artifact in a latency picture."""
 
 
@@ -495,43 +509,42 @@ class Picture:
 
 @dataclass(frozen=True)
 class Axis:
-    """Where values lie in a picture; the other way round where pixels count from the top."""
+    """Where values lie in a picture. Pixels count from the left or the top edge."""
 
     title: str
-    low: float
-    high: float
+    start: float
+    end: float
+    """In powers of ten where the axis is logarithmic."""
     log: bool
     length: int
     show: Show
     upwards: bool = False
-    most: float = math.inf
-    """Largest value that a tick may stand at."""
+    """True where large values lie at the top."""
 
     def pixel(self, value: float) -> float:
-        """Distance from the picture's left or top edge."""
-        low, high, here = (_bent(one, self.log) for one in (self.low, self.high, value))
-        share = (here - low) / (high - low)
+        """Where a value lies."""
+        share = (_bent(value, self.log) - self.start) / (self.end - self.start)
         return self.length * (1 - share if self.upwards else share)
 
     def value(self, pixel: float) -> float:
-        """What lies at a distance from the left or top edge."""
+        """What lies at a pixel."""
         share = 1 - pixel / self.length if self.upwards else pixel / self.length
-        low, high = _bent(self.low, self.log), _bent(self.high, self.log)
-        return _unbent(low + share * (high - low), self.log)
+        return _unbent(self.start + share * (self.end - self.start), self.log)
 
     def holds(self, value: float | None) -> bool:
         """Whether a value is in view."""
-        return value is not None and self.low <= value <= self.high
+        return value is not None and (value > 0 or not self.log) and self.start <= _bent(value, self.log) <= self.end
 
     def altair(self, channel: Literal["X", "Y"]) -> Any:
         """The channel that draws this axis."""
         import altair as alt
 
-        ticks = [tick for tick in _ticks(self) if tick <= self.most]
+        ticks = _ticks(self)
         labels = json.dumps([self.show(tick) for tick in ticks])
+        ends = [_unbent(self.start, self.log), _unbent(self.end, self.log)]
         return getattr(alt, channel)(
             f"{channel.lower()}:Q",
-            scale=alt.Scale(type="log" if self.log else "linear", domain=[self.low, self.high], nice=False, zero=False),
+            scale=alt.Scale(type="log" if self.log else "linear", domain=ends, nice=False, zero=False),
             axis=alt.Axis(
                 title=self.title,
                 values=ticks,
@@ -553,12 +566,11 @@ def axis_over(
     title: str,
     values: Iterable[float],
     marks: Iterable[float | None],
-    show: Show,
+    show: Callable[[Any, int], str],
     *,
     length: int,
     upwards: bool = False,
     least: float = 0.0,
-    most: float = math.inf,
 ) -> Axis:
     """An axis with all values in view, logarithmic where they span a factor of 5 or more, and `least` long or longer.
 
@@ -575,26 +587,25 @@ def axis_over(
             if max(high, at) - min(low, at) <= 2 * span:
                 low, high = min(low, at), max(high, at)
     room = 0.08 * (high - low)
-    low = low - room if log or low < 0 or found[0] < 0 or low >= room else 0.0
-    return Axis(title, _unbent(low, log), _unbent(high + room, log), log, length, show, upwards, most)
+    start = low - room if log or found[0] < 0 or low >= room else min(low, 0.0)
+    return Axis(title, start, high + room, log, length, _tick_text(show), upwards)
 
 
 def _ticks(axis: Axis) -> list[float]:
     """Round values, three to seven of them where the axis allows."""
     if axis.log:
-        first, last = math.floor(math.log10(axis.low)), math.ceil(math.log10(axis.high))
+        first, last = math.floor(axis.start), math.ceil(axis.end)
         for steps in ((1, 2, 5), (1, 3), (1,)):
             ticks = [float(f"{step}e{power}") for power in range(first, last + 1) for step in steps]
             ticks = [tick for tick in ticks if axis.holds(tick)]
             if len(ticks) <= 6:
                 return ticks
         return ticks[:: math.ceil(len(ticks) / 6)]
-    rough = (axis.high - axis.low) / 6.5
+    rough = (axis.end - axis.start) / 6.5
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * next(nice for nice in (1, 2, 5, 10) if power * nice >= rough * 0.999)
-    return [
-        float(f"{index * step:.12g}") for index in range(math.ceil(axis.low / step), math.floor(axis.high / step) + 1)
-    ]
+    first, last = math.ceil(axis.start / step), math.floor(axis.end / step)
+    return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
 
 
 def _tick_text(show: Callable[[Any, int], str]) -> Show:
@@ -834,10 +845,8 @@ def _formats(summary: Summary) -> dict[str, tuple[str, str, str]]:
 
 def _style(index: int) -> tuple[str, str, str]:
     """Each colour with its own shape first, then with the next one's."""
-    colour, (_, shape, letter) = (
-        FORMATS[index % len(FORMATS)][0],
-        FORMATS[(index + index // len(FORMATS)) % len(FORMATS)],
-    )
+    colour, _, _ = FORMATS[index % len(FORMATS)]
+    _, shape, letter = FORMATS[(index + index // len(FORMATS)) % len(FORMATS)]
     return colour, shape, letter
 
 
@@ -846,120 +855,107 @@ def _format(export: str) -> str:
     return export.rpartition("-")[0] or export
 
 
-def _keys(summary: Summary, exports: Iterable[str]) -> tuple[tuple[str, str, str], ...]:
-    formats = _formats(summary)
-    used = dict.fromkeys(map(_format, exports))
-    return tuple((formats[name][0], formats[name][2], _short(name)) for name in used if name in formats)
+def _words(*sentences: str) -> str:
+    return " ".join(sentence for sentence in sentences if sentence)
 
 
 def _missed(labels: int) -> str:
-    return (
-        f" {labels} label{' has' if labels == 1 else 's have'} no room, and {'is' if labels == 1 else 'are'} left out."
-        if labels
-        else ""
-    )
+    if labels == 0:
+        return ""
+    return f"{labels} label{' has' if labels == 1 else 's have'} no room and {'is' if labels == 1 else 'are'} left out."
 
 
-def size_picture(summary: Summary, metric: str) -> list[Picture]:
-    """Accuracy against file size: the artifacts, and the teacher in float32."""
-    formats = _formats(summary)
-    dots, exports = [], []
-    for one in _chosen_first(summary, "export", _all(summary, "artifacts")):
-        x, y, export = _real(one.get("file_bytes")), _real(_at(one, "metrics", metric)), str(one.get("export"))
-        if x is not None and y is not None:
-            colour, shape, _ = formats[_format(export)]
-            dots.append(Dot(x, y, export, colour, shape, export == summary.get("artifact")))
-            exports.append(export)
-    if not dots:
-        return []
-    x, y = _real(_at(summary, "teacher", "file_bytes")), _real(_at(summary, "teacher", "metrics", metric))
-    if x is not None and y is not None:
-        dots.insert(1, Dot(x, y, "teacher", "muted", "cross"))
-    limit = _real(_at(summary, "limits", "file_bytes"))
-    across = axis_over("file size (host)", [dot.x for dot in dots], [limit], _tick_text(size), length=WIDTH, least=0.0)
-    chart, missed, hidden = _against(summary, metric, dots, across, limit, f"budget {size(limit)}")
-    caption = f"Files as they lie in the run folder; the teacher's is float32.{_out_of_view('The budget', limit, across, size)}{hidden}{missed}"
-    keys = (*_keys(summary, exports), *([("muted", "✚", "teacher")] if x is not None and y is not None else []))
-    return [Picture(f"{metric.capitalize()} against file size", chart, caption, ("host",), keys)]
-
-
-def _against(
-    summary: Summary, metric: str, dots: Sequence[Dot], across: Axis, limit: float | None, name: str
-) -> tuple[Any, str, str]:
-    """A chart of the metric against something; words on labels that had no room, and on a floor that is out of view."""
-    floor = _real(_at(summary, "limits", "accuracy_floor")) or None
-    up = axis_over(
-        f"{metric} (host)",
-        [dot.y for dot in dots],
-        [floor],
-        _tick_text(percent),
-        length=HEIGHT,
-        upwards=True,
-        least=0.01,
-        most=1.0 if all(dot.y <= 1 for dot in dots) else math.inf,
-    )
-    lines = [Line(f"floor {percent(floor)}", y=floor)] if floor is not None else []
-    lines += [Line(name, x=limit)] if limit is not None else []
-    chart, missed = scatter(dots, lines, across, up)
-    return chart, _missed(missed), _out_of_view("The floor", floor, up, percent)
-
-
-def _out_of_view(what: str, limit: float | None, axis: Axis, show: Show) -> str:
+def _out_of_view(what: str, limit: float | None, axis: Axis) -> str:
     if limit is None or axis.holds(limit):
         return ""
     where = ("below", "above") if axis.upwards else ("to the left of", "to the right of")
-    return f" {what}, {show(limit)}, lies {where[limit > axis.high]} what is in view."
+    return f"{what}, {axis.show(limit)}, lies {where[limit > axis.value(axis.length / 2)]} what is in view."
 
 
-def _places(summary: Summary) -> list[tuple[str, str, list[dict[str, Any]]]]:
-    """Provenance, device and measurements: what may be compared, and so shares a picture. The nearest to the truth first."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for one in _chosen_first(summary, "artifact", _all(summary, "measurements")):
-        found.setdefault((str(one.get("provenance")), str(one.get("device"))), []).append(one)
-    ranks = {name: rank for rank, name in enumerate(PROVENANCES)}
-    ordered = sorted(found.items(), key=lambda item: ranks.get(item[0][0], len(ranks)))  # type: ignore[call-overload]
-    return [(provenance, device, rows) for (provenance, device), rows in ordered][:MOST_PLACES]
+def accuracy_kinds(summary: Summary) -> tuple[str, ...]:
+    """Provenances of the artifacts' accuracy."""
+    found = (one.get("provenance") for artifact in _all(summary, "artifacts") for one in _all(artifact, "parity")[:1])
+    return tuple(dict.fromkeys(str(one) for one in found)) or ("host",)
 
 
-def latency_pictures(summary: Summary, metric: str) -> list[Picture]:
+def size_picture(summary: Summary) -> list[Picture]:
+    """Accuracy against file size: the artifacts, and the teacher in float32."""
+    limit = _real(_at(summary, "limits", "file_bytes"))
+    found = [
+        (str(one.get("export")), str(one.get("export")), one.get("file_bytes")) for one in _all(summary, "artifacts")
+    ]
+    teacher = _real(_at(summary, "teacher", "file_bytes"))
+    caption = "Files as they lie in the run folder; the teacher's is float32."
+    return _against_accuracy(summary, "file size", "host", found, size, limit, caption, teacher)
+
+
+def latency_pictures(summary: Summary) -> list[Picture]:
     """Accuracy against p90 latency, a picture for each place where latency was taken."""
-    accuracy = {str(one.get("export")): _real(_at(one, "metrics", metric)) for one in _all(summary, "artifacts")}
-    formats = _formats(summary)
     pictures = []
     for provenance, device, rows in _places(summary):
-        dots = []
-        for one in rows:
-            export = str(one.get("artifact"))
-            x, y = _real(_at(one, "latency_ms", "p90")), accuracy.get(export)
-            if x is not None and y is not None:
-                colour, shape, _ = formats[_format(export)]
-                dots.append(Dot(x, y, _name(one, rows), colour, shape, export == summary.get("artifact")))
-        if dots:
-            limit = _real(_at(summary, "limits", "latency_ms")) if provenance == "measured" else None
-            title = f"p90 latency ({_place(provenance, device)})"
-            across = axis_over(title, [dot.x for dot in dots], [limit], _tick_text(milliseconds), length=WIDTH)
-            chart, missed, hidden = _against(summary, metric, dots, across, limit, f"budget {milliseconds(limit)}")
-            beyond = _out_of_view("The budget", limit, across, milliseconds)
-            own = (
-                ""
-                if provenance == "measured"
-                else " The budget is the device's, so it is not drawn against these times."
-            )
-            keys = _keys(summary, (str(one.get("artifact")) for one in rows))
-            pictures.append(
-                Picture(
-                    f"{metric.capitalize()} against latency, {_place(provenance, device)}",
-                    chart,
-                    f"One inference at batch 1.{own}{beyond}{hidden}{missed}",
-                    tuple(dict.fromkeys((provenance, "host"))),
-                    keys,
-                )
-            )
+        on_device = provenance == "measured"
+        limit = _real(_at(summary, "limits", "latency_ms")) if on_device else None
+        own = "" if on_device else "The budget is the device's, so it is not drawn against these times."
+        found = [(str(one.get("artifact")), _name(one, rows), _at(one, "latency_ms", "p90")) for one in rows]
+        place = "p90 latency" if device == provenance else f"p90 latency on {_short(device)}"
+        caption = _words("One inference at batch 1.", own)
+        pictures += _against_accuracy(summary, place, provenance, found, milliseconds, limit, caption)
     return pictures
 
 
-def _place(provenance: str, device: str) -> str:
-    return provenance if device == provenance else f"{provenance}, {_short(device)}"
+def _against_accuracy(
+    summary: Summary,
+    what: str,
+    provenance: str,
+    found: Sequence[tuple[str, str, Any]],
+    show: Callable[[Any, int], str],
+    limit: float | None,
+    caption: str,
+    teacher: float | None = None,
+) -> list[Picture]:
+    """The metric against a cost; `found` holds the export, the label and the cost of each point."""
+    metric, kinds, formats = metric_of(summary), accuracy_kinds(summary), _formats(summary)
+    accuracy = {str(one.get("export")): _real(_at(one, "metrics", metric)) for one in _all(summary, "artifacts")}
+    dots, keys = [], {}
+    for export, label, cost in sorted(found, key=lambda one: one[0] != summary.get("artifact")):
+        x, y = _real(cost), accuracy.get(export)
+        if x is not None and y is not None:
+            colour, shape, letter = formats[_format(export)]
+            dots.append(Dot(x, y, label, colour, shape, export == summary.get("artifact")))
+            keys[_format(export)] = (colour, letter, _short(_format(export)))
+    if not dots:
+        return []
+    best = _real(_at(summary, "teacher", "metrics", metric))
+    if teacher is not None and best is not None:
+        dots.insert(1, Dot(teacher, best, "teacher", "muted", "cross"))
+        keys["the teacher"] = ("muted", "✚", "teacher")
+    floor = _real(_at(summary, "limits", "accuracy_floor")) or None
+    across = axis_over(f"{what} ({provenance})", [dot.x for dot in dots], [limit], show, length=WIDTH)
+    title, values = f"{metric} ({', '.join(kinds)})", [dot.y for dot in dots]
+    up = axis_over(title, values, [floor], percent, length=HEIGHT, upwards=True, least=0.01)
+    lines = [Line(f"floor {percent(floor)}", y=floor)] if floor is not None else []
+    lines += [Line(f"budget {show(limit, 3)}", x=limit)] if limit is not None else []
+    chart, missed = scatter(dots, lines, across, up)
+    beyond = _out_of_view("The budget", limit, across), _out_of_view("The floor", floor, up)
+    return [
+        Picture(
+            f"{_spoken(metric)} against {what}",
+            chart,
+            _words(caption, *beyond, _missed(missed)),
+            tuple(dict.fromkeys((provenance, *kinds))),
+            tuple(keys.values()),
+        )
+    ]
+
+
+def _places(summary: Summary) -> list[tuple[str, str, list[dict[str, Any]]]]:
+    """Provenance, device and measurements that may be compared, and so share a picture; the device's own first."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for one in _chosen_first(summary, "artifact", _all(summary, "measurements")):
+        found.setdefault((str(one.get("provenance")), str(one.get("device"))), []).append(one)
+    ranks: dict[str, int] = {name: rank for rank, name in enumerate(PROVENANCES)}
+    ordered = sorted(found.items(), key=lambda item: ranks.get(item[0][0], len(ranks)))
+    return [(provenance, device, rows) for (provenance, device), rows in ordered[:MOST_PLACES]]
 
 
 def _name(one: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
@@ -968,88 +964,94 @@ def _name(one: dict[str, Any], rows: Sequence[dict[str, Any]]) -> str:
     return f"{one.get('artifact')} on {one.get('engine')}" if twice else str(one.get("artifact"))
 
 
-def distribution_pictures(summary: Summary) -> list[Picture]:
+def spread_pictures(summary: Summary) -> list[Picture]:
     """How latency was spread, a picture for each place where it was taken."""
-    pictures = []
-    for provenance, device, rows in _places(summary):
-        taken = [(one, samples) for one in rows[:MOST_PICTURED] if (samples := _samples(one))]
-        if taken:
-            title = f"Latency of one inference, {_place(provenance, device)}"
-            pictures.append(_distribution(summary, title, provenance, rows, taken))
-    return pictures
+    return [
+        _spread(summary, provenance, device, rows, taken)
+        for provenance, device, rows in _places(summary)
+        if (taken := [(one, samples) for one in rows[:MOST_PICTURED] if (samples := _samples(one))])
+    ]
 
 
 def _samples(one: dict[str, Any]) -> list[float]:
+    """In order of size."""
     given = one.get("samples_ms")
     found = map(_real, given) if isinstance(given, list | tuple) else ()
     return sorted(sample for sample in found if sample is not None)
 
 
-def _distribution(
+def _spread(
     summary: Summary,
-    title: str,
     provenance: str,
+    device: str,
     rows: Sequence[dict[str, Any]],
     taken: Sequence[tuple[dict[str, Any], list[float]]],
 ) -> Picture:
     """A histogram a row, all on one axis that ends where the slowest row's 99.5th percentile lies."""
+    ends = [samples[math.ceil(0.995 * len(samples)) - 1] for _, samples in taken]
+    starts = [samples[0] for _, samples in taken]
+    across = axis_over(f"latency ({provenance})", [*starts, *ends], [], milliseconds, length=WIDTH_ALONE)
+    edge = across.value(across.length)
+    beyond = sum(sample > edge for _, samples in taken for sample in samples)
+    caption = _words(
+        "Histograms of equal height; the tall mark is the median, the short one p90.",
+        "The axis is logarithmic." if across.log else "",
+        f"The axis ends near the slowest row's 99.5th percentile: {beyond:,} slower samples are not drawn, the slowest of"
+        f" {milliseconds(max(samples[-1] for _, samples in taken))}."
+        if beyond
+        else "",
+        f"{len(taken)} of {len(rows)} are drawn." if len(rows) > len(taken) else "",
+    )
+    place = "" if device == provenance else f" on {_short(device)}"
+    return Picture(
+        f"Latency of one inference{place}", _histograms(summary, rows, taken, across), caption, (provenance,)
+    )
+
+
+def _histograms(
+    summary: Summary,
+    rows: Sequence[dict[str, Any]],
+    taken: Sequence[tuple[dict[str, Any], list[float]]],
+    across: Axis,
+) -> Any:
     import altair as alt
 
-    height = ROW * len(taken)
-    ends = [samples[math.ceil(0.995 * len(samples)) - 1] for _, samples in taken]
-    across = axis_over(
-        f"latency ({provenance})",
-        [*(samples[0] for _, samples in taken), *ends],
-        [],
-        _tick_text(milliseconds),
-        length=WIDTH_ALONE,
-    )
-    down = Axis("", 0, height, False, height, str)
-    areas, marks, labels = [], [], []
     formats = _formats(summary)
+    areas: list[dict[str, Any]] = []
+    marks: list[dict[str, Any]] = []
+    labels = []
     for index, (one, samples) in enumerate(taken):
-        base = ROW * (index + 1)
+        base, tall = ROW * (index + 1), ROW - 20
         colour = _light(formats[_format(str(one.get("artifact")))][0])
-        for x, share in _histogram(samples, across):
-            areas.append({"row": index, "x": x, "y": base, "y2": base - (ROW - 20) * share, "colour": colour})
+        areas += [
+            {"row": index, "x": x, "y": base, "y2": base - tall * share, "colour": colour}
+            for x, share in _histogram(samples, across)
+        ]
         middle, ninety = (_real(_at(one, "latency_ms", name)) for name in ("p50", "p90"))
         marks += [
-            {"x": x, "y": base, "y2": base - length, "width": width}
-            for x, length, width in ((middle, ROW - 18, 2.4), (ninety, (ROW - 18) * 0.6, 1.2))
-            if x is not None and across.holds(x)
+            {"x": x, "y": base, "y2": base - height, "width": width}
+            for x, height, width in ((middle, tall + 2, 2.4), (ninety, tall * 0.65, 1.2))
+            if across.holds(x)
         ]
-        doubt = "" if one.get("valid", True) else " (not valid)"
-        labels.append(Label(4, base - ROW + 10, "left", f"{_short(_name(one, rows))}{doubt}"))
-        labels.append(
-            Label(
-                WIDTH_ALONE - 4,
-                base - ROW + 10,
-                "right",
-                f"p50 {number(middle)} · p90 {milliseconds(ninety)}",
-                colour="muted",
-            )
-        )
-    y, y2 = alt.Y("y:Q", scale=alt.Scale(domain=[height, 0], nice=False), axis=None), alt.Y2("y2:Q")
-    colour, width = alt.Color("colour:N", scale=None), alt.StrokeWidth("width:Q", scale=None)
-    chart = alt.layer(
+        name = f"{_short(_name(one, rows))}{'' if one.get('valid', True) else ' (not valid)'}"
+        numbers = f"p50 {number(middle)} · p90 {milliseconds(ninety)}"
+        top = base - ROW + 10
+        labels += [
+            Label(4, top, "left", name),
+            Label(across.length - 4, top, "right", numbers, colour="muted"),
+        ]
+    height = ROW * len(taken)
+    down = Axis("", 0, height, False, height, str)
+    bases = alt.Axis(values=list(range(ROW, height + 1, ROW)), labels=False, title=None)
+    y, y2 = alt.Y("y:Q", scale=alt.Scale(domain=[height, 0], nice=False), axis=bases), alt.Y2("y2:Q")
+    colours, widths = alt.Color("colour:N", scale=None), alt.StrokeWidth("width:Q", scale=None)
+    return alt.layer(
         _layer(areas)
         .mark_area(opacity=0.55, interpolate="step-after")
-        .encode(x=across.altair("X"), y=y, y2=y2, detail=alt.Detail("row:N"), color=colour),
-        _layer(marks).mark_rule(color=_light("ink")).encode(x=alt.X("x:Q"), y=y, y2=y2, strokeWidth=width),
+        .encode(x=across.altair("X"), y=y, y2=y2, detail=alt.Detail("row:N"), color=colours),
+        _layer(marks).mark_rule(color=_light("ink")).encode(x=alt.X("x:Q"), y=y, y2=y2, strokeWidth=widths),
         _texts(labels, across, down).encode(y=y),
-    ).properties(width=WIDTH_ALONE, height=height)
-    beyond = sum(sample > across.high for _, samples in taken for sample in samples)
-    slowest = max(samples[-1] for _, samples in taken)
-    cut = (
-        f" The axis ends near the slowest 99.5th percentile: {beyond:,} slower samples, up to {milliseconds(slowest)},"
-        " are not drawn."
-        if beyond
-        else ""
-    )
-    rest = f" {len(taken)} of {len(rows)} are drawn." if len(rows) > len(taken) else ""
-    scale = " The axis is logarithmic." if across.log else ""
-    caption = f"Histograms of equal height; the tall mark is the median, the short one p90.{scale}{cut}{rest}"
-    return Picture(title, chart, caption, (provenance,))
+    ).properties(width=across.length, height=height)
 
 
 def _histogram(samples: Sequence[float], across: Axis, bins: int = 100) -> list[tuple[float, float]]:
@@ -1065,38 +1067,35 @@ def _histogram(samples: Sequence[float], across: Axis, bins: int = 100) -> list[
 
 def plan_picture(summary: Summary) -> list[Picture]:
     """The candidates of the front: estimated latency against capacity, with what probes found."""
-    dots = []
-    for one in candidates(summary):
-        latency = _at(one, "cost", "latency_ms")
-        x, low, high = (_real(_at(latency, key)) for key in ("value", "low", "high"))
-        y, probe = _capacity(one), _real(one.get("probe_accuracy"))
-        if x is None or y is None:
-            continue
-        found = [] if probe is None else [percent(probe)]
-        label = ", ".join(["chosen", *found] if one["chosen"] else found)
-        both = low is not None and high is not None
-        colour = "muted" if probe is None and not one["chosen"] else "blue"
-        dots.append(Dot(x, y, label, colour, "circle", one["chosen"], low if both else None, high if both else None))
+    drawn = sorted(candidates(summary), key=lambda one: not one["chosen"])
+    dots = [dot for one in drawn if (dot := _candidate_dot(one))]
     if not dots:
         return []
     limit = _real(_at(summary, "limits", "latency_ms"))
-    ends = [end for dot in dots for end in (dot.low, dot.high, dot.x) if end is not None]
+    ends = [end for dot in dots for end in (dot.x, dot.low, dot.high) if end is not None]
     title = f"p90 latency of {_short(str(_at(summary, 'plan', 'export') or 'the artifact'))} (estimated)"
-    across = axis_over(title, ends, [limit], _tick_text(milliseconds), length=WIDTH)
-    up = axis_over("capacity (estimated)", [dot.y for dot in dots], [], _tick_text(count), length=HEIGHT, upwards=True)
+    across = axis_over(title, ends, [limit], milliseconds, length=WIDTH)
+    up = axis_over("capacity (estimated)", [dot.y for dot in dots], [], count, length=HEIGHT, upwards=True)
     lines = [Line(f"budget {milliseconds(limit)}", x=limit)] if limit is not None else []
-    chart, missed = scatter(sorted(dots, key=lambda dot: not dot.chosen), lines, across, up)
-    caption = (
-        "Capacity is the geometric mean of parameters and MACs. Grey lines are the estimates' intervals; percentages are"
-        f" what probes, short distillations on this machine, reached.{_out_of_view('The budget', limit, across, milliseconds)}"
-        f"{_missed(missed)}"
+    chart, missed = scatter(dots, lines, across, up)
+    caption = _words(
+        "Capacity is the geometric mean of parameters and MACs. Grey lines are the estimates' intervals.",
+        "Percentages are what probes, short distillations on the host, reached.",
+        _out_of_view("The budget", limit, across),
+        _missed(missed),
     )
     return [Picture("The front", chart, caption, ("estimated", "host"))]
 
 
-def _capacity(candidate: dict[str, Any]) -> float | None:
-    """As the plan ranks by: the geometric mean of parameters and arithmetic."""
-    parameters, macs = (_real(_at(candidate, "cost", key)) for key in ("parameters", "macs"))
-    if parameters is None or macs is None or parameters < 0:
+def _candidate_dot(one: dict[str, Any]) -> Dot | None:
+    x, low, high = (_real(_at(one, "cost", "latency_ms", key)) for key in ("value", "low", "high"))
+    parameters, macs = (_real(_at(one, "cost", key)) for key in ("parameters", "macs"))
+    if x is None or parameters is None or macs is None or parameters < 0:
         return None
-    return math.sqrt(parameters) * math.sqrt(max(1.0, macs))
+    capacity = math.sqrt(parameters) * math.sqrt(max(1.0, macs))  # as edgekd.plan ranks by
+    probe = _real(one.get("probe_accuracy"))
+    words = (["chosen"] if one["chosen"] else []) + ([] if probe is None else [percent(probe)])
+    colour = "blue" if words else "muted"
+    if low is None or high is None:
+        low = high = None
+    return Dot(x, capacity, ", ".join(words), colour, chosen=one["chosen"], low=low, high=high)

@@ -28,6 +28,8 @@ from edgekd.plugins import find_object, reference
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_running: set[subprocess.Popen[bytes]] = set()
+
 
 def call(function: Callable[P, R], *arguments: P.args, threads: int, log: Path, timeout_s: float = 3600) -> R:  # type: ignore[valid-type]  # a ParamSpec's args may not be followed by keywords, and a worker needs these
     """`function(*arguments)`, executed in a process of its own.
@@ -41,10 +43,12 @@ def call(function: Callable[P, R], *arguments: P.args, threads: int, log: Path, 
     """
     request = {"function": reference(function), "arguments": msgspec.to_builtins(arguments)}
     with log.open("ab") as stderr, _start(threads, stderr) as process:
+        _running.add(process)
         try:
             answer = _converse(process, json.dumps(request).encode() + b"\n", time.monotonic() + timeout_s)
         finally:
             process.kill()
+            _running.discard(process)
     if "error" in answer:
         raise getattr(errors, answer["error"], EdgekdError)(answer["message"], hint=answer["hint"])
     if "result" not in answer:
@@ -53,10 +57,20 @@ def call(function: Callable[P, R], *arguments: P.args, threads: int, log: Path, 
 
 
 def together(calls: Sequence[Callable[[], R]], at_once: int) -> list[R]:
-    """The results of all calls, `at_once` of them at a time; the first error is raised when all have ended."""
+    """The results of all calls, `at_once` of them at a time; the first error is raised when all have ended.
+
+    An interrupt ends the workers of all calls at once.
+    """
     with ThreadPoolExecutor(max(1, at_once)) as pool:
         futures = [pool.submit(one) for one in calls]
-        return [future.result() for future in futures]
+        try:
+            return [future.result() for future in futures]
+        except KeyboardInterrupt:
+            for future in futures:
+                future.cancel()
+            for process in list(_running):
+                process.kill()
+            raise
 
 
 def cores() -> int:

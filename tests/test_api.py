@@ -106,7 +106,9 @@ def test_step_verbs_and_compare_work_on_a_run_folder(whole: edgekd.Result, capsy
     assert differences and all(one["a"] == one["b"] for one in differences)
 
 
-def test_a_tampered_artifact_is_noticed(whole: edgekd.Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_tampered_artifact_is_noticed(
+    whole: edgekd.Result, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     import shutil
 
     copy = tmp_path / "copy"
@@ -184,7 +186,11 @@ WRONG: dict[str, tuple[dict[str, Any], type[EdgekdError], str]] = {
     ),
     "other classes": ({"teacher": f"{TOYS}:other_classes"}, Disagreement, "not in both: bar, circle"),
     "other channels": ({"dataset": f"{TOYS}:colour"}, Disagreement, "preprocesses 1 channels, the data have 3"),
-    "no preprocessing": ({"student": f"{TOYS}:perceptron", "space": {}}, Disagreement, "does not say how it wants them"),
+    "no preprocessing": (
+        {"student": f"{TOYS}:perceptron", "space": {}},
+        Disagreement,
+        "does not say how it wants them",
+    ),
     "no pictures": ({"dataset": f"{TOYS}:numbers"}, Disagreement, "wants to preprocess images"),
     "one class": ({"dataset": f"{TOYS}:one_class"}, ConfigError, "1 class is no choice"),
     "no data": ({"dataset": f"{TOYS}:nothing"}, ConfigError, "the train split is empty"),

@@ -14,6 +14,9 @@ from edgekd.specs import Cost, Target
 class CostModel(Protocol):
     """Predicts latency, memory and file size."""
 
+    def cores(self) -> tuple[str, ...]:
+        """Names of the cores that it knows."""
+
     def estimate(self, anatomy: Anatomy, target: Target, precision: str) -> Cost:
         """Cost of one inference of one example.
 

@@ -26,6 +26,8 @@ MACS_PER_CYCLE: Final[dict[str, dict[str, float]]] = {
 
 UNKNOWN_CORE: Final[dict[str, float]] = {"fp32": 4, "int8": 8}
 EFFICIENCY: Final[dict[str, float]] = {"conv": 0.6, "linear": 0.5, "depthwise": 0.2, "pool": 0.1, "elementwise": 0.1}
+REQUANTIZE_CYCLES: Final = 1.5
+"""Of one int8 output, from its 32-bit sum."""
 BANDWIDTH_SHARE: Final = 0.4
 """Of the bus's theoretical peak, that kernels reach."""
 CALL_US: Final = 3.0
@@ -42,6 +44,9 @@ FILE_BYTES_FIXED: Final = 6000
 
 
 class _SpecSheet:
+    def cores(self) -> tuple[str, ...]:
+        return tuple(MACS_PER_CYCLE)
+
     def estimate(self, anatomy: Anatomy, target: Target, precision: str) -> Cost:
         cluster = target.device.clusters[0]
         threads = min(target.threads, cluster.count)
@@ -70,10 +75,13 @@ class _SpecSheet:
 def _seconds(layer: Layer, cluster: Cluster, threads: int, bandwidth: float, precision: str) -> float:
     peaks = MACS_PER_CYCLE.get(cluster.core, UNKNOWN_CORE)
     hertz = cluster.clock_mhz * 1e6
-    rate = peaks.get(precision, peaks["fp32"]) * hertz * threads * EFFICIENCY[layer.kind]
-    work = layer.macs or layer.outputs
+    # Dot products need several channels, which a depthwise filter does not have.
+    per_cycle = peaks["fp32"] if layer.kind == "depthwise" else peaks.get(precision, peaks["fp32"])
+    seconds = (layer.macs or layer.outputs) / (per_cycle * EFFICIENCY[layer.kind]) / hertz / threads
+    if precision == "int8":
+        seconds += layer.outputs * REQUANTIZE_CYCLES / hertz / threads
     traffic = (layer.weights + layer.inputs + layer.outputs) * BYTES.get(precision, 4)
-    return max(work / rate, traffic / bandwidth) + CALL_US * 1e-6 * (1e9 / hertz)
+    return max(seconds, traffic / bandwidth) + CALL_US * 1e-6 * (1e9 / hertz)
 
 
 PLUGIN: Final[CostModel] = _SpecSheet()

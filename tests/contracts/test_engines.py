@@ -1,0 +1,56 @@
+"""Every file in edgekd/engines is checked here; a new file needs no new test."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgekd import devices, engines
+from edgekd.errors import MeasureError
+from edgekd.plugins import find, names
+
+NAMES = names(engines)
+RUNTIMES = {"ai_edge_litert", "onnxruntime", "tflite_runtime", "openvino", "tensorflow", "coremltools", "tflite_micro"}
+
+
+@pytest.mark.parametrize("name", [*NAMES, "_guest"])
+def test_it_can_be_copied_to_a_device(name: str) -> None:
+    tree = ast.parse(engines.path(name).read_text(encoding="utf-8"), feature_version=(3, 8))
+    imported = {
+        alias.name.partition(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
+    imported |= {
+        (node.module or "").partition(".")[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and not node.level
+    }
+    assert imported <= set(sys.stdlib_module_names) | {"numpy"} | RUNTIMES
+    assert not any(isinstance(node, ast.ImportFrom) and node.level for node in ast.walk(tree))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_says_what_it_is(name: str) -> None:
+    plugin = find(engines, name)
+    assert all(suffix.startswith(".") for suffix in plugin.suffixes)
+    assert plugin.version()[0].isdigit()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("content", [b"", b"not a model", bytes(4096), b"TFL3" * 100, b"\x08\x0a" * 500], ids=range(5))
+def test_a_file_that_is_no_model_is_an_error_of_that_file(name: str, content: bytes, tmp_path: Path) -> None:
+    plugin = find(engines, name)
+    model = tmp_path / f"bad{plugin.suffixes[0]}"
+    model.write_bytes(content)
+    with (
+        find(devices, "host").start("", engines.GUEST, engines.path(name), tmp_path) as connection,
+        pytest.raises(MeasureError, match="the engine (failed|crashed) on `load`"),
+    ):
+        connection.ask({"do": "load", "model": str(model), "threads": 1}, 60)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_facts_name_the_machine(name: str, tmp_path: Path) -> None:
+    with find(devices, "host").start("", engines.GUEST, engines.path(name), tmp_path) as connection:
+        facts = connection.ask({"do": "facts"}, 60)
+    assert facts["machine"]["cpu"] and facts["machine"]["cores"] >= 1

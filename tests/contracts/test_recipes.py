@@ -1,0 +1,32 @@
+"""Every shipped recipe is valid and names plugins whose options it gets right."""
+
+import pytest
+
+from edgekd import datasets, losses, students, tasks, teachers
+from edgekd.lessons import loss_plugins
+from edgekd.plan import candidates
+from edgekd.plugins import find, options
+from edgekd.shipped import load_recipe, recipe_names
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipe_is_valid(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.name == name
+    assert find(tasks, recipe.task).metric
+    for family, choice in ((datasets, recipe.dataset), (teachers, recipe.teacher), (students, recipe.student)):
+        plugin = find(family, choice.name)
+        options(plugin.Options, choice.options, name)
+    for point in candidates(recipe.student):
+        options(find(students, recipe.student.name).Options, point, name)
+    assert all(plugin.Options for _, plugin, _ in loss_plugins(recipe.losses))
+    assert {loss.name for loss in recipe.losses} & {"labels"}, "the twin needs a loss of its own"
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipe_says_what_it_takes(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.minutes > 0
+    assert recipe.memory_bytes > 0
+    assert find(datasets, recipe.dataset.name).licence
+    assert find(losses, "labels").needs_teacher is False
