@@ -156,8 +156,8 @@ def _real(value: Any) -> float | None:
 def number(value: Any, digits: int = 3) -> str:
     """With so many significant digits.
 
-    >>> number(0.0499537), number(33.0), number(1234567), number(1.14e-05)
-    ('0.0500', '33', '1,234,567', '1.14 × 10⁻⁵')
+    >>> number(0.0499537), number(33.0), number(1234567)
+    ('0.0500', '33', '1,234,567')
     """
     if not isinstance(value, int | float):
         return str(value) if isinstance(value, str) and value else NOTHING
@@ -170,7 +170,8 @@ def number(value: Any, digits: int = 3) -> str:
         return f"{factor} × 10{str(int(power)).translate(_RAISED)}".replace(" ", NBSP)
     if float(value).is_integer():
         return f"{value:,.0f}"
-    return f"{value:,.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of what is shown: 0.9999 is shown as 1.00
+    return f"{value:,.{max(0, digits - 1 - exponent)}f}"
 
 
 _RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -326,9 +327,15 @@ def _apart(show: Callable[[Any, int], str], found: Any, allowed: Any) -> tuple[s
     """Both with as many digits as it takes to tell them apart, so that no row breaks a limit of 33 with 33."""
     for digits in (3, 4, 5, 7, 9, 12):
         pair = show(found, digits), show(allowed, digits)
-        if found == allowed or pair[0].replace(".0", "") != pair[1]:
+        if found == allowed or _trimmed(pair[0]) != _trimmed(pair[1]):
             break
     return pair
+
+
+def _trimmed(text: str) -> str:
+    """`33 ms` of `33.00 ms`."""
+    value, gap, unit = text.partition(NBSP)
+    return (value.rstrip("0").rstrip(".") if "." in value else value) + gap + unit
 
 
 def _used(found: Any, allowed: Any) -> float | None:
@@ -588,7 +595,7 @@ def axis_over(
                 low, high = min(low, at), max(high, at)
     room = 0.08 * (high - low)
     start = low - room if log or found[0] < 0 or low >= room else min(low, 0.0)
-    return Axis(title, start, high + room, log, length, _tick_text(show), upwards)
+    return Axis(title, start, high + room, log, length, lambda value: _trimmed(show(value, 4)), upwards)
 
 
 def _ticks(axis: Axis) -> list[float]:
@@ -606,16 +613,6 @@ def _ticks(axis: Axis) -> list[float]:
     step = power * next(nice for nice in (1, 2, 5, 10) if power * nice >= rough * 0.999)
     first, last = math.ceil(axis.start / step), math.floor(axis.end / step)
     return [float(f"{index * step:.12g}") for index in range(first, last + 1)]
-
-
-def _tick_text(show: Callable[[Any, int], str]) -> Show:
-    """As the tables show it, without zeros at the end."""
-
-    def text(value: float) -> str:
-        shown, unit_gap, unit = show(value, 4).partition(NBSP)
-        return (shown.rstrip("0").rstrip(".") if "." in shown else shown) + unit_gap + unit
-
-    return text
 
 
 @dataclass(frozen=True)
@@ -996,8 +993,8 @@ def _spread(
     caption = _words(
         "Histograms of equal height; the tall mark is the median, the short one p90.",
         "The axis is logarithmic." if across.log else "",
-        f"The axis ends near the slowest row's 99.5th percentile: {beyond:,} slower samples are not drawn, the slowest of"
-        f" {milliseconds(max(samples[-1] for _, samples in taken))}."
+        f"The axis ends near the slowest row's 99.5th percentile: {beyond:,} slower samples are not drawn, the slowest"
+        f" of {milliseconds(max(samples[-1] for _, samples in taken))}."
         if beyond
         else "",
         f"{len(taken)} of {len(rows)} are drawn." if len(rows) > len(taken) else "",
