@@ -150,9 +150,7 @@ WRONG: list[tuple[type[Spec], tuple[Any, ...], Any, str]] = [
 
 
 @pytest.mark.parametrize(("kind", "path", "value", "message"), WRONG, ids=[case[3] for case in WRONG])
-def test_a_wrong_value_is_named_by_its_place(
-    kind: type[Spec], path: tuple[Any, ...], value: Any, message: str
-) -> None:
+def test_a_wrong_value_is_named_by_its_place(kind: type[Spec], path: tuple[Any, ...], value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"mine.toml: {message}")):
         decode(kind, edited(RECIPE if kind is Recipe else TARGET, path, value), "mine.toml")
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekd import page
+from edgekd.page import _numbers, _pictures, _words
 from edgekd.errors import PluginUnavailable
 
 HOSTILE = "</svg></style></title><script>alert(1)</script><img src=http://x/y onerror=alert(1)>\"'&{{ 7 * 7 }}"
@@ -208,9 +209,9 @@ def html() -> str:
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are planned, but not drawn, which takes most of the time."""
-    monkeypatch.setattr(page, "scatter", lambda *_: (None, 0))
-    monkeypatch.setattr(page, "_histograms", lambda *_: None)
-    monkeypatch.setattr(page, "_svg", lambda _: "<svg></svg>")
+    monkeypatch.setattr(_pictures, "scatter", lambda *_: (None, 0))
+    monkeypatch.setattr(_pictures, "_histograms", lambda *_: None)
+    monkeypatch.setattr(page, "svg", lambda _: "<svg></svg>")
 
 
 def everywhere(tree: Any, change: Callable[[Any], Any]) -> Any:
@@ -248,8 +249,8 @@ def test_draws_every_picture(html: str) -> None:
 def test_every_colour_of_a_picture_has_one_for_the_dark(html: str) -> None:
     drawn = "".join(re.findall(r"<svg.*?</svg>", html, re.DOTALL))
     used = set(re.findall(r'(?:fill|stroke)="([^"]+)"', drawn))
-    assert used - {"none", "transparent"} <= {light for light, _ in page.COLOURS.values()}
-    assert all(light != dark for light, dark in page.COLOURS.values())
+    assert used - {"none", "transparent"} <= {light for light, _ in _pictures.COLOURS.values()}
+    assert all(light != dark for light, dark in _pictures.COLOURS.values())
 
 
 def test_shows_what_was_found(html: str) -> None:
@@ -272,7 +273,7 @@ def test_shows_what_was_found(html: str) -> None:
         "4 × cortex-a72 at 1,800 MHz",
         "12.8 GB/s",
         "edgekd run digits --target some-board",
-        "edgekd verify a-run",
+        "edgekd verify .",
         "are not drawn",
     ):
         assert shown in text
@@ -280,7 +281,7 @@ def test_shows_what_was_found(html: str) -> None:
 
 def test_every_provenance_is_explained_and_shown(html: str) -> None:
     read = Reader(html)
-    assert {*page.LEGEND} == {*page.PROVENANCES} <= {*read.kinds()}
+    assert {*page.LEGEND} == {*_words.PROVENANCES} <= {*read.kinds()}
     assert all(what in read.text for what in page.LEGEND.values())
 
 
@@ -339,7 +340,7 @@ def test_badge(ok: bool, verdicts: list[dict[str, Any]], text: str) -> None:
     ],
 )
 def test_a_verdict_tells_found_from_allowed(limit: str, found: float, allowed: float, shown: str, at: str) -> None:
-    row = page.verdict({"limit": limit, "found": found, "allowed": allowed, "ok": False})
+    row = _words.verdict({"limit": limit, "found": found, "allowed": allowed, "ok": False})
     assert row["found"].replace(NBSP, " ") == shown
     assert row["allowed"].replace(NBSP, " ") == at
 
@@ -350,24 +351,24 @@ def test_a_verdict_tells_found_from_allowed(limit: str, found: float, allowed: f
 @pytest.mark.parametrize(
     ("show", "value", "text"),
     [
-        (page.number, 0, "0"),
-        (page.number, 0.04995, "0.0500"),
-        (page.number, 1234567.0, "1,234,567"),
-        (page.number, 1.14e-5, "1.14 × 10⁻⁵"),
-        (page.number, 1e30, "1.00 × 10³⁰"),
-        (page.number, float("inf"), "∞"),
-        (page.number, None, "–"),
-        (page.size, 999, "999 B"),
-        (page.size, 999_999, "1.00 MB"),
-        (page.size, 81312, "81.3 kB"),
-        (page.size, 1e30, "1.00 × 10¹⁸ TB"),
-        (page.count, 20834, "20.8k"),
-        (page.percent, 1.0, "100.0%"),
-        (page.percent, 0.98765, "98.77%"),
-        (page.percent, 1e30, "1.00 × 10³⁰"),
-        (page.points, -0.001, "−0.10 points"),
-        (page.points, -1e-9, "0.00 points"),
-        (page.milliseconds, None, "–"),
+        (_numbers.number, 0, "0"),
+        (_numbers.number, 0.04995, "0.0500"),
+        (_numbers.number, 1234567.0, "1,234,567"),
+        (_numbers.number, 1.14e-5, "1.14 × 10⁻⁵"),
+        (_numbers.number, 1e30, "1.00 × 10³⁰"),
+        (_numbers.number, float("inf"), "∞"),
+        (_numbers.number, None, "–"),
+        (_numbers.size, 999, "999 B"),
+        (_numbers.size, 999_999, "1.00 MB"),
+        (_numbers.size, 81312, "81.3 kB"),
+        (_numbers.size, 1e30, "1.00 × 10¹⁸ TB"),
+        (_numbers.count, 20834, "20.8k"),
+        (_numbers.percent, 1.0, "100.0%"),
+        (_numbers.percent, 0.98765, "98.77%"),
+        (_numbers.percent, 1e30, "1.00 × 10³⁰"),
+        (_numbers.points, -0.001, "−0.10 points"),
+        (_numbers.points, -1e-9, "0.00 points"),
+        (_numbers.milliseconds, None, "–"),
     ],
 )
 def test_numbers_are_for_people(show: Callable[[Any], str], value: Any, text: str) -> None:
@@ -441,8 +442,8 @@ def test_a_long_front_keeps_what_was_chosen_and_probed() -> None:
     plain["plan"]["front"] = [candidate(0.001 * (i + 1)) for i in range(1, 3000)]
     plain["plan"]["student"]["options"] = plain["plan"]["front"][1234]["options"]
     plain["plan"]["front"][77]["probe_accuracy"] = 0.5
-    shown = page.candidates(plain)
-    assert len(shown) == page.MOST_CANDIDATES
+    shown = _words.candidates(plain)
+    assert len(shown) == _words.MOST_CANDIDATES
     assert [one["options"]["width"] for one in shown] == sorted(one["options"]["width"] for one in shown)
     assert [one for one in shown if one["chosen"]] and [one for one in shown if one.get("probe_accuracy")]
     assert {one["fixed"] for one in shown} == {"depth 1"}

@@ -1,6 +1,7 @@
 """A training is a function of its seed: stopped and gone on with, it ends in the same bits."""
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,15 @@ EXAMPLES, CLASSES = 40, 3
 SGD = Training(epochs=3, batch=8, learning_rate=0.05)
 ADAMW = Training(epochs=3, batch=8, learning_rate=0.01, optimiser="adamw")
 BOTH = pytest.mark.parametrize("how", [SGD, ADAMW], ids=["sgd", "adamw"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """As in the workers that train students."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 class Stopped(Exception):
@@ -143,9 +153,7 @@ def seen(how: Training, checkpoint: Path, examples: NDArray[np.int64] | None = N
         found.append((epoch, indices.tolist()))
         return objective(outputs, indices, epoch)
 
-    fit(
-        net(), viewer(), looking, how, views=2, seed=0, checkpoint=checkpoint, what="training", examples=examples
-    )
+    fit(net(), viewer(), looking, how, views=2, seed=0, checkpoint=checkpoint, what="training", examples=examples)
     return found
 
 

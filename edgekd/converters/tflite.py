@@ -57,7 +57,10 @@ def _name_tensors(path: Path, source: Source) -> None:
     for tensor, name in zip(graph.tensors, names, strict=True):
         tensor.name = (f"{name}:{seen[name]}" if seen[name] else name).encode()
         seen[name] += 1
-    for maps, given in ((model.signatureDefs[0].inputs, source.inputs), (model.signatureDefs[0].outputs, source.outputs)):
+    for maps, given in (
+        (model.signatureDefs[0].inputs, source.inputs),
+        (model.signatureDefs[0].outputs, source.outputs),
+    ):
         for one, spec in zip(maps, given, strict=True):
             one.name = spec.name.encode()
     builder = flatbuffers.Builder(1024)

@@ -1,471 +1,37 @@
-"""The report as one page that opens offline: report.json in, HTML out.
-
-page.html.jinja lays out words and tables; pictures are drawn by altair and stand in the page as SVG. All text of the
-summary is untrusted: Jinja and the SVG writer escape it. Any part of the summary may be missing.
-"""
+"""What the page shows in pictures: altair draws them, and they stand in the page as SVG."""
 
 import json
 import math
-import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
-from edgekd.errors import PluginUnavailable
-from edgekd.specs import Provenance
+from edgekd.page._numbers import (
+    Show,
+    Summary,
+    chosen_first,
+    count,
+    drawable,
+    mappings,
+    milliseconds,
+    number,
+    percent,
+    reach,
+    size,
+)
+from edgekd.page._words import PROVENANCES, candidates, metric_of, spoken, trimmed
 
-if TYPE_CHECKING:
-    import jinja2
-
-Summary = dict[str, Any]
-"""What `edgekd.report.summary` returns."""
-Show = Callable[[Any], str]
-"""A number as people read it."""
-
-PROVENANCES: Final[tuple[Provenance, ...]] = get_args(Provenance)
-
-LEGEND: Final[dict[Provenance, str]] = {
-    "measured": "on the device itself",
-    "emulated": "the artifact's own machine code, run under emulation of the device's processor",
-    "estimated": "by a cost model, with an interval that holds it in nine of ten cases where one is shown",
-    "host": "on the machine that ran edgekd, which is not the device",
-}
-
-NOTHING: Final = "\N{EN DASH}"
-"""Stands where there is no number."""
-NBSP: Final = "\N{NO-BREAK SPACE}"
-
-MOST_ROWS: Final = 100
-"""Of a table."""
 MOST_PICTURED: Final = 12
 """Artifacts in the picture of how latency is spread."""
+
 MOST_LABELS: Final = 60
 """Points of a picture that a label is looked for."""
+
 MOST_PLACES: Final = 3
 """Pairs of device and provenance that get pictures of their own."""
-MOST_CANDIDATES: Final = 60
-"""Of the plan's front, in its picture and its table."""
-MOST_CLASSES: Final = 40
 
-
-def render(summary: Summary) -> str:
-    """One self-contained HTML document of what `report.json` holds.
-
-    Raises:
-        PluginUnavailable: jinja2, altair or vl-convert is not installed.
-    """
-    for package in ("jinja2", "altair", "vl_convert"):
-        if find_spec(package) is None:
-            raise PluginUnavailable(f"the report page needs {package}", hint="pip install 'edgekd[report]'")
-    return _template().render(page(summary))
-
-
-@cache
-def _template() -> "jinja2.Template":
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.ChainableUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {
-        "ms": milliseconds,
-        "bytes": size,
-        "count": count,
-        "number": number,
-        "share": percent,
-        "points": points,
-        "fact": fact,
-    }
-    template = resources.files("edgekd").joinpath("page.html.jinja").read_text(encoding="utf-8")
-    return environment.from_string(template)
-
-
-def page(summary: Summary) -> dict[str, Any]:
-    """What the template lays out: the summary, and what is worked out from it."""
-    from markupsafe import Markup
-
-    metric = metric_of(summary)
-    chosen = next((one for one in _all(summary, "artifacts") if one.get("export") == summary.get("artifact")), {})
-    verdicts = [verdict(one) for one in _all(summary, "verdicts")]
-    parities = [one for artifact in _all(summary, "artifacts") for one in _all(artifact, "parity")]
-    pictures = {
-        "artifacts": [*size_picture(summary), *latency_pictures(summary)],
-        "spreads": spread_pictures(summary),
-        "plan": plan_picture(summary),
-    }
-    return {
-        "summary": summary,
-        "metric": metric,
-        "metric_title": _spoken(metric),
-        "accuracy_kinds": accuracy_kinds(summary),
-        "chosen": chosen,
-        "badge": badge(summary),
-        "basis": basis(summary),
-        "verdicts": verdicts,
-        "artifacts": _chosen_first(summary, "export", _all(summary, "artifacts")),
-        "parities": _chosen_first(summary, "artifact", parities),
-        "measurements": _chosen_first(summary, "artifact", _all(summary, "measurements")),
-        "most_rows": MOST_ROWS,
-        "pictures": {
-            section: [(picture, Markup(_svg(picture.chart))) for picture in drawn]  # vl-convert has escaped all text
-            for section, drawn in pictures.items()
-        },
-        "comparison": comparison(summary, chosen),
-        "candidates": candidates(summary),
-        "machines": machines(summary),
-        "device_facts": device_facts(summary),
-        "commands": commands(summary, chosen),
-        "legend": LEGEND,
-        "colours": COLOURS,
-        "most_classes": MOST_CLASSES,
-    }
-
-
-def _all(tree: Any, *path: str) -> list[dict[str, Any]]:
-    """The mappings in the list at the end of the path; none where it is missing."""
-    found = _at(tree, *path)
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list | tuple) else []
-
-
-def _at(tree: Any, *path: str) -> Any:
-    for key in path:
-        tree = tree.get(key) if isinstance(tree, dict) else None
-    return tree
-
-
-def _chosen_first(summary: Summary, key: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """In the order given, but for the chosen artifact's."""
-    return sorted(rows, key=lambda one: one.get(key) != summary.get("artifact"))
-
-
-def _real(value: Any) -> float | None:
-    """The value as a float that can be drawn; None where it is not one."""
-    if isinstance(value, int | float) and abs(value) < 1e300:
-        return float(value)
-    return None
-
-
-# --- numbers, as people read them
-
-
-def number(value: Any, digits: int = 3) -> str:
-    """With so many significant digits.
-
-    >>> number(0.0499537), number(33.0), number(1234567)
-    ('0.0500', '33', '1,234,567')
-    """
-    if not isinstance(value, int | float):
-        return str(value) if isinstance(value, str) and value else NOTHING
-    if not math.isfinite(value):
-        return "∞" if value > 0 else "-∞" if value < 0 else NOTHING
-    if value == 0:
-        return "0"
-    if not 1e-4 <= abs(value) < 1e9:
-        factor, _, power = f"{value:.{digits - 1}e}".partition("e")
-        return f"{factor} × 10{str(int(power)).translate(_RAISED)}".replace(" ", NBSP)
-    if float(value).is_integer():
-        return f"{value:,.0f}"
-    exponent = int(f"{value:.{digits - 1}e}".partition("e")[2])  # of what is shown: 0.9999 is shown as 1.00
-    return f"{value:,.{max(0, digits - 1 - exponent)}f}"
-
-
-_RAISED: Final = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-
-
-def milliseconds(value: Any, digits: int = 3) -> str:
-    """A time in milliseconds: `0.0500 ms`."""
-    return _with_unit(value, number(value, digits), "ms")
-
-
-def size(value: Any, digits: int = 3) -> str:
-    """Bytes in powers of 1000: 81312 is `81.3 kB`."""
-    return _scaled(value, digits, ("B", "kB", "MB", "GB", "TB"), NBSP)
-
-
-def count(value: Any, digits: int = 3) -> str:
-    """Things in powers of 1000: 20834 is `20.8k`."""
-    return _scaled(value, digits, ("", "k", "M", "G", "T"), "")
-
-
-def percent(value: Any, digits: int = 3) -> str:
-    """A share in percent: 0.979 is `97.9%`; what is not a share is shown as it is."""
-    if _real(value) is None or abs(value) > 10:
-        return number(value, digits)
-    whole, _, decimals = f"{100 * value:.{digits - 1}f}".partition(".")
-    return f"{whole}.{decimals.rstrip('0') or '0'}%"
-
-
-def points(value: Any) -> str:
-    """A difference of shares in percentage points, with its sign."""
-    if _real(value) is None or abs(value) > 10:
-        return number(value)
-    text = f"{100 * value:+.2f}".replace("-", "−")
-    return f"{'0.00' if text[1:] == '0.00' else text}{NBSP}points"
-
-
-def fact(value: Any, name: str) -> str:
-    """A value by the unit in its field's name: `ram_bytes`, `clock_mhz`."""
-    units: dict[str, Show] = {
-        "_ms": milliseconds,
-        "_bytes_s": lambda given: _with_unit(given, size(given), "/s").replace(f"{NBSP}/s", "/s"),
-        "_bytes": size,
-        "_mhz": lambda given: _with_unit(given, number(given, 4), "MHz"),
-        "_mj": lambda given: _with_unit(given, number(given), "mJ"),
-        "_floor": percent,
-    }
-    show = next((show for ending, show in units.items() if name.endswith(ending)), number)
-    return show(value)
-
-
-def _with_unit(value: Any, text: str, unit: str) -> str:
-    return f"{text}{NBSP}{unit}" if isinstance(value, int | float) else text
-
-
-def _scaled(value: Any, digits: int, units: Sequence[str], gap: str) -> str:
-    if _real(value) is None:
-        return number(value)
-    scaled, power = float(value), 0
-    while abs(scaled) >= 999.5 and power < len(units) - 1:
-        scaled, power = scaled / 1000, power + 1
-    return f"{number(scaled, digits)}{gap}{units[power]}"
-
-
-# --- words and tables
-
-
-def metric_of(summary: Summary) -> str:
-    """The metric that the report is about: the first that teacher, student or an artifact has."""
-    owners = [summary.get("teacher"), summary.get("student"), *_all(summary, "artifacts")]
-    return next((str(name) for owner in owners for name in _at(owner, "metrics") or {}), "accuracy")
-
-
-def badge(summary: Summary) -> dict[str, str]:
-    """The verdict in two words; no limit at all is not a pass."""
-    verdicts = _all(summary, "verdicts")
-    if not verdicts:
-        return {"kind": "none", "text": "NOTHING TO HOLD IT AGAINST"}
-    if summary.get("ok", True) and all(one.get("ok") for one in verdicts):
-        return {"kind": "good", "text": "PASS"}
-    return {"kind": "bad", "text": "BREAKS THE BUDGET"}
-
-
-def basis(summary: Summary) -> str:
-    """What kind of numbers the verdict rests on.
-
-    >>> basis({"verdicts": [{"provenance": "host"}, {"provenance": "estimated"}]})
-    'Rests on 1 estimated and 1 host number; none was measured on the device.'
-    """
-    kinds = Counter(str(one.get("provenance")) for one in _all(summary, "verdicts"))
-    parts = [f"{kinds[kind]} {kind}" for kind in PROVENANCES if kinds[kind]]
-    if not parts:
-        return ""
-    *most, last = parts
-    listed = f"{', '.join(most)} and {last}" if most else last
-    noun = "number" if last.startswith("1 ") else "numbers"
-    return f"Rests on {listed} {noun}{'' if kinds['measured'] else '; none was measured on the device'}."
-
-
-@dataclass(frozen=True)
-class Limit:
-    """How a limit is called and shown."""
-
-    title: str
-    what: str
-    show: Callable[[Any, int], str]
-    least: bool = False
-    """True where the limit is a floor."""
-
-
-LIMITS: Final = {
-    "latency_ms": Limit("Latency", "p90 of one inference, batch 1", milliseconds),
-    "peak_memory_bytes": Limit("Peak memory", "weights and planned arena", size),
-    "file_bytes": Limit("File size", "of the artifact", size),
-    "energy_mj": Limit(
-        "Energy", "of one inference", lambda value, digits: _with_unit(value, number(value, digits), "mJ")
-    ),
-    "accuracy_floor": Limit("Accuracy", "of the artifact, on the test split", percent, least=True),
-    "parity": Limit(
-        "Parity", "artifact against the float student", lambda value, _: "agrees" if value else "differs", least=True
-    ),
-}
-
-
-def verdict(row: dict[str, Any]) -> dict[str, Any]:
-    """A line of the verdict table."""
-    name = str(row.get("limit"))
-    limit = LIMITS.get(name) or Limit(name.replace("_", " ").capitalize(), "", lambda value, _: fact(value, name))
-    found, allowed = _apart(limit.show, row.get("found"), row.get("allowed"))
-    low, high = row.get("low"), row.get("high")
-    given = low is not None and high is not None
-    used = None if limit.least else _used(high if given else row.get("found"), row.get("allowed"))
-    return {
-        **row,
-        "title": limit.title,
-        "what": limit.what,
-        "allowed": "must agree" if name == "parity" else f"{'at least' if limit.least else 'at most'} {allowed}",
-        "found": found,
-        "interval": _between(limit.show(low, 3), limit.show(high, 3)) if given else "",
-        "exact": row.get("found"),
-        "used": "" if used is None else f"{number(100 * used, 4 if 0.995 < used < 1.05 else 2)}%",
-        "bar": round(100 * min(used or 0.0, 1.0), 1),
-        "margin": _margin(row) if name == "accuracy_floor" else "",
-    }
-
-
-def _between(low: str, high: str) -> str:
-    """`0.02 to 0.125 ms`: the unit once, where it is the same."""
-    value, gap, unit = low.partition(NBSP)
-    return f"{value if gap and high.endswith(gap + unit) else low} to {high}"
-
-
-def _apart(show: Callable[[Any, int], str], found: Any, allowed: Any) -> tuple[str, str]:
-    """Both with as many digits as it takes to tell them apart, so that no row breaks a limit of 33 with 33."""
-    for digits in (3, 4, 5, 7, 9, 12):
-        pair = show(found, digits), show(allowed, digits)
-        if found == allowed or _trimmed(pair[0]) != _trimmed(pair[1]):
-            break
-    return pair
-
-
-def _trimmed(text: str) -> str:
-    """`33 ms` of `33.00 ms`."""
-    value, gap, unit = text.partition(NBSP)
-    return (value.rstrip("0").rstrip(".") if "." in value else value) + gap + unit
-
-
-def _used(found: Any, allowed: Any) -> float | None:
-    """Share of a limit that is used up."""
-    worst, most = _real(found), _real(allowed)
-    return worst / most if worst is not None and most else None
-
-
-def _margin(row: dict[str, Any]) -> str:
-    found, allowed = _real(row.get("found")), _real(row.get("allowed"))
-    if found is None or allowed is None:
-        return ""
-    return f"{points(abs(found - allowed)).lstrip('+')} {'above' if found >= allowed else 'below'}"
-
-
-def comparison(summary: Summary, chosen: dict[str, Any]) -> list[dict[str, str]]:
-    """Teacher, student and the student's twin, a quantity a row."""
-    teacher, student, twin = (summary.get(who) or {} for who in ("teacher", "student", "student_without_distillation"))
-    rows = []
-    for name in dict.fromkeys([*(teacher.get("metrics") or {}), *(student.get("metrics") or {})]):
-        a, b, c = (_at(one, "metrics", name) for one in (teacher, student, twin))
-        known = _real(a) is not None and _real(b) is not None
-        ratio = f"{points(b - a)} for the student" if known else NOTHING
-        rows.append(_compared(name, "test split, float32", percent(a), percent(b), percent(c), ratio))
-    for name, title in (("parameters", "Parameters"), ("macs", "MACs of one inference")):
-        a, b = teacher.get(name), student.get(name)
-        rows.append(_compared(title, "", count(a), count(b), count(b), _ratio(a, b)))
-    a, b = teacher.get("file_bytes"), chosen.get("file_bytes")
-    named = f"{size(b)} ({chosen.get('export', '')})" if b is not None else NOTHING
-    rows.append(
-        _compared("Size", "", f"{size(a)} (float32)" if a is not None else NOTHING, named, "not exported", _ratio(a, b))
-    )
-    return rows
-
-
-def _compared(title: str, what: str, teacher: str, student: str, twin: str, ratio: str) -> dict[str, str]:
-    return {
-        "title": title[:1].upper() + title[1:],
-        "what": what,
-        "teacher": teacher,
-        "student": student,
-        "twin": twin,
-        "ratio": ratio,
-    }
-
-
-def _ratio(teacher: Any, student: Any) -> str:
-    """How many times as big: `19.2 : 1`."""
-    a, b = _real(teacher), _real(student)
-    return f"{number(a / b)} : 1" if a is not None and b else NOTHING
-
-
-def candidates(summary: Summary) -> list[dict[str, Any]]:
-    """The plan's front, thinned to a readable number; what was chosen or probed always stays."""
-    front = _all(summary, "plan", "front")
-    made = _at(summary, "plan", "student", "options")
-    options = [one.get("options") or {} for one in front]
-    fixed = {name: value for name, value in (options or [{}])[0].items() if all(o.get(name) == value for o in options)}
-    rows = [
-        {
-            **one,
-            "chosen": one.get("options") == made,
-            "fixed": _listed(fixed),
-            "varied": _listed({name: value for name, value in own.items() if name not in fixed}),
-        }
-        for one, own in zip(front, options, strict=True)
-    ]
-    step = math.ceil(len(rows) / MOST_CANDIDATES) or 1
-
-    def rank(index: int) -> tuple[bool, bool, bool]:
-        return not rows[index]["chosen"], rows[index].get("probe_accuracy") is None, index % step != 0
-
-    return [rows[index] for index in sorted(sorted(range(len(rows)), key=rank)[:MOST_CANDIDATES])]
-
-
-def _listed(options: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in options.items())
-
-
-def machines(summary: Summary) -> list[dict[str, Any]]:
-    """Each machine that something was measured on, once."""
-    seen: list[dict[str, Any]] = []
-    for one in _all(summary, "measurements"):
-        if isinstance(one.get("machine"), dict):
-            row = {"device": one.get("device"), "provenance": one.get("provenance"), **one["machine"]}
-            seen += [row] if row not in seen else []
-    return seen
-
-
-def device_facts(summary: Summary) -> list[tuple[str, str, str]]:
-    """Name, value and source of each fact."""
-    device = summary.get("device")
-    if not isinstance(device, dict):
-        return []
-    sources = device.get("sources") or {}
-    return [
-        (_spoken(name), text, str(_at(sources, name) or ""))
-        for name, value in device.items()
-        if name != "sources"
-        for text in (", ".join(map(_cluster, value)) if name == "clusters" and value else fact(value, name),)
-    ]
-
-
-def _spoken(name: str) -> str:
-    """`memory_bandwidth_bytes_s` as `Memory bandwidth`."""
-    words = name.removesuffix("_bytes_s").removesuffix("_bytes").replace("_", " ")
-    return words.upper() if len(words) <= 3 else words[:1].upper() + words[1:]
-
-
-def _cluster(cluster: dict[str, Any]) -> str:
-    shared = " shared" if cluster.get("l2_shared") else ""
-    return (
-        f"{number(cluster.get('count'))} × {cluster.get('core')} at {fact(cluster.get('clock_mhz'), 'clock_mhz')}"
-        f" ({size(cluster.get('l1d_bytes'))} L1d, {size(cluster.get('l2_bytes'))} L2{shared})"
-    )
-
-
-def commands(summary: Summary, chosen: dict[str, Any]) -> list[tuple[str, str]]:
-    """What to type, and what it does."""
-    recipe, target, run = (shlex.quote(str(summary.get(name) or name.upper())) for name in ("recipe", "target", "run"))
-    lines = [
-        (f"edgekd run {recipe} --target {target}", "makes the student again, and this report"),
-        (f"edgekd verify {run}", "holds the artifacts against the student again"),
-    ]
-    if chosen.get("file"):
-        lines.append((f"sha256sum {shlex.quote(str(chosen['file']))}", "in the run folder: prints the hash above"))
-    return lines
-
-
-# --- pictures
 
 COLOURS: Final = {
     "ink": ("#1c2530", "#e8edf2"),
@@ -595,7 +161,7 @@ def axis_over(
                 low, high = min(low, at), max(high, at)
     room = 0.08 * (high - low)
     start = low - room if log or found[0] < 0 or low >= room else min(low, 0.0)
-    return Axis(title, start, high + room, log, length, lambda value: _trimmed(show(value, 4)), upwards)
+    return Axis(title, start, high + room, log, length, lambda value: trimmed(show(value, 4)), upwards)
 
 
 def _ticks(axis: Axis) -> list[float]:
@@ -799,7 +365,7 @@ def _short(text: str, most: int = 26) -> str:
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
-def _svg(chart: Any) -> str:
+def svg(chart: Any) -> str:
     import altair as alt
     import vl_convert
 
@@ -834,7 +400,7 @@ def _formats(summary: Summary) -> dict[str, tuple[str, str, str]]:
     """Format -> colour, shape and letter, in the order of the artifacts."""
     names = dict.fromkeys(
         _format(str(one.get(key)))
-        for key, rows in (("export", _all(summary, "artifacts")), ("artifact", _all(summary, "measurements")))
+        for key, rows in (("export", mappings(summary, "artifacts")), ("artifact", mappings(summary, "measurements")))
         for one in rows
     )
     return {name: _style(index) for index, name in enumerate(names)}
@@ -871,17 +437,20 @@ def _out_of_view(what: str, limit: float | None, axis: Axis) -> str:
 
 def accuracy_kinds(summary: Summary) -> tuple[str, ...]:
     """Provenances of the artifacts' accuracy."""
-    found = (one.get("provenance") for artifact in _all(summary, "artifacts") for one in _all(artifact, "parity")[:1])
+    found = (
+        one.get("provenance") for artifact in mappings(summary, "artifacts") for one in mappings(artifact, "parity")[:1]
+    )
     return tuple(dict.fromkeys(str(one) for one in found)) or ("host",)
 
 
 def size_picture(summary: Summary) -> list[Picture]:
     """Accuracy against file size: the artifacts, and the teacher in float32."""
-    limit = _real(_at(summary, "limits", "file_bytes"))
+    limit = drawable(reach(summary, "limits", "file_bytes"))
     found = [
-        (str(one.get("export")), str(one.get("export")), one.get("file_bytes")) for one in _all(summary, "artifacts")
+        (str(one.get("export")), str(one.get("export")), one.get("file_bytes"))
+        for one in mappings(summary, "artifacts")
     ]
-    teacher = _real(_at(summary, "teacher", "file_bytes"))
+    teacher = drawable(reach(summary, "teacher", "file_bytes"))
     caption = "Files as they lie in the run folder; the teacher's is float32."
     return _against_accuracy(summary, "file size", "host", found, size, limit, caption, teacher)
 
@@ -891,9 +460,9 @@ def latency_pictures(summary: Summary) -> list[Picture]:
     pictures = []
     for provenance, device, rows in _places(summary):
         on_device = provenance == "measured"
-        limit = _real(_at(summary, "limits", "latency_ms")) if on_device else None
+        limit = drawable(reach(summary, "limits", "latency_ms")) if on_device else None
         own = "" if on_device else "The budget is the device's, so it is not drawn against these times."
-        found = [(str(one.get("artifact")), _name(one, rows), _at(one, "latency_ms", "p90")) for one in rows]
+        found = [(str(one.get("artifact")), _name(one, rows), reach(one, "latency_ms", "p90")) for one in rows]
         place = "p90 latency" if device == provenance else f"p90 latency on {_short(device)}"
         caption = _words("One inference at batch 1.", own)
         pictures += _against_accuracy(summary, place, provenance, found, milliseconds, limit, caption)
@@ -912,21 +481,23 @@ def _against_accuracy(
 ) -> list[Picture]:
     """The metric against a cost; `found` holds the export, the label and the cost of each point."""
     metric, kinds, formats = metric_of(summary), accuracy_kinds(summary), _formats(summary)
-    accuracy = {str(one.get("export")): _real(_at(one, "metrics", metric)) for one in _all(summary, "artifacts")}
+    accuracy = {
+        str(one.get("export")): drawable(reach(one, "metrics", metric)) for one in mappings(summary, "artifacts")
+    }
     dots, keys = [], {}
     for export, label, cost in sorted(found, key=lambda one: one[0] != summary.get("artifact")):
-        x, y = _real(cost), accuracy.get(export)
+        x, y = drawable(cost), accuracy.get(export)
         if x is not None and y is not None:
             colour, shape, letter = formats[_format(export)]
             dots.append(Dot(x, y, label, colour, shape, export == summary.get("artifact")))
             keys[_format(export)] = (colour, letter, _short(_format(export)))
     if not dots:
         return []
-    best = _real(_at(summary, "teacher", "metrics", metric))
+    best = drawable(reach(summary, "teacher", "metrics", metric))
     if teacher is not None and best is not None:
         dots.insert(1, Dot(teacher, best, "teacher", "muted", "cross"))
         keys["the teacher"] = ("muted", "✚", "teacher")
-    floor = _real(_at(summary, "limits", "accuracy_floor")) or None
+    floor = drawable(reach(summary, "limits", "accuracy_floor")) or None
     across = axis_over(f"{what} ({provenance})", [dot.x for dot in dots], [limit], show, length=WIDTH)
     title, values = f"{metric} ({', '.join(kinds)})", [dot.y for dot in dots]
     up = axis_over(title, values, [floor], percent, length=HEIGHT, upwards=True, least=0.01)
@@ -936,7 +507,7 @@ def _against_accuracy(
     beyond = _out_of_view("The budget", limit, across), _out_of_view("The floor", floor, up)
     return [
         Picture(
-            f"{_spoken(metric)} against {what}",
+            f"{spoken(metric)} against {what}",
             chart,
             _words(caption, *beyond, _missed(missed)),
             tuple(dict.fromkeys((provenance, *kinds))),
@@ -948,7 +519,7 @@ def _against_accuracy(
 def _places(summary: Summary) -> list[tuple[str, str, list[dict[str, Any]]]]:
     """Provenance, device and measurements that may be compared, and so share a picture; the device's own first."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for one in _chosen_first(summary, "artifact", _all(summary, "measurements")):
+    for one in chosen_first(summary, "artifact", mappings(summary, "measurements")):
         found.setdefault((str(one.get("provenance")), str(one.get("device"))), []).append(one)
     ranks: dict[str, int] = {name: rank for rank, name in enumerate(PROVENANCES)}
     ordered = sorted(found.items(), key=lambda item: ranks.get(item[0][0], len(ranks)))
@@ -973,7 +544,7 @@ def spread_pictures(summary: Summary) -> list[Picture]:
 def _samples(one: dict[str, Any]) -> list[float]:
     """In order of size."""
     given = one.get("samples_ms")
-    found = map(_real, given) if isinstance(given, list | tuple) else ()
+    found = map(drawable, given) if isinstance(given, list | tuple) else ()
     return sorted(sample for sample in found if sample is not None)
 
 
@@ -1024,7 +595,7 @@ def _histograms(
             {"row": index, "x": x, "y": base, "y2": base - tall * share, "colour": colour}
             for x, share in _histogram(samples, across)
         ]
-        middle, ninety = (_real(_at(one, "latency_ms", name)) for name in ("p50", "p90"))
+        middle, ninety = (drawable(reach(one, "latency_ms", name)) for name in ("p50", "p90"))
         marks += [
             {"x": x, "y": base, "y2": base - height, "width": width}
             for x, height, width in ((middle, tall + 2, 2.4), (ninety, tall * 0.65, 1.2))
@@ -1068,9 +639,9 @@ def plan_picture(summary: Summary) -> list[Picture]:
     dots = [dot for one in drawn if (dot := _candidate_dot(one))]
     if not dots:
         return []
-    limit = _real(_at(summary, "limits", "latency_ms"))
+    limit = drawable(reach(summary, "limits", "latency_ms"))
     ends = [end for dot in dots for end in (dot.x, dot.low, dot.high) if end is not None]
-    title = f"p90 latency of {_short(str(_at(summary, 'plan', 'export') or 'the artifact'))} (estimated)"
+    title = f"p90 latency of {_short(str(reach(summary, 'plan', 'export') or 'the artifact'))} (estimated)"
     across = axis_over(title, ends, [limit], milliseconds, length=WIDTH)
     up = axis_over("capacity (estimated)", [dot.y for dot in dots], [], count, length=HEIGHT, upwards=True)
     lines = [Line(f"budget {milliseconds(limit)}", x=limit)] if limit is not None else []
@@ -1085,12 +656,12 @@ def plan_picture(summary: Summary) -> list[Picture]:
 
 
 def _candidate_dot(one: dict[str, Any]) -> Dot | None:
-    x, low, high = (_real(_at(one, "cost", "latency_ms", key)) for key in ("value", "low", "high"))
-    parameters, macs = (_real(_at(one, "cost", key)) for key in ("parameters", "macs"))
+    x, low, high = (drawable(reach(one, "cost", "latency_ms", key)) for key in ("value", "low", "high"))
+    parameters, macs = (drawable(reach(one, "cost", key)) for key in ("parameters", "macs"))
     if x is None or parameters is None or macs is None or parameters < 0:
         return None
     capacity = math.sqrt(parameters) * math.sqrt(max(1.0, macs))  # as edgekd.plan ranks by
-    probe = _real(one.get("probe_accuracy"))
+    probe = drawable(one.get("probe_accuracy"))
     words = (["chosen"] if one["chosen"] else []) + ([] if probe is None else [percent(probe)])
     colour = "blue" if words else "muted"
     if low is None or high is None:

@@ -1,0 +1,257 @@
+"""What the page says in words and tables."""
+
+import math
+import shlex
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, get_args
+
+from edgekd.page._numbers import (
+    NBSP,
+    NOTHING,
+    Summary,
+    count,
+    drawable,
+    fact,
+    mappings,
+    milliseconds,
+    number,
+    percent,
+    points,
+    reach,
+    size,
+    with_unit,
+)
+from edgekd.specs import Provenance
+
+PROVENANCES: Final[tuple[Provenance, ...]] = get_args(Provenance)
+MOST_CANDIDATES: Final = 60
+"""Of the plan's front, in its picture and its table."""
+
+
+def metric_of(summary: Summary) -> str:
+    """The metric that the report is about: the first that teacher, student or an artifact has."""
+    owners = [summary.get("teacher"), summary.get("student"), *mappings(summary, "artifacts")]
+    return next((str(name) for owner in owners for name in reach(owner, "metrics") or {}), "accuracy")
+
+
+def badge(summary: Summary) -> dict[str, str]:
+    """The verdict in two words; no limit at all is not a pass."""
+    verdicts = mappings(summary, "verdicts")
+    if not verdicts:
+        return {"kind": "none", "text": "NOTHING TO HOLD IT AGAINST"}
+    if summary.get("ok", True) and all(one.get("ok") for one in verdicts):
+        return {"kind": "good", "text": "PASS"}
+    return {"kind": "bad", "text": "BREAKS THE BUDGET"}
+
+
+def basis(summary: Summary) -> str:
+    """What kind of numbers the verdict rests on.
+
+    >>> basis({"verdicts": [{"provenance": "host"}, {"provenance": "estimated"}]})
+    'Rests on 1 estimated and 1 host number; none was measured on the device.'
+    """
+    kinds = Counter(str(one.get("provenance")) for one in mappings(summary, "verdicts"))
+    parts = [f"{kinds[kind]} {kind}" for kind in PROVENANCES if kinds[kind]]
+    if not parts:
+        return ""
+    *most, last = parts
+    listed = f"{', '.join(most)} and {last}" if most else last
+    noun = "number" if last.startswith("1 ") else "numbers"
+    return f"Rests on {listed} {noun}{'' if kinds['measured'] else '; none was measured on the device'}."
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How a limit is called and shown."""
+
+    title: str
+    what: str
+    show: Callable[[Any, int], str]
+    least: bool = False
+    """True where the limit is a floor."""
+
+
+LIMITS: Final = {
+    "latency_ms": Limit("Latency", "p90 of one inference, batch 1", milliseconds),
+    "peak_memory_bytes": Limit("Peak memory", "weights and planned arena", size),
+    "file_bytes": Limit("File size", "of the artifact", size),
+    "energy_mj": Limit(
+        "Energy", "of one inference", lambda value, digits: with_unit(value, number(value, digits), "mJ")
+    ),
+    "accuracy_floor": Limit("Accuracy", "of the artifact, on the test split", percent, least=True),
+    "parity": Limit(
+        "Parity", "artifact against the float student", lambda value, _: "agrees" if value else "differs", least=True
+    ),
+}
+
+
+def verdict(row: dict[str, Any]) -> dict[str, Any]:
+    """A line of the verdict table."""
+    name = str(row.get("limit"))
+    limit = LIMITS.get(name) or Limit(name.replace("_", " ").capitalize(), "", lambda value, _: fact(value, name))
+    found, allowed = _apart(limit.show, row.get("found"), row.get("allowed"))
+    low, high = row.get("low"), row.get("high")
+    given = low is not None and high is not None
+    used = None if limit.least else _used(high if given else row.get("found"), row.get("allowed"))
+    return {
+        **row,
+        "title": limit.title,
+        "what": limit.what,
+        "allowed": "must agree" if name == "parity" else f"{'at least' if limit.least else 'at most'} {allowed}",
+        "found": found,
+        "interval": _between(limit.show(low, 3), limit.show(high, 3)) if given else "",
+        "exact": row.get("found"),
+        "used": "" if used is None else f"{number(100 * used, 4 if 0.995 < used < 1.05 else 2)}%",
+        "bar": round(100 * min(used or 0.0, 1.0), 1),
+        "margin": _margin(row) if name == "accuracy_floor" else "",
+    }
+
+
+def _between(low: str, high: str) -> str:
+    """`0.02 to 0.125 ms`: the unit once, where it is the same."""
+    value, gap, unit = low.partition(NBSP)
+    return f"{value if gap and high.endswith(gap + unit) else low} to {high}"
+
+
+def _apart(show: Callable[[Any, int], str], found: Any, allowed: Any) -> tuple[str, str]:
+    """Both with as many digits as it takes to tell them apart, so that no row breaks a limit of 33 with 33."""
+    for digits in (3, 4, 5, 7, 9, 12):
+        pair = show(found, digits), show(allowed, digits)
+        if found == allowed or trimmed(pair[0]) != trimmed(pair[1]):
+            break
+    return pair
+
+
+def trimmed(text: str) -> str:
+    """`33 ms` of `33.00 ms`."""
+    value, gap, unit = text.partition(NBSP)
+    return (value.rstrip("0").rstrip(".") if "." in value else value) + gap + unit
+
+
+def _used(found: Any, allowed: Any) -> float | None:
+    """Share of a limit that is used up."""
+    worst, most = drawable(found), drawable(allowed)
+    return worst / most if worst is not None and most else None
+
+
+def _margin(row: dict[str, Any]) -> str:
+    found, allowed = drawable(row.get("found")), drawable(row.get("allowed"))
+    if found is None or allowed is None:
+        return ""
+    return f"{points(abs(found - allowed)).lstrip('+')} {'above' if found >= allowed else 'below'}"
+
+
+def comparison(summary: Summary, chosen: dict[str, Any]) -> list[dict[str, str]]:
+    """Teacher, student and the student's twin, a quantity a row."""
+    teacher, student, twin = (summary.get(who) or {} for who in ("teacher", "student", "student_without_distillation"))
+    rows = []
+    for name in dict.fromkeys([*(teacher.get("metrics") or {}), *(student.get("metrics") or {})]):
+        a, b, c = (reach(one, "metrics", name) for one in (teacher, student, twin))
+        known = drawable(a) is not None and drawable(b) is not None
+        ratio = f"{points(b - a)} for the student" if known else NOTHING
+        rows.append(_compared(name, "test split, float32", percent(a), percent(b), percent(c), ratio))
+    for name, title in (("parameters", "Parameters"), ("macs", "MACs of one inference")):
+        a, b = teacher.get(name), student.get(name)
+        rows.append(_compared(title, "", count(a), count(b), count(b), _ratio(a, b)))
+    a, b = teacher.get("file_bytes"), chosen.get("file_bytes")
+    named = f"{size(b)} ({chosen.get('export', '')})" if b is not None else NOTHING
+    rows.append(
+        _compared("Size", "", f"{size(a)} (float32)" if a is not None else NOTHING, named, "not exported", _ratio(a, b))
+    )
+    return rows
+
+
+def _compared(title: str, what: str, teacher: str, student: str, twin: str, ratio: str) -> dict[str, str]:
+    return {
+        "title": title[:1].upper() + title[1:],
+        "what": what,
+        "teacher": teacher,
+        "student": student,
+        "twin": twin,
+        "ratio": ratio,
+    }
+
+
+def _ratio(teacher: Any, student: Any) -> str:
+    """How many times as big: `19.2 : 1`."""
+    a, b = drawable(teacher), drawable(student)
+    return f"{number(a / b)} : 1" if a is not None and b else NOTHING
+
+
+def candidates(summary: Summary) -> list[dict[str, Any]]:
+    """The plan's front, thinned to a readable number; what was chosen or probed always stays."""
+    front = mappings(summary, "plan", "front")
+    made = reach(summary, "plan", "student", "options")
+    options = [one.get("options") or {} for one in front]
+    fixed = {name: value for name, value in (options or [{}])[0].items() if all(o.get(name) == value for o in options)}
+    rows = [
+        {
+            **one,
+            "chosen": one.get("options") == made,
+            "fixed": _listed(fixed),
+            "varied": _listed({name: value for name, value in own.items() if name not in fixed}),
+        }
+        for one, own in zip(front, options, strict=True)
+    ]
+    step = math.ceil(len(rows) / MOST_CANDIDATES) or 1
+
+    def rank(index: int) -> tuple[bool, bool, bool]:
+        return not rows[index]["chosen"], rows[index].get("probe_accuracy") is None, index % step != 0
+
+    return [rows[index] for index in sorted(sorted(range(len(rows)), key=rank)[:MOST_CANDIDATES])]
+
+
+def _listed(options: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in options.items())
+
+
+def machines(summary: Summary) -> list[dict[str, Any]]:
+    """Each machine that something was measured on, once."""
+    seen: list[dict[str, Any]] = []
+    for one in mappings(summary, "measurements"):
+        if isinstance(one.get("machine"), dict):
+            row = {"device": one.get("device"), "provenance": one.get("provenance"), **one["machine"]}
+            seen += [row] if row not in seen else []
+    return seen
+
+
+def device_facts(summary: Summary) -> list[tuple[str, str, str]]:
+    """Name, value and source of each fact."""
+    device = summary.get("device")
+    if not isinstance(device, dict):
+        return []
+    sources = device.get("sources") or {}
+    return [
+        (spoken(name), text, str(reach(sources, name) or ""))
+        for name, value in device.items()
+        if name != "sources"
+        for text in (", ".join(map(_cluster, value)) if name == "clusters" and value else fact(value, name),)
+    ]
+
+
+def spoken(name: str) -> str:
+    """`memory_bandwidth_bytes_s` as `Memory bandwidth`."""
+    words = name.removesuffix("_bytes_s").removesuffix("_bytes").replace("_", " ")
+    return words.upper() if len(words) <= 3 else words[:1].upper() + words[1:]
+
+
+def _cluster(cluster: dict[str, Any]) -> str:
+    shared = " shared" if cluster.get("l2_shared") else ""
+    return (
+        f"{number(cluster.get('count'))} × {cluster.get('core')} at {fact(cluster.get('clock_mhz'), 'clock_mhz')}"
+        f" ({size(cluster.get('l1d_bytes'))} L1d, {size(cluster.get('l2_bytes'))} L2{shared})"
+    )
+
+
+def commands(summary: Summary, chosen: dict[str, Any]) -> list[tuple[str, str]]:
+    """What to type, and what it does."""
+    recipe, target = (shlex.quote(str(summary.get(name) or name.upper())) for name in ("recipe", "target"))
+    lines = [
+        (f"edgekd run {recipe} --target {target}", "makes the student again, and this report"),
+        ("edgekd verify .", "in the run folder: holds the artifacts against the student again"),
+    ]
+    if chosen.get("file"):
+        lines.append((f"sha256sum {shlex.quote(str(chosen['file']))}", "in the run folder: prints the hash above"))
+    return lines
