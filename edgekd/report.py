@@ -172,9 +172,7 @@ def findings(evidence: Evidence) -> list[str]:
         found.append(f"Distillation changed nothing: {metric} {student:.4f} with and without the teacher.")
     if student >= teacher:
         times = evidence.teacher.parameters / max(1, evidence.student.parameters)
-        found.append(
-            f"The teacher is {times:.0f} times as big and no better ({metric} {teacher:.4f}): bigger is not better here."
-        )
+        found.append(f"Bigger is not better: the teacher, {times:.0f} times as big, scores {metric} {teacher:.4f}.")
     found += _slower_than_float(evidence)
     found += [
         f"The timing of {one.artifact} on {one.device} is not valid: {'; '.join(one.reasons)}."

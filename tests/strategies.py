@@ -1,5 +1,6 @@
 """Hypothesis strategies for every noun, read off its types and bounds; a new noun or field needs nothing here."""
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
@@ -35,48 +36,47 @@ def _struct(info: Any) -> SearchStrategy[Any]:
 
 
 def _of(info: Any) -> SearchStrategy[Any]:
-    match info:
-        case inspect.Metadata():
-            return _of(info.type)
-        case inspect.AnyType():
-            return PLAIN
-        case inspect.BoolType():
-            return st.booleans()
-        case inspect.NoneType():
-            return st.none()
-        case inspect.IntType():
-            return st.integers(_bound(info.ge, info.gt, 1), _bound(info.le, info.lt, -1))
-        case inspect.FloatType():
-            low, high = (_first(info.ge, info.gt), _first(info.le, info.lt))
-            exclude = {"exclude_min": info.gt is not None, "exclude_max": info.lt is not None}
-            return st.floats(low, high, allow_nan=False, allow_infinity=False, **exclude)
-        case inspect.StrType(pattern=str()):
-            return st.from_regex(info.pattern.replace("$", r"\Z"))
-        case inspect.StrType():
-            return TEXT if not info.min_length else TEXT.filter(bool)
-        case inspect.LiteralType():
-            return st.sampled_from(info.values)
-        case inspect.UnionType():
-            return st.one_of(*map(_of, info.types))
-        case inspect.StructType():
-            return _struct(info)
-        case inspect.TupleType():
-            return st.tuples(*map(_of, info.item_types))
-        case inspect.VarTupleType() | inspect.ListType():
-            least = info.min_length or 0
-            items = st.lists(_of(info.item_type), min_size=least, max_size=max(2, least))
-            return items.map(tuple) if isinstance(info, inspect.VarTupleType) else items
-        case inspect.DictType():
-            return st.dictionaries(_of(info.key_type), _of(info.value_type), max_size=3)
-    raise NotImplementedError(info)
+    return _MAKERS[type(info)](info)
 
 
-def _first(*bounds: float | None) -> float | None:
-    return next((bound for bound in bounds if bound is not None), None)
+def _whole(info: Any) -> SearchStrategy[int]:
+    low = info.ge if info.gt is None else info.gt + 1
+    return st.integers(low, info.le if info.lt is None else info.lt - 1)
 
 
-def _bound(inclusive: int | None, exclusive: int | None, step: int) -> int | None:
-    return inclusive if inclusive is not None or exclusive is None else exclusive + step
+def _float(info: Any) -> SearchStrategy[float]:
+    low, high = (info.ge if info.gt is None else info.gt), (info.le if info.lt is None else info.lt)
+    open_ends: Any = {"exclude_min": info.gt is not None, "exclude_max": info.lt is not None}
+    return st.floats(low, high, allow_nan=False, allow_infinity=False, **open_ends)
+
+
+def _text(info: Any) -> SearchStrategy[str]:
+    if info.pattern:
+        return st.from_regex(info.pattern.replace("$", r"\Z"))
+    return TEXT.filter(bool) if info.min_length else TEXT
+
+
+def _list(info: Any) -> SearchStrategy[list[Any]]:
+    least = info.min_length or 0
+    return st.lists(_of(info.item_type), min_size=least, max_size=max(2, least))
+
+
+_MAKERS: dict[type, Callable[[Any], SearchStrategy[Any]]] = {
+    inspect.Metadata: lambda info: _of(info.type),
+    inspect.AnyType: lambda _: PLAIN,
+    inspect.BoolType: lambda _: st.booleans(),
+    inspect.NoneType: lambda _: st.none(),
+    inspect.IntType: _whole,
+    inspect.FloatType: _float,
+    inspect.StrType: _text,
+    inspect.LiteralType: lambda info: st.sampled_from(info.values),
+    inspect.UnionType: lambda info: st.one_of(*map(_of, info.types)),
+    inspect.StructType: _struct,
+    inspect.TupleType: lambda info: st.tuples(*map(_of, info.item_types)),
+    inspect.VarTupleType: lambda info: _list(info).map(tuple),
+    inspect.ListType: _list,
+    inspect.DictType: lambda info: st.dictionaries(_of(info.key_type), _of(info.value_type), max_size=3),
+}
 
 
 def kinds() -> list[type[Spec]]:

@@ -181,7 +181,7 @@ def test_evaluating_gives_the_mode_back() -> None:
 # --- weights on disk
 
 
-def small() -> nn.Module:
+def small() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 2))
 
@@ -190,7 +190,7 @@ def test_weights_and_buffers_come_back(tmp_path: Path) -> None:
     module, other = small(), small()
     module(torch.randn(5, 2, 4, 4))  # moves the batch norm's averages
     with torch.no_grad():
-        module[0].weight.mul_(2)
+        next(module.parameters()).mul_(2)
     save(module, tmp_path / "a.safetensors")
     load(other, tmp_path / "a.safetensors")
     for name, tensor in module.state_dict().items():

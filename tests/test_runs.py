@@ -280,7 +280,8 @@ def test_a_finished_step_that_was_changed_is_not_taken(case: str, run: Run) -> N
     run.step("step", make, 1)
     (run.folder.parent / "secret").write_text("secret", encoding="utf-8")
     change(run)
-    for again in (lambda: run.step("step", make, 1), lambda: run.result("step", Made)):
+    attempts: list[Callable[[], Made]] = [lambda: run.step("step", make, 1), lambda: run.result("step", Made)]
+    for again in attempts:
         with pytest.raises(CorruptStep, match=re.escape(message)) as error:
             again()
         assert error.value.hint == f"delete {run.folder / 'step'} to redo the step"

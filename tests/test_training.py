@@ -185,13 +185,14 @@ def test_it_learns(checkpoint: Path) -> None:
 
 
 def test_kernels_decay_and_biases_do_not(checkpoint: Path) -> None:
-    module = nn.Sequential(nn.Flatten(), nn.Linear(64, CLASSES))
+    linear = nn.Linear(64, CLASSES)
+    module = nn.Sequential(nn.Flatten(), linear)
     with torch.no_grad():
-        module[1].weight.fill_(1.0)
-        module[1].bias.fill_(1.0)
+        linear.weight.fill_(1.0)
+        linear.bias.fill_(1.0)
     how = Training(epochs=1, batch=EXAMPLES, learning_rate=0.1, weight_decay=0.5)
     train(module, how, checkpoint, lambda outputs, indices, epoch: outputs.sum() * 0)
-    assert torch.all(module[1].weight < 1) and torch.all(module[1].bias == 1)
+    assert torch.all(linear.weight < 1) and torch.all(linear.bias == 1)
 
 
 def test_progress_is_told(checkpoint: Path) -> None:

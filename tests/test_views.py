@@ -55,7 +55,7 @@ def test_a_view_changes_its_example_and_stays_in_range(case: str) -> None:
     raw = noise()
     seen = shown(Viewer(raw, AS_PIXELS, ONE_BY_ONE[case]), *range(12))
     assert seen.shape == (12, 3, 24, 32) and seen.dtype == torch.float32
-    assert -1e-3 <= seen.min() and seen.max() <= 255 + 1e-3
+    assert seen.min() >= -1e-3 and seen.max() <= 255 + 1e-3
     changed = (seen - torch.from_numpy(raw).float()).abs().amax((1, 2, 3)) > 1
     assert changed.any()
 

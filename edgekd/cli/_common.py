@@ -14,6 +14,7 @@ from edgekd.progress import listening
 from edgekd.specs import Mode
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from edgekd.api import Result
@@ -92,6 +93,13 @@ def table(*headings: str) -> "Table":
     from rich.table import Table
 
     made = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for heading in headings:
-        made.add_column(heading, overflow="fold")
+    for index, heading in enumerate(headings):
+        made.add_column(heading, overflow="fold", no_wrap=index == 0)
     return made
+
+
+def console() -> "Console":
+    """Standard output; wide where it is not a terminal, so that a file or a log has whole lines."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)

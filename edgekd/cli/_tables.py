@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from edgekd.api import Result
-from edgekd.cli._common import table
+from edgekd.cli._common import console, table
 from edgekd.report import Evidence
 from edgekd.specs import Plan, Student, Verdict
 
@@ -28,30 +28,30 @@ def size(count: float) -> str:
 
 def print_result(result: Result) -> None:
     """What a run made for a target, as far as it went."""
-    console = Console()
+    out = console()
     made = result.made
-    console.print(f"\n[bold]{escape(made.target)}[/bold]  {escape(str(result.folder))}")
+    out.print(f"\n[bold]{escape(made.target)}[/bold]  {escape(str(result.folder))}")
     if made.plan:
-        _print_plan(console, made.plan)
+        _print_plan(out, made.plan)
     if made.student:
-        _print_student(console, made.student, made.evidence)
+        _print_student(out, made.student, made.evidence)
     if made.evidence:
-        _print_artifacts(console, made.evidence)
+        _print_artifacts(out, made.evidence)
     if made.report:
-        _print_verdicts(console, result)
+        _print_verdicts(out, result)
 
 
-def _print_plan(console: Console, plan: Plan) -> None:
+def _print_plan(out: Console, plan: Plan) -> None:
     options = ", ".join(f"{key} {value}" for key, value in plan.student.options.items())
     latency = plan.predicted.latency_ms
-    console.print(f"student: {escape(plan.student.name)} ({escape(options)}): {escape(plan.reason)}")
-    console.print(
+    out.print(f"student: {escape(plan.student.name)} ({escape(options)}): {escape(plan.reason)}")
+    out.print(
         f"{plan.considered} considered, {plan.fitting} within the budget; {latency.value:.3g} ms "
         f"({latency.low:.2g} to {latency.high:.2g}) [dim]estimated; {escape(plan.predicted.tier)}[/dim]"
     )
 
 
-def _print_student(console: Console, student: Student, evidence: Evidence | None) -> None:
+def _print_student(out: Console, student: Student, evidence: Evidence | None) -> None:
     shown = table("net", "metric \\[host]", "parameters", "MACs")
     if evidence:
         teacher = evidence.teacher
@@ -60,14 +60,14 @@ def _print_student(console: Console, student: Student, evidence: Evidence | None
     shown.add_row(
         "student without teacher", _metrics(student.twin_metrics), f"{student.parameters:,}", f"{student.macs:,}"
     )
-    console.print(shown)
+    out.print(shown)
 
 
 def _metrics(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
-def _print_artifacts(console: Console, evidence: Evidence) -> None:
+def _print_artifacts(out: Console, evidence: Evidence) -> None:
     shown = table("artifact", "file", "metric \\[host]", "SQNR", "top-1", "p50 / p90 ms", "memory", "stable")
     for artifact in evidence.artifacts:
         agreement = next((one for one in evidence.agreements if one.artifact == artifact.export), None)
@@ -82,10 +82,10 @@ def _print_artifacts(console: Console, evidence: Evidence) -> None:
             f"{size(timing.memory.peak_rss_bytes)} \\[{timing.provenance}]" if timing else "",
             ("yes" if timing.valid else "no") if timing else "",
         )
-    console.print(shown)
+    out.print(shown)
 
 
-def _print_verdicts(console: Console, result: Result) -> None:
+def _print_verdicts(out: Console, result: Result) -> None:
     assert result.made.report is not None
     shown = table("limit", "allowed", "found", "provenance", "", "note")
     for verdict in result.verdicts:
@@ -96,12 +96,12 @@ def _print_verdicts(console: Console, result: Result) -> None:
         shown.add_row(
             verdict.limit, _quantity(verdict, verdict.allowed), found, verdict.provenance, mark, escape(verdict.note)
         )
-    console.print(shown)
+    out.print(shown)
     for finding in result.made.report.findings:
-        console.print(f"- {escape(finding)}")
+        out.print(f"- {escape(finding)}")
     outcome = "[green]holds the budget[/green]" if result.ok else "[red]breaks the budget[/red]"
-    console.print(f"{result.made.report.artifact} {outcome}: {escape(_near(result.artifact))}")
-    console.print(f"report: {escape(_near(result.report))}")
+    out.print(f"{result.made.report.artifact} {outcome}: {escape(_near(result.artifact))}")
+    out.print(f"report: {escape(_near(result.report))}")
 
 
 def _quantity(verdict: Verdict, value: float) -> str:

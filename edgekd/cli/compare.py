@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekd.cli._common import AsJson, print_json, table
+from edgekd.cli._common import AsJson, console, print_json, table
 
 
 def command(
@@ -25,13 +25,11 @@ def command(
     if json:
         print_json({"schema": 1, "differences": [msgspec.to_builtins(one) for one in differences]})
         return
-    from rich.console import Console
-
     shown = table("target", "quantity", "a", "b", "b - a", "provenance", "note")
     for one in differences:
         change = f"{one.b - one.a:+.5g}" if one.comparable and one.a is not None and one.b is not None else ""
         shown.add_row(one.target, one.quantity, _number(one.a), _number(one.b), change, one.provenance, one.note)
-    Console().print(shown)
+    console().print(shown)
 
 
 def _number(value: float | None) -> str:

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 import msgspec
 
-from edgekd.cli._common import AsJson, print_json, table
+from edgekd.cli._common import AsJson, console, print_json, table
 
 _EXTRAS = {
     "train": ("torch", "safetensors", "pillow"),
@@ -40,14 +40,13 @@ def command(json: AsJson = False) -> None:
     if json:
         print_json({"schema": 1, "checks": msgspec.to_builtins(checks)})
         return
-    from rich.console import Console
     from rich.markup import escape
 
     shown = table("", "what", "found", "to mend it")
     for check in checks:
         mark = "[green]ok[/green]" if check.ok else "[yellow]no[/yellow]"
         shown.add_row(mark, check.what, escape(check.found), escape(check.mend))
-    Console().print(shown)
+    console().print(shown)
 
 
 def _python() -> Check:

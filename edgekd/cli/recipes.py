@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekd.cli._common import AsJson, print_json, table
+from edgekd.cli._common import AsJson, console, print_json, table
 from edgekd.shipped import load_recipe, recipe_names
 from edgekd.specs import Recipe
 
@@ -19,8 +19,6 @@ def command(
     if json:
         print_json({"schema": 1, "recipes": plain})
         return
-    from rich.console import Console
-
     from edgekd.cli._tables import size
 
     listed = table("recipe", "what", "teacher", "student", "minutes", "memory", "data licence", "needs")
@@ -35,7 +33,7 @@ def command(
             one["licence"],
             one["needs"],
         )
-    Console().print(listed)
+    console().print(listed)
 
 
 def _plain(recipe: Recipe) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekd.cli._common import AsJson, print_json, table
+from edgekd.cli._common import AsJson, console, print_json, table
 from edgekd.shipped import load_target, target_names
 from edgekd.specs import Target
 
@@ -27,8 +27,6 @@ def command(
 
 
 def _print_list(targets: list[Target]) -> None:
-    from rich.console import Console
-
     from edgekd.cli._tables import size
 
     listed = table("target", "device", "p90 ms", "memory", "file", "exports")
@@ -42,11 +40,11 @@ def _print_list(targets: list[Target]) -> None:
             size(budget.file_bytes),
             " ".join(target.exports),
         )
-    Console().print(listed)
+    console().print(listed)
 
 
 def _print_whole(target: Target) -> None:
-    from rich.console import Console
+    from rich.markup import escape
 
     from edgekd.cli._tables import size
 
@@ -66,14 +64,12 @@ def _print_whole(target: Target) -> None:
     ]
     shown = table("fact", "value", "source")
     for fact, value in facts:
-        shown.add_row(fact, value, device.sources.get(fact, ""))
-    console = Console()
-    console.print(f"[bold]{target.name}[/bold]: {target.title}")
-    console.print(shown)
-    console.print(
+        shown.add_row(fact, escape(value), escape(device.sources.get(fact, "")))
+    out = console()
+    out.print(f"[bold]{escape(target.name)}[/bold]: {escape(target.title)}")
+    out.print(shown)
+    out.print(
         f"budget: p90 {budget.latency_ms:g} ms, memory {size(budget.peak_memory_bytes)}, "
         f"file {size(budget.file_bytes)}, accuracy at least {budget.accuracy_floor:g}"
     )
-    console.print(
-        f"exports: {' '.join(target.exports)}; engines: {' '.join(target.engines)}; threads: {target.threads}"
-    )
+    out.print(f"exports: {' '.join(target.exports)}; engines: {' '.join(target.engines)}; threads: {target.threads}")
