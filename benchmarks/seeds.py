@@ -29,13 +29,12 @@ def main() -> None:
         out = Path("runs") / "seeds" / f"{recipe.name}-{seed}"
         seeded = msgspec.structs.replace(recipe, seed=seed)
         made = edgekd.run(seeded, arguments.target, out=out, until="verify").made
-        evidence = made.evidence
-        assert evidence is not None
+        assert made.student is not None
         for name, metrics in (
-            ("teacher", evidence.teacher.metrics),
-            ("student", evidence.student.metrics),
-            ("student without teacher", evidence.student.twin_metrics),
-            *((one.artifact, one.metrics) for one in evidence.agreements),
+            ("teacher", made.teacher.metrics),
+            ("student", made.student.metrics),
+            ("student without teacher", made.student.twin_metrics),
+            *((one.artifact, one.metrics) for one in made.agreements),
         ):
             scores[name].append(next(iter(metrics.values())))
     text = table(recipe.name, arguments.target, scores)
@@ -52,8 +51,12 @@ def table(recipe: str, target: str, scores: dict[str, list[float]]) -> str:
         "",
         f"    python benchmarks/seeds.py {recipe} {target} {seeds}",
         "",
-        "Accuracy on the test split, provenance `host`; " + platform.processor() + platform.machine() + ", "
-        + ", ".join(f"{package} {number}" for package, number in environment().items()) + ".",
+        "Accuracy on the test split, provenance `host`; "
+        + platform.processor()
+        + platform.machine()
+        + ", "
+        + ", ".join(f"{package} {number}" for package, number in environment().items())
+        + ".",
         "",
         "| net | mean | deviation | each seed |",
         "|---|---|---|---|",

@@ -44,10 +44,10 @@ class Result(msgspec.Struct, frozen=True):
     @property
     def artifact(self) -> Path | None:
         """The file to put on the device: the best one in the target's order; None before the report."""
-        if self.made.report is None or self.made.evidence is None:
+        if self.made.report is None:
             return None
         chosen = self.made.report.artifact
-        return next(self.folder / one.model.path for one in self.made.evidence.artifacts if one.export == chosen)
+        return next(self.folder / one.model.path for one in self.made.artifacts if one.export == chosen)
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:

@@ -19,7 +19,22 @@ from edgekd.plan import Shortlist, choose, shortlist
 from edgekd.plugins import fingerprint
 from edgekd.report import Evidence, effective_budget, report
 from edgekd.runs import Run
-from edgekd.specs import Choice, Data, Knowledge, Mode, Plan, Recipe, Report, Spec, Student, Target, Teacher
+from edgekd.specs import (
+    Agreement,
+    Artifact,
+    Choice,
+    Data,
+    Knowledge,
+    Measurement,
+    Mode,
+    Plan,
+    Recipe,
+    Report,
+    Spec,
+    Student,
+    Target,
+    Teacher,
+)
 from edgekd.teach import Curriculum, know, teach
 from edgekd.verify import engine_for, verify
 from edgekd.workers import cores, together
@@ -53,9 +68,12 @@ class Made(Spec, frozen=True, kw_only=True):
     """What a run has made for a target, as far as it was asked to go."""
 
     target: str
+    teacher: Teacher
     plan: Plan | None = None
     student: Student | None = None
-    evidence: Evidence | None = None
+    artifacts: tuple[Artifact, ...] = ()
+    agreements: tuple[Agreement, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
     report: Report | None = None
 
 
@@ -123,40 +141,33 @@ def _take(
 ) -> Iterator[tuple[Step, Made]]:
     """The steps of one target, each with what there is after it."""
     at, data, knowledge = target.name, shared.data, shared.knowledge
-    yield "teach", Made(target=at)
+    made = Made(target=at, teacher=shared.teacher)
+    yield "teach", made
 
     floor = effective_budget(recipe, target).accuracy_floor
     short = msgspec.structs.replace(recipe.student.training, epochs=recipe.probe_epochs)
     probe = msgspec.structs.replace(lesson, training=short)
     plan = run.step(f"{at}/1-plan/choice", choose, recipe.prefer, floor, listed, at, probe, data, knowledge)
-    yield "plan", Made(target=at, plan=plan)
+    made = msgspec.structs.replace(made, plan=plan)
+    yield "plan", made
 
     student = run.step(f"{at}/2-distil", distil, lesson, plan, data, knowledge)
-    yield "distil", Made(target=at, plan=plan, student=student)
+    made = msgspec.structs.replace(made, student=student)
+    yield "distil", made
 
     artifacts = _at_once(
         partial(run.step, f"{at}/3-export/{wanted}", export, student, data, wanted) for wanted in target.exports
     )
-    evidence = Evidence(
-        run=run.folder.name,
-        recipe=recipe,
-        target=target,
-        data=data,
-        teacher=shared.teacher,
-        plan=plan,
-        student=student,
-        artifacts=artifacts,
-        environment=environment(),
-    )
-    yield "export", Made(target=at, plan=plan, student=student, evidence=evidence)
+    made = msgspec.structs.replace(made, artifacts=artifacts)
+    yield "export", made
 
     executable = [(artifact, engine) for artifact in artifacts if (engine := engine_for(artifact, target.engines))]
     agreements = _at_once(
         partial(run.step, f"{at}/4-verify/{one.export}@{engine}", verify, student, data, one, engine, recipe.task)
         for one, engine in executable
     )
-    evidence = msgspec.structs.replace(evidence, agreements=agreements)
-    yield "verify", Made(target=at, plan=plan, student=student, evidence=evidence)
+    made = msgspec.structs.replace(made, agreements=agreements)
+    yield "verify", made
 
     # One after the other: two timings at once would disturb each other.
     place = device.replace(":", "-")
@@ -164,11 +175,22 @@ def _take(
         run.step(f"{at}/5-measure/{one.export}@{engine}@{place}", measure, one, engine, device, mode, THREADS)
         for one, engine in executable
     )
-    evidence = msgspec.structs.replace(evidence, measurements=measurements)
-    yield "measure", Made(target=at, plan=plan, student=student, evidence=evidence)
+    made = msgspec.structs.replace(made, measurements=measurements)
+    yield "measure", made
 
-    done = run.step(f"{at}/6-report", report, evidence)
-    yield "report", Made(target=at, plan=plan, student=student, evidence=evidence, report=done)
+    evidence = Evidence(
+        recipe=recipe,
+        target=target,
+        data=data,
+        teacher=shared.teacher,
+        plan=plan,
+        student=student,
+        artifacts=artifacts,
+        agreements=agreements,
+        measurements=measurements,
+        environment=environment(),
+    )
+    yield "report", msgspec.structs.replace(made, report=run.step(f"{at}/6-report", report, evidence))
 
 
 def _at_once(steps: Iterable[Callable[[], R]]) -> tuple[R, ...]:

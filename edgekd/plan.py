@@ -10,7 +10,7 @@ import torch
 
 from edgekd import cost
 from edgekd.errors import BudgetInfeasible, ConfigError
-from edgekd.files import digest, dumps, replacing
+from edgekd.files import digest, dumps, write_text
 from edgekd.lessons import Learned, Lesson, build, learn
 from edgekd.nets import Anatomy, anatomy, input_shape
 from edgekd.plugins import find
@@ -242,6 +242,7 @@ def _one_probe(work: Work, candidate: Candidate, lesson: Lesson, data: Data, kno
     )
     if not done.exists():  # a killed try's finished probes are kept
         learned = call(learn, work, probe, data, knowledge, name, threads=1, log=work.out / f"{name}.log")
-        with replacing(done) as part:
-            part.write_text(dumps(learned))
+        write_text(done, dumps(learned))
+        for left in (f"{name}.checkpoint", learned.weights):
+            (work.out / left).unlink(missing_ok=True)
     return msgspec.json.decode(done.read_bytes(), type=Learned)

@@ -34,7 +34,6 @@ SCHEMA = 1
 class Evidence(Spec, frozen=True, kw_only=True):
     """All that a report is made of."""
 
-    run: str
     recipe: Recipe
     target: Target
     data: Data
@@ -211,7 +210,6 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
         metrics.setdefault(agreement.artifact, agreement.metrics)
     return {
         "schema": SCHEMA,
-        "run": evidence.run,
         "recipe": evidence.recipe.name,
         "target": evidence.target.name,
         "ok": all(verdict.ok for verdict in verdicts),

@@ -23,9 +23,14 @@ accuracy_floor = 0.5
 probe_epochs = 1
 dataset = {{ name = "{toys}:pictures", options = {{ count = 600 }} }}
 teacher = {{ name = "{toys}:teacher", training = {{ epochs = 12, batch = 8 }} }}
-student = {{ name = "mobile", options = {{ depth = 0.5 }}, space = {{ width = [0.25, 0.5] }}, training = {{ epochs = 6, batch = 16 }} }}
 losses = [{{ name = "soft_targets" }}, {{ name = "labels" }}]
 views = {{ count = 3, shift = 0.1, rotate_degrees = 10 }}
+
+[student]
+name = "mobile"
+options = {{ depth = 0.5 }}
+space = {{ width = [0.25, 0.5] }}
+training = {{ epochs = 6, batch = 16 }}
 """
 WHAT_COUNTS = ("*.safetensors", "*.tflite", "*.onnx", "*.npy")
 

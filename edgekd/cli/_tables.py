@@ -8,8 +8,8 @@ from rich.markup import escape
 
 from edgekd.api import Result
 from edgekd.cli._common import console, table
-from edgekd.report import Evidence
-from edgekd.specs import Plan, Student, Verdict
+from edgekd.pipeline import Made
+from edgekd.specs import Plan, Verdict
 
 
 def size(count: float) -> str:
@@ -31,14 +31,23 @@ def print_result(result: Result) -> None:
     out = console()
     made = result.made
     out.print(f"\n[bold]{escape(made.target)}[/bold]  {escape(str(result.folder))}")
+    _print_nets(out, made)
     if made.plan:
         _print_plan(out, made.plan)
-    if made.student:
-        _print_student(out, made.student, made.evidence)
-    if made.evidence:
-        _print_artifacts(out, made.evidence)
+    if made.artifacts:
+        _print_artifacts(out, made)
     if made.report:
         _print_verdicts(out, result)
+
+
+def _print_nets(out: Console, made: Made) -> None:
+    shown = table("net", "metric \\[host]", "parameters", "MACs")
+    teacher, student = made.teacher, made.student
+    shown.add_row("teacher", _metrics(teacher.metrics), f"{teacher.parameters:,}", f"{teacher.macs:,}")
+    if student:
+        shown.add_row("student", _metrics(student.metrics), f"{student.parameters:,}", f"{student.macs:,}")
+        shown.add_row("the same without teacher", _metrics(student.twin_metrics), "", "")
+    out.print(shown)
 
 
 def _print_plan(out: Console, plan: Plan) -> None:
@@ -51,27 +60,15 @@ def _print_plan(out: Console, plan: Plan) -> None:
     )
 
 
-def _print_student(out: Console, student: Student, evidence: Evidence | None) -> None:
-    shown = table("net", "metric \\[host]", "parameters", "MACs")
-    if evidence:
-        teacher = evidence.teacher
-        shown.add_row("teacher", _metrics(teacher.metrics), f"{teacher.parameters:,}", f"{teacher.macs:,}")
-    shown.add_row("student", _metrics(student.metrics), f"{student.parameters:,}", f"{student.macs:,}")
-    shown.add_row(
-        "student without teacher", _metrics(student.twin_metrics), f"{student.parameters:,}", f"{student.macs:,}"
-    )
-    out.print(shown)
-
-
 def _metrics(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
-def _print_artifacts(out: Console, evidence: Evidence) -> None:
+def _print_artifacts(out: Console, made: Made) -> None:
     shown = table("artifact", "file", "metric \\[host]", "SQNR", "top-1", "p50 / p90 ms", "memory", "stable")
-    for artifact in evidence.artifacts:
-        agreement = next((one for one in evidence.agreements if one.artifact == artifact.export), None)
-        timing = next((one for one in evidence.measurements if one.artifact == artifact.export), None)
+    for artifact in made.artifacts:
+        agreement = next((one for one in made.agreements if one.artifact == artifact.export), None)
+        timing = next((one for one in made.measurements if one.artifact == artifact.export), None)
         shown.add_row(
             artifact.export,
             size(artifact.model.size_bytes),

@@ -6,11 +6,15 @@ and nothing of edgekd. `_guest.py` goes with it, loads it there and speaks JSON 
 test_engines.py finds it.
 """
 
+import inspect
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
+
+from edgekd.plugins import find
 
 EXTRAS = {"litert": "tflite", "onnxruntime": "onnx"}
 
@@ -48,5 +52,6 @@ class Engine(Protocol):
 
 
 def path(name: str) -> Path:
-    """File of one of our engines, to be copied to a device."""
-    return Path(__file__).with_name(f"{name}.py")
+    """File of an engine, to be copied to a device."""
+    ours = Path(__file__).with_name(f"{name}.py")
+    return ours if ours.is_file() else Path(inspect.getfile(type(find(sys.modules[__name__], name))))
