@@ -135,7 +135,7 @@ def test_a_broken_budget_ends_with_its_own_exit_code(whole: edgekd.Result, tmp_p
 
 
 def test_data_that_are_no_pictures(tmp_path: Path) -> None:
-    functions = {part: f"{TOYS}:perceptron" for part in ("teacher", "student")}
+    functions = dict.fromkeys(("teacher", "student"), f"{TOYS}:perceptron")
     recipe = own(dataset=f"{TOYS}:numbers", views=None, space={"width": [8]}, teacher_epochs=8, **functions)
     aim = target(exports=("tflite-int8", "onnx-fp32"))
     result = edgekd.run(recipe, aim, out=tmp_path / "run", until="verify")

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekd import page
-from edgekd.page import _numbers, _pictures, _words
 from edgekd.errors import PluginUnavailable
+from edgekd.page import _numbers, _pictures, _words
 
 HOSTILE = "</svg></style></title><script>alert(1)</script><img src=http://x/y onerror=alert(1)>\"'&{{ 7 * 7 }}"
 VOID = {"meta", "br", "img", "link", "hr", "input"}

@@ -143,9 +143,8 @@ def main(folder: Path) -> None:
     for version, factors in errors.items():
         if factors:
             mape = np.mean(np.abs(np.array(factors) - 1))
-            print(
-                f"\nMobileNetV{version}: {len(factors)} rows, mean error {mape:.0%}, factors {min(factors):.2f} to {max(factors):.2f}"
-            )
+            between = f"factors {min(factors):.2f} to {max(factors):.2f}"
+            print(f"\nMobileNetV{version}: {len(factors)} rows, mean error {mape:.0%}, {between}")
 
 
 if __name__ == "__main__":

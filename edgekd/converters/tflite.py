@@ -43,7 +43,7 @@ def _convert(source: Source, out: Path) -> None:
 
 
 def _name_tensors(path: Path, source: Source) -> None:
-    """Name tensors as the torch module does; the converter's names, whole call stacks, take a quarter of a small file."""
+    """Name tensors as the torch module does: the converter's are call stacks, and fill a quarter of a small file."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 

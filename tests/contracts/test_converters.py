@@ -36,12 +36,16 @@ source = Source(net, (image,), (TensorSpec(name="logits", shape=(1, 3)),), examp
 converter = find(converters, name)
 out = Path(folder) / f"{precision}{converter.suffix}"
 inputs, outputs = converter.convert(source, precision, out)
+left = sorted(path.name for path in out.parent.iterdir())
 with torch.no_grad():
     expected = net(torch.from_numpy(examples)).numpy()
 np.savez(Path(folder) / "expected.npz", examples=examples, expected=expected)
 print("RESULT", json.dumps({
-    "file": str(out), "sha256": hashlib.sha256(out.read_bytes()).hexdigest(), "left": sorted(p.name for p in out.parent.iterdir()),
-    "inputs": [[i.name, list(i.shape), i.dtype, i.layout] for i in inputs], "outputs": [list(o.shape) for o in outputs],
+    "file": str(out),
+    "sha256": hashlib.sha256(out.read_bytes()).hexdigest(),
+    "left": left,
+    "inputs": [[i.name, list(i.shape), i.dtype, i.layout] for i in inputs],
+    "outputs": [list(o.shape) for o in outputs],
 }))
 """
 
