@@ -66,7 +66,7 @@ def _agree(
 ) -> Agreed:
     loss_plugins(losses)
     _fits("teacher", teach.build(teacher, data), data)
-    _fits("student", build(Choice(name=student.name, options=candidates(student)[0]), data.classes, data.shape), data)
+    _fits("student", build(Choice(name=student.name, options=candidates(student)[0]), data), data)
     return Agreed(classes=len(data.classes))
 
 

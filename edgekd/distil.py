@@ -1,6 +1,7 @@
 """Train the planned student against the teacher, and beside it a twin that never hears of the teacher."""
 
 from functools import partial
+from typing import Literal
 
 import msgspec
 
@@ -38,16 +39,16 @@ def _train(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: s
 
 
 def _describe(work: Work, plan: Plan, data: Data, taught: Learned, alone: Learned) -> Student:
-    net = build(plan.student, data.classes, data.shape)
+    net = build(plan.student, data)
     shape = input_shape(net, data.shape)
     described = anatomy(net.module, shape)
-    images = net.preprocessing is not None
+    layout: Literal["NCHW", ""] = "NCHW" if len(shape) == 3 else ""
     return Student(
         weights=work.keep(work.out / taught.weights),
         twin_weights=work.keep(work.out / alone.weights),
         choice=plan.student,
         preprocessing=net.preprocessing,
-        inputs=(TensorSpec(name="image" if images else "input", shape=(1, *shape), layout="NCHW" if images else ""),),
+        inputs=(TensorSpec(name="image" if data.images else "input", shape=(1, *shape), layout=layout),),
         outputs=(TensorSpec(name="logits", shape=(1, len(data.classes))),),
         classes=data.classes,
         parameters=described.parameters,

@@ -78,7 +78,7 @@ def export(work: Work, student: Student, data: Data, wanted: str) -> Artifact:
 def _export(work: Work, student: Student, data: Data, wanted: str) -> Artifact:
     converter = check(wanted)
     name, precision = split_export(wanted)
-    net = build(student.choice, data.classes, data.shape)
+    net = build(student.choice, data)
     load(net.module, work.path(student.weights))
     source = Source(
         module=net.module.eval(),

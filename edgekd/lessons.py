@@ -47,23 +47,22 @@ class Learned(Spec, frozen=True, kw_only=True):
     """The task's headline metric."""
 
 
-def build(student: Choice, classes: tuple[str, ...], shape: tuple[int, ...]) -> Net:
+def build(student: Choice, data: Data) -> Net:
     """The student's untrained net.
 
     Raises:
         ConfigError: the options are not of this family.
     """
     family = find(students, student.name)
-    net: Net = family.build(
-        options(family.Options, student.options, f"options of student {student.name}"), classes, shape
-    )
+    table = options(family.Options, student.options, f"options of student {student.name}")
+    net: Net = family.build(table, data.classes, data.shape, data.images)
     return net
 
 
 def learn(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: str) -> Learned:
     """Train a student and write `<name>.safetensors`; goes on from `<name>.checkpoint`."""
     torch.manual_seed(lesson.seed)
-    net = build(lesson.student, data.classes, data.shape)
+    net = build(lesson.student, data)
     task = find(tasks, lesson.task)
     taught, held = _divide(len(labels_of(work, data, "train")), lesson)
     fit(

@@ -44,6 +44,17 @@ def wrap(made: Any, where: str) -> Net:
     return Net(made, getattr(made, "preprocessing", None), tuple(map(str, classes)))
 
 
+def planes(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Channels, height and width of one example.
+
+    Raises:
+        Disagreement: it has no such axes.
+    """
+    if len(shape) != 3:
+        raise Disagreement(f"a convolutional net takes (channels, height, width), an example is of shape {shape}")
+    return shape[0], shape[1], shape[2]
+
+
 def input_shape(net: Net, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of one example as the net takes it, for data of `shape`."""
     return (shape[0], *net.preprocessing.size) if net.preprocessing else shape

@@ -144,9 +144,9 @@ def _found(cost: Cost) -> dict[str, float]:
 def _examine(choice: Choice, data: Data) -> Anatomy:
     try:
         with torch.device("meta"):  # shapes alone are wanted, and thousands of candidates may wait
-            net = build(choice, data.classes, data.shape)
+            net = build(choice, data)
     except (NotImplementedError, RuntimeError):  # a user's function may compute with its weights
-        net = build(choice, data.classes, data.shape)
+        net = build(choice, data)
     return anatomy(net.module, input_shape(net, data.shape))
 
 

@@ -38,7 +38,7 @@ def build(teacher: TeacherChoice | Choice, data: Data) -> Net:
     """The teacher's net with a new head, its pretrained weights loaded."""
     source = find(teachers, teacher.name)
     table = options(source.Options, teacher.options, f"options of teacher {teacher.name}")
-    net: Net = source.build(table, data.classes, data.shape)
+    net: Net = source.build(table, data.classes, data.shape, data.images)
     return net
 
 

@@ -51,7 +51,7 @@ def verify(work: Work, student: Student, data: Data, artifact: Artifact, engine:
 
 
 def _verify(work: Work, student: Student, data: Data, artifact: Artifact, engine: str, task: str) -> Agreement:
-    net = build(student.choice, data.classes, data.shape)
+    net = build(student.choice, data)
     load(net.module, work.path(student.weights))
     viewer = viewer_of(work, data, "test", student.preprocessing)
     labels = labels_of(work, data, "test")

@@ -301,9 +301,8 @@ TITLES = ("x [/bold] y", "x [/] y", "[red", "\\u001b]0;owned\\u0007", "\\u009b31
 @pytest.mark.parametrize("title", TITLES)
 @pytest.mark.parametrize("verb", ["targets", "recipes"])
 def test_what_a_file_says_is_shown_and_not_obeyed(
-    verb: str, title: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    verb: str, title: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "400")
     file = TARGETS / "raspberry-pi-4.toml" if verb == "targets" else RECIPES / "digits.toml"
     text = re.sub(r"(?m)^title = .*$", lambda _: f'title = "{title}"', file.read_text(encoding="utf-8"))
     text = re.sub(r"(?m)^isa = \"armv8.*$", lambda _: f'isa = "{title}"', text)

@@ -165,6 +165,23 @@ def test_an_epoch_shows_every_example_once_in_an_order_of_its_own(checkpoint: Pa
     assert orders[0] != orders[1] != orders[2]
 
 
+class Watched(Viewer):
+    """Remembers which views it was asked for."""
+
+    asked: tuple[int | None, ...] = ()
+
+    def batch(self, indices: NDArray[np.int64], view: int | None = None) -> Tensor:
+        self.asked += (view,)
+        return super().batch(indices, view)
+
+
+def test_each_epoch_shows_the_next_view(checkpoint: Path) -> None:
+    watched = Watched(np.zeros((4, 1, 8, 8), np.uint8), Preprocessing(size=(8, 8), mean=(0.0,), std=(1.0,)))
+    how = Training(epochs=5, batch=2)
+    fit(net(), watched, objective, how, views=3, seed=0, checkpoint=checkpoint, what="training")
+    assert watched.asked == (0, 0, 1, 1, 2, 2, 0, 0, 1, 1)
+
+
 def test_only_the_examples_that_were_named_are_seen(checkpoint: Path) -> None:
     named = np.arange(0, EXAMPLES, 2)
     batches = seen(Training(epochs=2, batch=6), checkpoint, named)

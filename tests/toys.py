@@ -139,3 +139,11 @@ def nan() -> dict[str, Any]:
     made = numbers()
     made["train_inputs"][3, 2] = np.nan
     return made
+
+
+def spectra(count: int = 240) -> dict[str, Any]:
+    """Float planes, as of sound: what `pictures` draws, scaled by a user's own hand."""
+    made = pictures(count)
+    for split in ("train", "test"):
+        made[f"{split}_inputs"] = (made[f"{split}_inputs"] / 127.5 - 1).astype(np.float32)
+    return made

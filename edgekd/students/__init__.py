@@ -22,8 +22,11 @@ class StudentFamily(Protocol):
     def Options(self) -> type[Any]:
         """The frozen msgspec Struct that the recipe's options are decoded into."""
 
-    def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...]) -> Net:
-        """An untrained net with an output a class; `shape` is that of one example of the data."""
+    def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...], images: bool = True) -> Net:
+        """An untrained net with an output a class; `shape` is that of one example.
+
+        Where `images` is false the data are float32 and taken as they are: no preprocessing.
+        """
 
 
 def wrap(own: Any) -> StudentFamily:
@@ -41,5 +44,7 @@ class _Function:
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
 
-    def build(self, options: Mapping[str, Any], classes: tuple[str, ...], shape: tuple[int, ...]) -> Net:
+    def build(
+        self, options: Mapping[str, Any], classes: tuple[str, ...], shape: tuple[int, ...], images: bool = True
+    ) -> Net:
         return net_of(self._function(**options), f"student {self._function.__name__}")

@@ -12,7 +12,8 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from edgekd.nets import Net
+from edgekd.errors import Disagreement
+from edgekd.nets import Net, planes
 from edgekd.specs import Preprocessing
 from edgekd.students import StudentFamily
 
@@ -42,11 +43,14 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Mobile:
     Options = Options
 
-    def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...]) -> Net:
-        channels, height, width = shape
+    def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...], images: bool = True) -> Net:
+        channels, height, width = planes(shape)
+        if options.resolution and not images:
+            raise Disagreement("the option resolution resizes images, and the data are float32", hint="leave it out")
         size = (options.resolution, options.resolution) if options.resolution else (height, width)
-        preprocessing = Preprocessing(size=size, mean=(127.5,) * channels, std=(127.5,) * channels)
-        return Net(MobileNet(options, channels, len(classes), halvings(min(size))), preprocessing, classes)
+        net = MobileNet(options, channels, len(classes), halvings(min(size)))
+        middle = (127.5,) * channels
+        return Net(net, Preprocessing(size=size, mean=middle, std=middle) if images else None, classes)
 
 
 def halvings(size: int) -> int:

@@ -23,8 +23,10 @@ class TeacherSource(Protocol):
     def Options(self) -> type[Any]:
         """The frozen msgspec Struct that the recipe's options are decoded into."""
 
-    def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...]) -> Net:
+    def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...], images: bool = True) -> Net:
         """A net with an output a class, its pretrained weights loaded; `shape` is that of one example.
+
+        Where `images` is false the data are float32 and taken as they are: no preprocessing.
 
         Raises:
             PluginUnavailable: a package that holds code or weights is not installed.
@@ -46,5 +48,7 @@ class _Function:
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
 
-    def build(self, options: Mapping[str, Any], classes: tuple[str, ...], shape: tuple[int, ...]) -> Net:
+    def build(
+        self, options: Mapping[str, Any], classes: tuple[str, ...], shape: tuple[int, ...], images: bool = True
+    ) -> Net:
         return net_of(self._function(**options), f"teacher {self._function.__name__}")

@@ -7,7 +7,7 @@ import msgspec
 import torch
 
 from edgekd.errors import Disagreement, PluginUnavailable
-from edgekd.nets import Net
+from edgekd.nets import Net, planes
 from edgekd.specs import Preprocessing
 from edgekd.teachers import TeacherSource
 
@@ -24,8 +24,10 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _EfficientNetLite:
     Options = Options
 
-    def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...]) -> Net:
-        if shape[0] != 3:
+    def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...], images: bool = True) -> Net:
+        if not images:
+            raise Disagreement("EfficientNet-Lite takes images, the data are float32", hint="choose another teacher")
+        if planes(shape)[0] != 3:
             raise Disagreement(
                 f"EfficientNet-Lite takes 3 channels, the data has {shape[0]}", hint="choose another teacher"
             )

@@ -10,7 +10,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from edgekd.nets import Net
+from edgekd.nets import Net, planes
 from edgekd.specs import Preprocessing
 from edgekd.teachers import TeacherSource
 
@@ -36,9 +36,10 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Residual:
     Options = Options
 
-    def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...]) -> Net:
-        channels, height, width = shape
-        preprocessing = Preprocessing(size=(height, width), mean=(127.5,) * channels, std=(127.5,) * channels)
+    def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...], images: bool = True) -> Net:
+        channels, height, width = planes(shape)
+        middle = (127.5,) * channels
+        preprocessing = Preprocessing(size=(height, width), mean=middle, std=middle) if images else None
         return Net(ResidualNet(options, channels, len(classes)), preprocessing, classes)
 
 
