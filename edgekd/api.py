@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -26,6 +26,9 @@ from edgekd.specs import (
     Verdict,
     Views,
 )
+
+
+T = TypeVar("T", Recipe, Target)
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -95,8 +98,8 @@ def run_all(
     mode: Mode | None = None,
 ) -> list[Result]:
     """As `run`, for several targets that share one teacher."""
-    wanted = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
-    aims = [one if isinstance(one, Target) else load_target(one) for one in targets]
+    wanted = _checked(recipe) if isinstance(recipe, Recipe) else load_recipe(recipe)
+    aims = [_checked(one) if isinstance(one, Target) else load_target(one) for one in targets]
     if not aims:
         raise ConfigError("no target", hint="name one with --target; `edgekd targets` lists the shipped ones")
     if len({aim.name for aim in aims}) < len(aims):
@@ -104,6 +107,12 @@ def run_all(
     folder = Run(Path(out) if out else Path("runs") / wanted.name)
     with folder.lock():
         return [Result(folder.folder, made) for made in build(folder, wanted, aims, until=until, mode=mode)]
+
+
+def _checked(noun: T) -> T:
+    """A noun made in Python, as if it had been read from a file: valid, and with 33.0 where somebody wrote 33."""
+    kind = type(noun)
+    return decode(kind, msgspec.to_builtins(noun), f"{kind.__name__.lower()} {noun.name}")
 
 
 def resume(folder: str | Path, *, until: Step = "report", mode: Mode | None = None) -> list[Result]:

@@ -220,6 +220,12 @@ def test_what_does_not_fit_is_said_before_the_teacher_is_trained(case: str, tmp_
     assert not (tmp_path / "run/teacher").exists()
 
 
+def test_what_is_made_in_python_is_checked_as_a_file_is(tmp_path: Path) -> None:
+    wrong = target(budget=Budget(latency_ms=-1))
+    with pytest.raises(ConfigError, match="target raspberry-pi-4: budget.latency_ms: expected"):
+        edgekd.run(own(), wrong, out=tmp_path / "run")
+
+
 def test_an_infeasible_budget_says_what_would_fit(tmp_path: Path) -> None:
     tiny = target(budget=Budget(latency_ms=33, file_bytes=2000))
     with pytest.raises(BudgetInfeasible, match="file_bytes .* where 2000 is allowed") as error:
