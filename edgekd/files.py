@@ -23,6 +23,9 @@ T = TypeVar("T")
 SCHEMAS: dict[type[Spec], int] = {Recipe: 1, Target: 1}
 """The newest schema number of each kind of file that people write."""
 
+DEEPEST_KEY = 1000
+"""Dots in a line of TOML."""
+
 LARGEST_TEXT = 16 * 2**20
 """Bytes; a recipe, target or result above this is refused unread."""
 
@@ -34,14 +37,20 @@ def load_toml(kind: type[T], path: Path) -> T:
         ConfigError: no such file, not TOML, or not a valid `kind`.
     """
     text = read_text(path)
+    if max(map(_dots, text.splitlines()), default=0) > DEEPEST_KEY:  # tomllib keeps every beginning of a dotted key
+        raise ConfigError(f"{path}: nested too deeply")
     try:
         plain = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # TOMLDecodeError, or a number of more digits than Python reads
         raise ConfigError(f"{path}: not TOML: {error}", hint="see a shipped one: `edgekd targets`") from error
     except RecursionError as error:
         raise ConfigError(f"{path}: nested too deeply") from error
     _check_schema(kind, plain, str(path))
     return decode(kind, plain, str(path))
+
+
+def _dots(line: str) -> int:
+    return line.count(".")
 
 
 def read_text(path: Path) -> str:
@@ -94,7 +103,9 @@ def dumps(value: Any) -> str:
     """
     plain = msgspec.to_builtins(value, order="deterministic")
     try:
-        return json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False)
+        text.encode()
+        return text
     except ValueError as error:
         raise ConfigError(f"cannot be written as JSON: {error}") from error
 
@@ -153,7 +164,9 @@ def storage_errors(path: Path) -> Iterator[None]:
 def _check_schema(kind: type[Any], plain: dict[str, Any], where: str) -> None:
     newest, found = SCHEMAS.get(kind), plain.get("schema")
     if newest and isinstance(found, int) and found > newest:
-        raise ConfigError(f"{where}: schema {found} is newer than this edgekd knows ({newest})", hint="upgrade edgekd")
+        raise ConfigError(
+            f"{where}: schema {min(found, 2**63)} is newer than this edgekd knows ({newest})", hint="upgrade edgekd"
+        )
 
 
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<key>.*)`$", re.DOTALL)

@@ -139,7 +139,8 @@ def anatomy(module: nn.Module, shape: tuple[int, ...]) -> Anatomy:
 
 
 def _is_meta(module: nn.Module) -> bool:
-    return all(parameter.is_meta for parameter in module.parameters())
+    tensors = [*module.parameters(), *module.buffers()]
+    return bool(tensors) and all(tensor.is_meta for tensor in tensors)
 
 
 def _on_meta(module: nn.Module) -> nn.Module:
@@ -163,6 +164,7 @@ _VIEWS = {
     "flatten",
     "slice",
 }
+_PIECES = {"split", "split_with_sizes", "chunk", "unbind", "tensor_split"}
 _POOLS = {"mean", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool2d", "max_pool2d_with_indices", "max_pool2d"}
 _PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
 
@@ -195,9 +197,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        result = out[0] if isinstance(out, tuple | list) else out
-        if isinstance(result, Tensor):
-            self._record(func.overloadpacket.__name__, list(_tensors_in(args)), args, result)
+        name = func.overloadpacket.__name__
+        results = list(_tensors_in(out if name in _PIECES else out[:1] if isinstance(out, tuple | list) else [out]))
+        for result in results:
+            self._record(name, list(_tensors_in(args)), args, result)
         return out
 
     def _record(self, name: str, given: list[Tensor], args: Any, result: Tensor) -> None:

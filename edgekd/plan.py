@@ -168,7 +168,7 @@ def _front(fitting: list[Candidate]) -> tuple[Candidate, ...]:
             if other.cost.file_bytes <= candidate.cost.file_bytes
         ):
             front.append(candidate)
-    return tuple(front)
+    return tuple(sorted(front, key=capacity))
 
 
 def _infeasible(found: list[Candidate], target: Target) -> BudgetInfeasible:

@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
 from collections.abc import Callable
@@ -135,12 +136,12 @@ def _own_module(name: str) -> ModuleType:
                 f"no module named {name!r}", hint="name it as `module:function`, or its file as `path/file.py:function`"
             ) from missing
         raise PluginUnavailable(f"{name} needs the package {wanted!r}", hint=f"pip install {wanted}") from missing
-    except (SyntaxError, ValueError, TypeError) as error:
-        raise ConfigError(f"{name} cannot be imported: {error}") from error
+    except Exception as error:
+        raise _cannot_import(name, error) from error
 
 
 def _from_file(path: Path) -> ModuleType:
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises on a long name
         raise ConfigError(f"{path}: no such file")
     path = path.resolve()
     name = f"edgekd_own_{hashlib.sha256(str(path).encode()).hexdigest()[:12]}"
@@ -155,6 +156,11 @@ def _from_file(path: Path) -> ModuleType:
         raise PluginUnavailable(
             f"{path} needs the package {missing.name!r}", hint=f"pip install {missing.name}"
         ) from missing
-    except SyntaxError as error:
-        raise ConfigError(f"{path} cannot be imported: {error}") from error
+    except Exception as error:
+        raise _cannot_import(str(path), error) from error
     return module
+
+
+def _cannot_import(name: str, error: Exception) -> ConfigError:
+    first_line = next(iter(str(error).strip().splitlines()), "")
+    return ConfigError(f"{name} cannot be imported: {type(error).__name__}: {first_line}")

@@ -142,12 +142,15 @@ class Run:
 
     def _check(self, file: File, folder: Path) -> None:
         path = self.folder / file.path
-        if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise _corrupt(folder, f"{file.path} points out of the run folder")
-        if not path.is_file():
-            raise _corrupt(folder, f"{path} is lost")
-        if path.stat().st_size != file.size_bytes or file_digest(path) != file.sha256:
-            raise _corrupt(folder, f"{path} was changed since it was made")
+        try:
+            if not path.resolve().is_relative_to(self.folder.resolve()):
+                raise _corrupt(folder, f"{file.path} points out of the run folder")
+            if not path.is_file():
+                raise _corrupt(folder, f"{path} is lost")
+            if path.stat().st_size != file.size_bytes or file_digest(path) != file.sha256:
+                raise _corrupt(folder, f"{path} was changed since it was made")
+        except (OSError, ValueError, RuntimeError) as error:  # no name of a file, or links in a circle
+            raise _corrupt(folder, f"{path} cannot be read: {error}") from error
 
 
 def step_key(function: Callable[..., Any], inputs: Any, options: Any) -> str:

@@ -1,6 +1,7 @@
 """The recipes and targets that come with edgekd, and a user's own, by name or by path."""
 
 import difflib
+import os
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -83,4 +84,4 @@ def _found(name: str, folder: Path) -> str:
     if not colon:
         return name
     file = folder / (module if module.endswith(".py") else f"{module.replace('.', '/')}.py")
-    return f"{file}:{attribute}" if file.is_file() else name
+    return f"{file}:{attribute}" if os.path.isfile(file) else name  # noqa: PTH113 - Path.is_file raises on a long name

@@ -15,7 +15,7 @@ estimated: by a cost model, with an interval. host: on the machine that runs edg
 Prefer = Literal["smallest above the accuracy floor", "most capable within the budget"]
 Mode = Literal["gate", "quick", "rapid"]
 
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
 Count = Annotated[int, Meta(ge=1, le=2**53)]
 Size = Annotated[int, Meta(ge=0, le=2**53)]
@@ -31,8 +31,16 @@ class Spec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_d
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if isinstance(value, float) and math.isnan(value):
+            if _has_nan(value):
                 raise ValueError(f"{name} is not a number")
+
+
+def _has_nan(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isnan(value)
+    if isinstance(value, dict):
+        return any(map(_has_nan, value.values()))
+    return isinstance(value, tuple | list) and any(map(_has_nan, value))
 
 
 # --- small ones
@@ -44,7 +52,7 @@ class File(Spec, frozen=True, kw_only=True):
     path: Text
     """Relative to the run folder, with forward slashes."""
     size_bytes: Size
-    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class TensorSpec(Spec, frozen=True, kw_only=True):

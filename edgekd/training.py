@@ -135,10 +135,15 @@ def _resume(module: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> 
     try:
         with safe_open(path, framework="pt") as opened:
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
-            step = int(opened.metadata()["step"])
+            step = int((opened.metadata() or {})["step"])
     except (SafetensorError, OSError, KeyError, ValueError):
         return 0
-    module.load_state_dict({name[4:]: tensor for name, tensor in tensors.items() if name.startswith("net.")})
+    weights = {name[4:]: tensor for name, tensor in tensors.items() if name.startswith("net.")}
+    if {name: tensor.shape for name, tensor in weights.items()} != {
+        name: tensor.shape for name, tensor in module.state_dict().items()
+    }:
+        return 0  # of another net: a user's code has changed
+    module.load_state_dict(weights)
     whole = optimiser.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

@@ -10,6 +10,13 @@ if "EDGEKD_DATA" not in os.environ and _BESIDE.is_dir():
     os.environ["EDGEKD_DATA"] = str(_BESIDE)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that look at the same whole run go to the same process, so that it is made once."""
+    for item in items:
+        if "whole" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("whole"))
+
+
 @pytest.fixture(scope="session")
 def toys() -> Path:
     """File of a user's own teacher, data and student: see tests/toys.py."""

@@ -42,6 +42,8 @@ _ClickException = typer.BadParameter.__mro__[2]  # Typer carries a Click of its 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    if not (sys.argv[1:] if arguments is None else arguments):
+        arguments = ["--help"]
     try:
         code = app(arguments, standalone_mode=False)
     except EdgekdError as error:
@@ -50,13 +52,14 @@ def main(arguments: list[str] | None = None) -> int:
         return _complain("interrupted", "run the same command again; it goes on from there", 130)
     except KeyboardInterrupt:
         return _complain("interrupted", "run the same command again; it goes on from there", 130)
-    except BrokenPipeError:  # the reader of our output has left, which is its right
-        return 0
+    except SystemExit as ended:
+        if isinstance(ended.__context__, BrokenPipeError):  # the reader of our output has left, which is its right
+            return 0
+        raise
     except Exception as error:
         if isinstance(error, _ClickException):
-            return _complain(
-                str(getattr(error, "message", error)), "`edgekd --help` and `edgekd VERB --help` say what there is", 2
-            )
+            message: str = error.format_message()  # type: ignore[attr-defined]  # Click's, which has no public name
+            return _complain(message, "`edgekd --help` and `edgekd VERB --help` say what there is", 2)
         raise
     return code if isinstance(code, int) else 0
 

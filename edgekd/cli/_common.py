@@ -1,6 +1,6 @@
 """What verbs share: their arguments, progress, and how results are shown."""
 
-import json
+import math
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edgekd.errors import BUDGET_BROKEN
+from edgekd.files import dumps
 from edgekd.progress import listening
 from edgekd.specs import Mode
 
@@ -32,7 +33,7 @@ MeasureMode = Annotated[
 
 def print_json(value: Any) -> None:
     """Print a value as JSON on standard output."""
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    print(dumps(value))
 
 
 @contextmanager
@@ -103,3 +104,24 @@ def console() -> "Console":
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def size(count: float) -> str:
+    """Bytes for people, in powers of 1000.
+
+    >>> size(1_234_567), size(950), size(float("inf"))
+    ('1.23 MB', '950 B', 'no limit')
+    """
+    if math.isinf(count):
+        return "no limit"
+    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= factor:
+            return f"{count / factor:.3g} {unit}"
+    return f"{count:.0f} B"
+
+
+def plain(text: str) -> str:
+    """Text of a file for a table: no markup, and nothing that a terminal would obey."""
+    from rich.markup import escape
+
+    return escape("".join(character if character.isprintable() else "?" for character in text))

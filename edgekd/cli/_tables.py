@@ -1,29 +1,14 @@
 """Results as tables for a terminal; every number with its provenance."""
 
-import math
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
 from edgekd.api import Result
-from edgekd.cli._common import console, table
+from edgekd.cli._common import console, size, table
 from edgekd.pipeline import Made
 from edgekd.specs import Plan, Verdict
-
-
-def size(count: float) -> str:
-    """Bytes for people, in powers of 1000.
-
-    >>> size(1_234_567), size(950), size(float("inf"))
-    ('1.23 MB', '950 B', 'no limit')
-    """
-    if math.isinf(count):
-        return "no limit"
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
-            return f"{count / factor:.3g} {unit}"
-    return f"{count:.0f} B"
 
 
 def print_result(result: Result) -> None:

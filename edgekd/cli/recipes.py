@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekd.cli._common import AsJson, console, print_json, table
+from edgekd.cli._common import AsJson, console, plain, print_json, size, table
 from edgekd.shipped import load_recipe, recipe_names
 from edgekd.specs import Recipe
 
@@ -15,23 +15,21 @@ def command(
 ) -> None:
     """Show the recipes that edgekd ships, with what each takes on two cores."""
     wanted = [load_recipe(name)] if name else [load_recipe(one) for one in recipe_names()]
-    plain = [_plain(recipe) for recipe in wanted]
+    found = [_plain(recipe) for recipe in wanted]
     if json:
-        print_json({"schema": 1, "recipes": plain})
+        print_json({"schema": 1, "recipes": found})
         return
-    from edgekd.cli._tables import size
-
     listed = table("recipe", "what", "teacher", "student", "minutes", "memory", "data licence", "needs")
-    for one in plain:
+    for one in found:
         listed.add_row(
-            one["name"],
-            one["title"],
-            one["teacher"],
-            one["student"],
+            plain(one["name"]),
+            plain(one["title"]),
+            plain(one["teacher"]),
+            plain(one["student"]),
             f"{one['minutes']:g}",
             size(one["memory_bytes"]),
-            one["licence"],
-            one["needs"],
+            plain(one["licence"]),
+            plain(one["needs"]),
         )
     console().print(listed)
 
@@ -40,7 +38,8 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
     from edgekd import datasets
     from edgekd.plugins import find
 
-    dataset = find(datasets, recipe.dataset.name)
+    ours = ":" not in recipe.dataset.name  # a user's own is not executed to be shown
+    dataset = find(datasets, recipe.dataset.name) if ours else None
     return {
         "name": recipe.name,
         "title": recipe.title,
@@ -48,8 +47,8 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
         "dataset": recipe.dataset.name,
         "teacher": recipe.teacher.name,
         "student": recipe.student.name,
-        "licence": dataset.licence,
-        "needs": dataset.needs,
+        "licence": dataset.licence if dataset else "yours",
+        "needs": dataset.needs if dataset else "",
         "minutes": recipe.minutes,
         "memory_bytes": recipe.memory_bytes,
     }

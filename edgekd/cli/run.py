@@ -23,7 +23,7 @@ def command(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; runs/<recipe> by default.")] = None,
     until: Annotated[Until, typer.Option(help="Stop after this step.")] = "report",
     mode: MeasureMode = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's seed.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Instead of the recipe's seed.")] = None,
     json: AsJson = False,
 ) -> None:
     """Take a recipe to one or more targets: plan, distil, export, verify, measure, report.

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekd.cli._common import AsJson, console, print_json, table
+from edgekd.cli._common import AsJson, console, plain, print_json, size, table
 from edgekd.shipped import load_target, target_names
 from edgekd.specs import Target
 
@@ -18,8 +18,8 @@ def command(
 
     wanted = [load_target(name)] if name else [load_target(one) for one in target_names()]
     if json:
-        plain: dict[str, Any] = {"schema": 1, "targets": [msgspec.to_builtins(target) for target in wanted]}
-        print_json(plain)
+        whole: dict[str, Any] = {"schema": 1, "targets": [msgspec.to_builtins(target) for target in wanted]}
+        print_json(whole)
     elif name:
         _print_whole(wanted[0])
     else:
@@ -27,14 +27,12 @@ def command(
 
 
 def _print_list(targets: list[Target]) -> None:
-    from edgekd.cli._tables import size
-
     listed = table("target", "device", "p90 ms", "memory", "file", "exports")
     for target in targets:
         budget = target.budget
         listed.add_row(
             target.name,
-            target.title,
+            plain(target.title),
             f"{budget.latency_ms:g}",
             size(budget.peak_memory_bytes),
             size(budget.file_bytes),
@@ -44,10 +42,6 @@ def _print_list(targets: list[Target]) -> None:
 
 
 def _print_whole(target: Target) -> None:
-    from rich.markup import escape
-
-    from edgekd.cli._tables import size
-
     device, budget = target.device, target.budget
     facts = [
         ("soc", device.soc),
@@ -64,9 +58,9 @@ def _print_whole(target: Target) -> None:
     ]
     shown = table("fact", "value", "source")
     for fact, value in facts:
-        shown.add_row(fact, escape(value), escape(device.sources.get(fact, "")))
+        shown.add_row(fact, plain(value), plain(device.sources.get(fact, "")))
     out = console()
-    out.print(f"[bold]{escape(target.name)}[/bold]: {escape(target.title)}")
+    out.print(f"[bold]{plain(target.name)}[/bold]: {plain(target.title)}")
     out.print(shown)
     out.print(
         f"budget: p90 {budget.latency_ms:g} ms, memory {size(budget.peak_memory_bytes)}, "
