@@ -27,7 +27,6 @@ from edgekd.specs import (
     Views,
 )
 
-
 T = TypeVar("T", Recipe, Target)
 
 
