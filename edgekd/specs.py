@@ -239,7 +239,7 @@ class Recipe(Spec, frozen=True, kw_only=True):
     minutes: NonNegative = 0.0
     """What a run takes on two cores, as measured by us."""
     memory_bytes: Size = 0
-    """Peak resident memory of a run, as measured by us."""
+    """Peak resident memory of the largest process of a run, as measured by us."""
 
 
 # --- what the steps return
