@@ -152,7 +152,8 @@ def axis_over(
     found = sorted(values)
     log = found[0] > 0 and found[-1] / found[0] >= 5
     low, high = _bent(found[0], log), _bent(found[-1], log)
-    span = max(high - low, least, 0.0 if high > low or least else abs(high) * 0.2) or 1.0
+    alike = high <= low and least < abs(high) * 1e-6  # too little to be told apart
+    span = max(high - low, least, abs(high) * 0.2 if alike else 0.0) or 1.0
     low, high = (low + high - span) / 2, (low + high + span) / 2
     for mark in marks:
         if mark is not None and (mark > 0 or not log):
