@@ -21,8 +21,10 @@ Count = Annotated[int, Meta(ge=1, le=2**53)]
 Size = Annotated[int, Meta(ge=0, le=2**53)]
 Seed = Annotated[int, Meta(ge=0, lt=2**31)]
 Share = Annotated[float, Meta(ge=0.0, le=1.0)]
-Positive = Annotated[float, Meta(gt=0.0)]
-NonNegative = Annotated[float, Meta(ge=0.0)]
+Positive = Annotated[float, Meta(gt=0.0, le=1e18)]
+NonNegative = Annotated[float, Meta(ge=0.0, le=1e18)]
+Limit = Annotated[float, Meta(gt=0.0)]
+"""May be infinite: no limit."""
 
 
 class Spec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -127,12 +129,12 @@ class Device(Spec, frozen=True, kw_only=True):
 class Budget(Spec, frozen=True, kw_only=True):
     """What a model may cost on a device; a missing limit is infinite."""
 
-    latency_ms: Positive = math.inf
+    latency_ms: Limit = math.inf
     """90th percentile of one inference at batch 1."""
-    peak_memory_bytes: Positive = math.inf
+    peak_memory_bytes: Limit = math.inf
     """Weights and planned arena of the model, without the runtime's own code."""
-    file_bytes: Positive = math.inf
-    energy_mj: Positive = math.inf
+    file_bytes: Limit = math.inf
+    energy_mj: Limit = math.inf
     accuracy_floor: Share = 0.0
     """Least value of the task's metric for the artifact; a recipe's floor counts where it is higher."""
 

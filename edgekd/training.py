@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from edgekd.errors import TrainingDiverged
+from edgekd.errors import ConfigError, TrainingDiverged
 from edgekd.files import replacing
 from edgekd.nets import evaluating
 from edgekd.progress import tell
@@ -48,6 +48,8 @@ def fit(
         TrainingDiverged: the loss is not finite; the checkpoint before it is kept.
     """
     pool = np.arange(len(viewer)) if examples is None else examples
+    if not len(pool):
+        raise ConfigError(f"{what}: no examples are left to learn from", hint="more data, or a smaller share held out")
     batch = min(training.batch, len(pool))
     steps_per_epoch = len(pool) // batch
     steps = training.epochs * steps_per_epoch
