@@ -37,6 +37,7 @@ for verb in (
 ):  # as work goes
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
 
+_OF_TRAIN = {"torch", "safetensors", "PIL"}
 _ClickException = typer.BadParameter.__mro__[2]  # Typer carries a Click of its own, whose names are not public
 
 
@@ -56,6 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(ended.__context__, BrokenPipeError):  # the reader of our output has left, which is its right
             return 0
         raise
+    except ModuleNotFoundError as missing:  # the base install has no torch
+        if missing.name not in _OF_TRAIN:
+            raise
+        return _complain(f"this needs the package {missing.name!r}", "pip install 'edgekd[train]'", 4)
     except Exception as error:
         if isinstance(error, _ClickException):
             message: str = error.format_message()  # type: ignore[attr-defined]  # Click's, which has no public name
