@@ -49,9 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         code = app(arguments, standalone_mode=False)
     except EdgekdError as error:
         return _complain(str(error), error.hint, error.exit_code)
-    except typer.Abort:
-        return _complain("interrupted", "run the same command again; it goes on from there", 130)
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         return _complain("interrupted", "run the same command again; it goes on from there", 130)
     except SystemExit as ended:
         if isinstance(ended.__context__, BrokenPipeError):  # the reader of our output has left, which is its right
