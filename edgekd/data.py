@@ -1,6 +1,5 @@
 """Read a data set once, check it, and keep it as arrays that every later step maps into memory."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +8,11 @@ from numpy.typing import NDArray
 from edgekd import datasets, tasks
 from edgekd.datasets import Arrays
 from edgekd.errors import ConfigError
-from edgekd.files import replacing
 from edgekd.plugins import find, options
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Choice, Data, File
+from edgekd.training import write_array
 from edgekd.workers import call
 
 VERSION = 1
@@ -72,6 +71,5 @@ def check(arrays: Arrays, name: str) -> None:
 
 def _keep(work: Work, name: str, array: NDArray[Any], kind: Any) -> File:
     path = work.out / f"{name}.npy"
-    with replacing(path) as part, Path(part).open("wb") as opened:
-        np.save(opened, np.ascontiguousarray(array, dtype=kind), allow_pickle=False)
+    write_array(path, np.ascontiguousarray(array, dtype=kind))
     return work.keep(path)

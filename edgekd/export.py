@@ -15,7 +15,7 @@ from edgekd.nets import load
 from edgekd.plugins import find
 from edgekd.runs import Work
 from edgekd.specs import Artifact, Data, Student, TensorSpec
-from edgekd.training import in_layout, viewer_of
+from edgekd.training import in_layout, viewer_of, write_inputs
 from edgekd.workers import call
 
 VERSION = 1
@@ -117,8 +117,7 @@ def _samples(work: Work, student: Student, data: Data, inputs: tuple[TensorSpec,
     viewer = viewer_of(work, data, "test", student.preprocessing)
     examples = viewer.batch(np.arange(min(SAMPLES, len(viewer)))).numpy()
     path = work.out / "samples.npz"
-    with replacing(path) as part, part.open("wb") as opened:
-        np.savez(opened, allow_pickle=False, **{"0": in_layout(examples, inputs[0])})
+    write_inputs(path, in_layout(examples, inputs[0]))
     return path
 
 

@@ -1,18 +1,15 @@
 """Adapt the teacher to the data once, and write down once what it says about every view; all targets share both."""
 
-from pathlib import Path
-
 import msgspec
 import numpy as np
 
 from edgekd import tasks, teachers
-from edgekd.files import replacing
 from edgekd.nets import Net, anatomy, input_shape, load, save
 from edgekd.plugins import find, options
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Choice, Data, Knowledge, Spec, Teacher, TeacherChoice, Views
-from edgekd.training import fit, labels_of, predict, viewer_of
+from edgekd.training import fit, labels_of, predict, viewer_of, write_array
 from edgekd.workers import call
 
 VERSION = 1
@@ -96,11 +93,6 @@ def _know(work: Work, teacher: Teacher, data: Data, views: Views, seed: int) -> 
     for view, path in enumerate(files):
         tell("asking the teacher", view, views.count)
         if not path.exists():  # a killed try's finished views are kept
-            _write(path, predict(net.module, viewer, view).astype(np.float16))
+            write_array(path, predict(net.module, viewer, view).astype(np.float16))
     tell("asking the teacher", views.count, views.count)
     return Knowledge(views=tuple(work.keep(path) for path in files))
-
-
-def _write(path: Path, array: np.ndarray) -> None:
-    with replacing(path) as part, part.open("wb") as opened:
-        np.save(opened, array, allow_pickle=False)

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -179,3 +179,15 @@ def labels_of(work: Work, data: Data, split: Literal["train", "test"]) -> NDArra
 def in_layout(examples: NDArray[np.float32], wanted: TensorSpec) -> NDArray[np.float32]:
     """Examples of shape (examples, channels, height, width), or any other, in the order of axes that a model wants."""
     return np.ascontiguousarray(examples.transpose(0, 2, 3, 1)) if wanted.layout == "NHWC" else examples
+
+
+def write_array(path: Path, array: NDArray[Any]) -> None:
+    """Write a .npy that is either whole or not there."""
+    with replacing(path) as part, part.open("wb") as opened:
+        np.save(opened, array, allow_pickle=False)
+
+
+def write_inputs(path: Path, inputs: NDArray[Any]) -> None:
+    """Write a .npz that an engine's guest reads as a model's only input, either whole or not there."""
+    with replacing(path) as part, part.open("wb") as opened:
+        np.savez(opened, allow_pickle=False, **{"0": inputs})

@@ -8,14 +8,13 @@ from numpy.typing import NDArray
 from edgekd import devices, engines, tasks
 from edgekd.devices import Connection, Device
 from edgekd.errors import MeasureError, PluginUnavailable
-from edgekd.files import replacing
 from edgekd.lessons import build
 from edgekd.nets import load
 from edgekd.plugins import find, names
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Agreement, Artifact, Data, Student
-from edgekd.training import in_layout, labels_of, predict, viewer_of
+from edgekd.training import in_layout, labels_of, predict, viewer_of, write_inputs
 from edgekd.workers import call
 
 VERSION = 1
@@ -56,7 +55,8 @@ def _verify(work: Work, student: Student, data: Data, artifact: Artifact, engine
     viewer = viewer_of(work, data, "test", student.preprocessing)
     labels = labels_of(work, data, "test")
     expected, found = [], []
-    with devices_host().start("", engines.GUEST, engines.path(engine), work.out) as connection:
+    host: Device = find(devices, "host")
+    with host.start("", engines.GUEST, engines.path(engine), work.out) as connection:
         model = connection.put(work.path(artifact.model))
         connection.ask({"do": "load", "model": model, "threads": 1}, RUN_TIMEOUT_S)
         for start in range(0, len(viewer), CHUNK):
@@ -69,17 +69,10 @@ def _verify(work: Work, student: Student, data: Data, artifact: Artifact, engine
     return compare(artifact, engine, np.concatenate(expected), np.concatenate(found), labels, task)
 
 
-def devices_host() -> Device:
-    """This machine."""
-    device: Device = find(devices, "host")
-    return device
-
-
 def _execute(work: Work, connection: Connection, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
     given, answered = work.out / "inputs.npz", work.out / "outputs.npz"
     try:
-        with replacing(given) as part, part.open("wb") as opened:
-            np.savez(opened, allow_pickle=False, **{"0": inputs})
+        write_inputs(given, inputs)
         request = {"do": "run", "inputs": connection.put(given), "outputs": str(answered)}
         connection.ask(request, RUN_TIMEOUT_S)
         with np.load(answered, allow_pickle=False) as outputs:
