@@ -9,7 +9,7 @@ import numpy as np
 from edgekd import converters
 from edgekd.converters import Converter, Source
 from edgekd.errors import ConfigError, ConvertError, PluginUnavailable, WorkerDied
-from edgekd.files import replacing
+from edgekd.files import discard
 from edgekd.lessons import build
 from edgekd.nets import load
 from edgekd.plugins import find
@@ -84,14 +84,12 @@ def _export(work: Work, student: Student, data: Data, wanted: str) -> Artifact:
         module=net.module.eval(),
         inputs=student.inputs,
         outputs=student.outputs,
-        calibration=_calibration(work, student, data),
+        calibration=(_calibration(work, student, data),),
         properties=_properties(student, data),
     )
     out = work.out / f"model{converter.suffix}"
-    with replacing(out) as part:
-        made = part.with_name(f"making{converter.suffix}")  # converters choose formats by the ending
-        inputs, outputs = converter.convert(source, precision, made)
-        made.replace(part)
+    discard(out)  # what a killed try left
+    inputs, outputs = converter.convert(source, precision, out)
     tools = {package: version(package) for package in converter.packages}
     return Artifact(
         export=wanted,
@@ -110,7 +108,7 @@ def _calibration(work: Work, student: Student, data: Data) -> np.ndarray:
     viewer = viewer_of(work, data, "train", student.preprocessing)
     count = min(CALIBRATION_EXAMPLES, len(viewer))
     indices = np.linspace(0, len(viewer) - 1, count).round().astype(np.int64)
-    return viewer.batch(indices).numpy()
+    return viewer.batch(indices).numpy()[:, None]
 
 
 def _samples(work: Work, student: Student, data: Data, inputs: tuple[TensorSpec, ...]) -> Path:

@@ -49,7 +49,7 @@ def _has_nan(value: Any) -> bool:
 
 
 class File(Spec, frozen=True, kw_only=True):
-    """A file of a run."""
+    """A file of a run, or a model that is several: see `files.members`."""
 
     path: Text
     """Relative to the run folder, with forward slashes."""
@@ -66,6 +66,46 @@ class TensorSpec(Spec, frozen=True, kw_only=True):
     dtype: str = "float32"
     layout: Literal["", "NCHW", "NHWC"] = ""
     """Order of the axes where there are image axes."""
+
+
+class Operator(Spec, frozen=True, kw_only=True):
+    """One operation of an artifact, in the format's own terms."""
+
+    kind: str
+    """"CONV_2D", "Conv", "Convolution", "conv"."""
+    name: str
+    """Unique within the artifact: of its first output where the format names no operators."""
+    layer: str = ""
+    """The torch module that it came from: "blocks.3.conv"; "" where the file does not say."""
+    version: int = 1
+    """Of the operator where the format counts those (TFLite), else of the operator set."""
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    dtype: str = ""
+    """Of the first output: "float32", "int8" ..."""
+
+
+class Graph(Spec, frozen=True, kw_only=True):
+    """What an artifact is made of, as its file says."""
+
+    format: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    operators: tuple[Operator, ...]
+    """In an order in which they can be executed; constants are left out."""
+    properties: dict[str, str]
+    """Classes, preprocessing, licence and the like; keys of ours begin with "edgekd."."""
+
+
+class Quantization(Spec, frozen=True, kw_only=True):
+    """How integers are chosen for a model; the default is what a first export does."""
+
+    ranges: Literal["full", "percentile", "mse", "entropy"] = "full"
+    """Of activations: everything that calibration saw, or its tails cut off by a rule."""
+    bias_correction: bool = False
+    """Take the mean error that rounded weights make out of the biases (Nagel et al. 2019, arXiv:1906.04721)."""
+    in_float: tuple[str, ...] = ()
+    """Torch modules that stay in float."""
 
 
 class Choice(Spec, frozen=True, kw_only=True):
@@ -347,7 +387,8 @@ class Artifact(Spec, frozen=True, kw_only=True):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     samples: File
-    """Preprocessed test examples in the artifact's own layout: a .npz with arrays "0", "1", ... of the inputs."""
+    """Preprocessed test examples in the artifact's own layout: a .npz with an array "0", "1", ... of shape (examples,
+    *shape) for each input."""
     tools: dict[str, str]
     """Package -> version that made it."""
 

@@ -76,7 +76,7 @@ def _execute(work: Work, connection: Connection, inputs: NDArray[np.float32]) ->
         request = {"do": "run", "inputs": connection.put(given), "outputs": str(answered)}
         connection.ask(request, RUN_TIMEOUT_S)
         with np.load(answered, allow_pickle=False) as outputs:
-            found: NDArray[np.float32] = outputs["0"]
+            found: NDArray[np.float32] = outputs["0"][:, 0]
             return found
     finally:
         given.unlink(missing_ok=True)

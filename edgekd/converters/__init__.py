@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.errors import ConfigError
-from edgekd.specs import TensorSpec
+from edgekd.specs import Quantization, TensorSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -29,16 +28,18 @@ class Source:
     """In evaluation mode."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    calibration: NDArray[np.float32]
-    """Inputs of shape (examples, *input shape) that static quantization takes its ranges from."""
+    calibration: tuple[NDArray[Any], ...]
+    """For each input an array of shape (examples, *input shape) that static quantization takes its ranges from."""
     properties: dict[str, str]
-    """Classes, preprocessing and the like, kept in the file where the format has a place for them."""
+    """Classes, preprocessing, licence and the like, kept in the file where the format has a place for them."""
+    quantization: Quantization = Quantization()
 
 
 class Converter(Protocol):
     """A format."""
 
     suffix: str
+    """Of the file, or of the folder where the format is one (.mlpackage)."""
     precisions: tuple[str, ...]
     packages: tuple[str, ...]
     """Packages that make the file; their versions are recorded."""

@@ -62,8 +62,8 @@ def _quantize(source: Source, float_model: Path, out: Path) -> None:
 
     class Examples(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime ships no types
         def __init__(self) -> None:
-            name, examples = source.inputs[0].name, source.calibration
-            self._feeds = ({name: examples[i : i + 1]} for i in range(len(examples)))
+            names = [given.name for given in source.inputs]
+            self._feeds = (dict(zip(names, example, strict=True)) for example in zip(*source.calibration, strict=True))
 
         def get_next(self) -> dict[str, Any] | None:
             return next(self._feeds, None)

@@ -96,11 +96,8 @@ def _quantize(source: Source, float_model: Path, out: Path) -> None:
 def _examples(source: Source, name: str) -> list[dict[str, Any]]:
     import torch
 
-    given = source.inputs[0]
-    return [
-        {name: _tflite_order(given, torch.from_numpy(source.calibration[index : index + 1])).numpy()}
-        for index in range(len(source.calibration))
-    ]
+    given, examples = source.inputs[0], source.calibration[0]
+    return [{name: _tflite_order(given, torch.from_numpy(example)).numpy()} for example in examples]
 
 
 def _tflite_order(given: TensorSpec, tensor: "Tensor") -> "Tensor":

@@ -55,17 +55,17 @@ class Guest:
         inputs = arrays(request["inputs"])
         collected: list[Any] = []
         for index in range(len(inputs[0])):
-            self.session.feed([array[index : index + 1] for array in inputs])
+            self.session.feed([array[index] for array in inputs])
             self.session.invoke()
             collected.append(self.session.fetch())
-        outputs = {str(i): np.concatenate(parts) for i, parts in enumerate(zip(*collected))}
+        outputs: dict[str, Any] = {str(i): np.stack(parts) for i, parts in enumerate(zip(*collected))}
         np.savez(request["outputs"], **outputs)
         return {"outputs_sha256": digest(outputs.values())}
 
     def time(self, request: dict[str, Any]) -> dict[str, Any]:
         """Time single inferences, a fresh input each, after a warm-up by count and by time."""
         inputs = arrays(request["inputs"])
-        feeds = [[array[index : index + 1] for array in inputs] for index in range(len(inputs[0]))]
+        feeds = [[array[index] for array in inputs] for index in range(len(inputs[0]))]
         first = self._one(feeds[0])
         self._many(feeds, request["warmup_count"], request["warmup_s"], request["warmup_s"] + 60)
         before = conditions()
@@ -87,7 +87,7 @@ class Guest:
         baseline = resident_bytes()
         self.load(request)
         for _ in range(5):
-            self._one([array[:1] for array in inputs])
+            self._one([array[0] for array in inputs])
         return {"peak_rss_bytes": max(0, peak_resident_bytes() - baseline)}
 
     def _one(self, feed: list[np.ndarray]) -> float:
@@ -112,7 +112,7 @@ def since_ms(start_ns: int) -> float:
 
 
 def arrays(path: str) -> list[np.ndarray]:
-    """Arrays of a .npz, named "0", "1", ... in the model's order."""
+    """Arrays of shape (examples, *shape) of a .npz, named "0", "1", ... in the model's order."""
     with np.load(path, allow_pickle=False) as opened:
         return [opened[str(index)] for index in range(len(opened.files))]
 
