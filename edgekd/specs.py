@@ -407,8 +407,13 @@ class Agreement(Spec, frozen=True, kw_only=True):
     metrics: dict[str, float]
     metric_drop: float
     """Student's metric minus the artifact's."""
+    metric_drop_low: float
+    """95% bootstrap interval of the drop, over the test examples."""
+    metric_drop_high: float
     ok: bool
     reason: str = ""
+    outputs: File | None = None
+    """What the artifact answered on the test split: a .npy of shape (examples, classes)."""
 
 
 class Latency(Spec, frozen=True, kw_only=True):
