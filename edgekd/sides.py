@@ -1,5 +1,7 @@
 """Anything that answers here for a net: a model file on one of its engines, or a model in PyTorch."""
 
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,8 +138,9 @@ def _load(name: str) -> Any:
     try:
         opened = np.load(path, allow_pickle=False)
         return opened if isinstance(opened, np.ndarray) else {key: opened[key] for key in opened.files}
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        raise ConfigError(f"{name}: not arrays of numpy: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"{name}: not arrays of numpy: {line}", hint="write it with numpy.savez") from error
 
 
 def first_examples(given: Tensors, count: int) -> Tensors:
@@ -156,7 +159,7 @@ def execute(side: Side, inputs: Tensors | None, examples: int, scratch: Path) ->
     host: Device = find(devices, "host")
     with host.start("", engines.GUEST, engines.path(side.engine), scratch) as connection:
         loaded = connection.ask({"do": "load", "model": connection.put(Path(side.model)), "threads": 1}, TIMEOUT_S)
-        taken = fitted(inputs, _specs(loaded["inputs"]), side.name) if inputs else drawn(loaded["inputs"], examples)
+        taken = fitted(inputs, specs_of(loaded["inputs"]), side.name) if inputs else drawn(loaded["inputs"], examples)
         return taken, _ask(connection, taken, loaded, scratch)
 
 
@@ -165,7 +168,7 @@ def _ask(connection: Connection, taken: Tensors, loaded: Mapping[str, Any], scra
     try:
         write_inputs(given, *taken.arrays)
         connection.ask({"do": "run", "inputs": connection.put(given), "outputs": str(answered)}, TIMEOUT_S)
-        return Tensors(_specs(loaded["outputs"]), read_arrays(answered))
+        return Tensors(specs_of(loaded["outputs"]), read_arrays(answered))
     finally:
         given.unlink(missing_ok=True)
         answered.unlink(missing_ok=True)
@@ -227,7 +230,7 @@ def drawn(inputs: Sequence[Mapping[str, Any]], examples: int, seed: int = 0) -> 
         else:
             array = random.normal(size=shape).astype(np.float32)
         arrays.append(array)
-    return Tensors(_specs(inputs), tuple(arrays))
+    return Tensors(specs_of(inputs), tuple(arrays))
 
 
 def fitted(given: Tensors, wanted: Sequence[TensorSpec], who: str) -> Tensors:
@@ -292,7 +295,8 @@ def same_order(expected: Tensors, found: Tensors, who: str) -> tuple[tuple[Array
     return tuple(ordered[index] for index in best), how
 
 
-def _specs(described: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+def specs_of(described: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    """Inputs or outputs as an engine's guest describes them."""
     return tuple(
         TensorSpec(name=str(one["name"]), shape=tuple(int(size) for size in one["shape"]), dtype=str(one["dtype"]))
         for one in described
