@@ -11,6 +11,7 @@ EdgekdError                       1
 ├── CorruptStep                   6   a finished step's files were changed or lost
 ├── RunLocked                     7   another process holds the run folder
 ├── ConvertError                  8   a converter gave up on a model
+│   └── UnsupportedOperator       8   an operator that a format, a runtime or edgekd cannot express
 ├── MeasureError                  9   an artifact cannot be executed or timed
 │   └── DeviceUnreachable         9
 ├── StorageError                 10   the disk is full, or the folder cannot be written
@@ -83,6 +84,10 @@ class ConvertError(EdgekdError):
     """A converter gave up on a model."""
 
     exit_code = 8
+
+
+class UnsupportedOperator(ConvertError):
+    """An operator that a format, a runtime or edgekd cannot express."""
 
 
 class MeasureError(EdgekdError):
