@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from edgekd.errors import ConfigError, PluginUnavailable
 from edgekd.plugins import find, names
-from edgekd.specs import Graph
+from edgekd.specs import Graph, Operator
 
 EXTRAS = {"tflite": "tflite", "onnx": "onnx", "openvino": "openvino", "coreml": "coreml"}
 
@@ -78,6 +78,22 @@ def tap(path: Path, tensors: Sequence[str], out: Path) -> None:
     found: Format = find(sys.modules[__name__], name)
     with _needing(name):
         found.tap(path, tensors, out)
+
+
+def live(graph: Graph) -> tuple[Operator, ...]:
+    """The operators on the way from an input to an output; what only works on weights, or in a branch, is left out."""
+    reached, wanted = {spec.name for spec in graph.inputs}, {spec.name for spec in graph.outputs}
+    forward = []
+    for one in graph.operators:
+        if reached.intersection(one.inputs):
+            reached.update(one.outputs)
+            forward.append(one)
+    found = []
+    for one in reversed(forward):
+        if wanted.intersection(one.outputs):
+            wanted.update(one.inputs)
+            found.append(one)
+    return tuple(reversed(found))
 
 
 @contextmanager

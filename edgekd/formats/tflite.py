@@ -39,17 +39,22 @@ class _TFLite:
             changes = _with_outputs(data, model, main, (*main.outputs, *added), added, keep=True)
         out.write_bytes(changes.finish())
 
-    def cut(self, path: Path, operators: int, out: Path) -> None:
-        """Write a copy that ends after so many operators, with the outputs of the last of them."""
+    def cut(self, path: Path, last: str, out: Path) -> None:
+        """Write a copy that ends after an operator, by its name, and gives out what that one makes.
+
+        Raises:
+            ConfigError: as `read`, or there is no such operator.
+        """
         data = content(path)
         with refusing(path, "TFLite"):
             model = _model(data)
             main = _Subgraph.of(model, 0)
-            if not 0 < operators <= len(main.operators):
-                raise Broken(f"it has {len(main.operators)} operators")
-            last = [index for index in main.operators[operators - 1].numbers(2, "i") if index >= 0]
-            changes = _with_outputs(data, model, main, last, last, keep=False)
-            changes.count(main.table.vector(3)[0], operators)
+            pick([last], main.made.__contains__, path)
+            wanted = main.names.index(last)
+            count = next(i for i, one in enumerate(main.operators, 1) if wanted in one.numbers(2, "i"))
+            outputs = [index for index in main.operators[count - 1].numbers(2, "i") if index >= 0]
+            changes = _with_outputs(data, model, main, outputs, outputs, keep=False)
+            changes.count(main.table.vector(3)[0], count)
         out.write_bytes(changes.finish())
 
 

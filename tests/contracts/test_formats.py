@@ -344,7 +344,7 @@ def test_tflite_labels_that_are_not_there(small: Callable[[str], Path], tmp_path
 
 def test_tflite_can_be_cut_after_any_operator(small: Callable[[str], Path], tmp_path: Path) -> None:
     model, out = small("tflite"), tmp_path / "cut.tflite"
-    find(formats, "tflite").cut(model, 2, out)
+    find(formats, "tflite").cut(model, "blocks.0.conv:1", out)
     graph = formats.read(out)
     assert [one.kind for one in graph.operators[:2]] == ["CONV_2D", "CONV_2D"] and graph.outputs[
         0
