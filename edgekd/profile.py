@@ -204,8 +204,8 @@ def _weight(node: dict[str, Any], operator: Operator, place: int) -> int:
 def _align(nodes: Sequence[dict[str, Any]], operators: Sequence[Operator]) -> list[int | None] | None:
     """For each node the position of its operator: the best pairing of both that keeps the order.
 
-    Nodes that are paired with none belong to the operator before them (a clamp), or to the one behind where there is
-    none. None where a node that computes much is paired with no operator.
+    Nodes that are paired with none belong to a neighbour: a clamp to the operator before it. None where a node that
+    computes much is paired with no operator.
     """
     if len(nodes) * len(operators) > _MOST_PAIRS:
         return None
@@ -226,15 +226,20 @@ def _align(nodes: Sequence[dict[str, Any]], operators: Sequence[Operator]) -> li
             i -= 1
     if any(place is None and _is_heavy(node["kind"]) for node, place in zip(nodes, places, strict=True)):
         return None
-    return _with_neighbours(places)
+    return _with_neighbours(places, nodes)
 
 
-def _with_neighbours(places: list[int | None]) -> list[int | None]:
-    before = next((place for place in places if place is not None), None)
-    filled = []
-    for place in places:
-        before = before if place is None else place
-        filled.append(before)
+_AHEAD: Final = ("convert", "staticreshape", "copy", "transpose", "constantpad", "staticconstantpad")
+"""What is done for the operator that comes next; anything else belongs to the one before it."""
+
+
+def _with_neighbours(places: list[int | None], nodes: Sequence[dict[str, Any]]) -> list[int | None]:
+    known = [place for place in places if place is not None]
+    filled, done = [], 0
+    for place, node in zip(places, nodes, strict=True):
+        done += place is not None
+        ahead = _plain(node["kind"]).startswith(_AHEAD) and done < len(known) or not done
+        filled.append(place if place is not None else known[done if ahead else done - 1] if known else None)
     return filled
 
 
