@@ -39,6 +39,10 @@ class Session(Protocol):
     def fetch(self) -> list[NDArray[Any]]:
         """The outputs as float32, dequantized where the model gives integers."""
 
+    # A session of a runtime that has a profiler also has
+    #     def profile(self, feeds, count) -> list[list[dict[str, Any]]] | None
+    # with what `count` inferences did, node by node: see `Guest.profile` in _guest.py.
+
 
 class Engine(Protocol):
     """A runtime."""
