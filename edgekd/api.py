@@ -15,7 +15,7 @@ from edgekd.pipeline import Made, Step, build
 from edgekd.plugins import reference
 from edgekd.runs import Run
 from edgekd.shipped import load_recipe, load_target
-from edgekd.sides import Side, able, first_examples, given_inputs, sides_of
+from edgekd.sides import Side, Tensors, able, first_examples, given_inputs, sides_of
 from edgekd.specs import (
     Choice,
     LossChoice,
@@ -200,18 +200,18 @@ def export_model(
         properties={key: value for key, value in properties.items() if value},
         quantization=quantized_as(ranges),
     )
+    examples = first_examples(given_inputs(order.calibration), EXAMPLES) if order.calibration else None
     folder = Path(out)
     made = convert(order, folder)
-    return Export(folder, made.artifacts, _held_against_the_model(made, folder, order.calibration))
+    return Export(folder, made.artifacts, _held_against_the_model(made, folder, examples))
 
 
-def _held_against_the_model(made: Manifest, folder: Path, inputs: str) -> dict[str, Pair]:
+def _held_against_the_model(made: Manifest, folder: Path, examples: Tensors | None) -> dict[str, Pair]:
     """Each file on the first engine that executes it here against the model in PyTorch."""
     model = sides_of(made.model, shapes=made.shapes)[0]
     files = {one.export: sides_of(str(folder / one.file))[:1] for one in made.artifacts if one.file and able(one.file)}
     sides = [model, *(side for found in files.values() for side in found)]
-    given = first_examples(given_inputs(inputs), EXAMPLES) if inputs else None
-    pairs = {pair.b: pair for pair in matrix(sides, given).pairs if pair.a == model.name}
+    pairs = {pair.b: pair for pair in matrix(sides, examples).pairs if pair.a == model.name}
     return {export: pairs[found[0].name] for export, found in files.items() if found and found[0].name in pairs}
 
 

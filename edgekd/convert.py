@@ -162,7 +162,8 @@ def _write(work: Work, order: Order, export: str) -> Exported:
     try:
         inputs, outputs, tools = converters.write(source, export, out)
     except ConvertError as error:
-        raise type(error)(f"{export}: {error}", hint=error.hint) from error
+        said = str(error) if str(error).startswith(export) else f"{export}: {error}"
+        raise type(error)(said, hint=error.hint) from error
     file_bytes, sha256 = content(out)
     return Exported(
         export=export,

@@ -136,8 +136,9 @@ def _load(name: str) -> Any:
         made = find_object(name)
         return made() if callable(made) else made
     try:
-        opened = np.load(path, allow_pickle=False)
-        return opened if isinstance(opened, np.ndarray) else {key: opened[key] for key in opened.files}
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            return found if isinstance(found, np.ndarray) else {key: found[key] for key in found.files}
     except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
         raise ConfigError(f"{name}: not arrays of numpy: {line}", hint="write it with numpy.savez") from error
