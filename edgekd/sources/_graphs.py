@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import ConfigError
+from edgekd.sources._failures import clean
 
 Function = Callable[..., Any]
 """Takes tensors (None where an optional one is missing), and returns a tensor or a tuple of them."""
@@ -139,12 +140,6 @@ def _needed(steps: Sequence[Step], outputs: Sequence[Value]) -> list[Step]:
     return kept[::-1]
 
 
-def clean(name: str) -> str:
-    """A name from a file, fit to be printed on one line."""
-    plain = "".join(character if character.isprintable() else "?" for character in name)
-    return plain if len(plain) <= 80 else f"{plain[:77]}..."
-
-
 # --- the module
 
 
@@ -175,9 +170,8 @@ class Steps(nn.Module):
         for step in steps:
             for value in step.outputs:
                 places[value] = len(places)
-            for value in step.inputs:
-                reads[value] -= 1
-            touched = {value for value in (*step.inputs, *step.outputs) if value is not None and not reads[value]}
+            reads.subtract(step.inputs)
+            touched = {value for value in (*step.inputs, *step.outputs) if value is not None and reads[value] <= 0}
             dead = tuple(sorted(place for place in map(places.__getitem__, touched) if isinstance(place, int)))
             takes = tuple(None if value is None else places[value] for value in step.inputs)
             makes = tuple(int(places[value]) for value in step.outputs)
@@ -207,9 +201,7 @@ class Steps(nn.Module):
             owner = getattr(owner, part)
         return getattr(owner, last)
 
-    def _keep_constants(
-        self, places: dict[Value, int | str], steps: Sequence[Step], outputs: Sequence[Value]
-    ) -> None:
+    def _keep_constants(self, places: dict[Value, int | str], steps: Sequence[Step], outputs: Sequence[Value]) -> None:
         used = [value for step in steps for value in step.inputs if value is not None and value.tensor is not None]
         used += [value for value in outputs if value.tensor is not None]
         frozen = {step.inputs[position] for step in steps for position in step.frozen if position < len(step.inputs)}

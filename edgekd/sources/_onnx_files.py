@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from edgekd.errors import ConfigError
-from edgekd.sources._graphs import MOST_ELEMENTS, clean
+from edgekd.sources._failures import clean, one_line
+from edgekd.sources._graphs import MOST_ELEMENTS
 from edgekd.sources._onnx_operators import DTYPES, dtype_of
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def tensor_of(proto: "TensorProto", folder: Path) -> Tensor:
     try:
         array = numpy_helper.to_array(proto)
     except (ValueError, TypeError, KeyError, OverflowError, AttributeError, NotImplementedError) as error:
-        raise ConfigError(f"{where}: {_first_line(error)}") from error
+        raise ConfigError(f"{where}: {one_line(error)}") from error
     if array.shape != shape:
         raise ConfigError(f"{where}: data of shape {array.shape} for a shape of {shape}")
     if proto.data_type not in DTYPES:
@@ -101,10 +102,6 @@ def odd_type(proto: "TensorProto") -> str:
     return "" if proto.data_type in DTYPES else TensorProto.DataType.Name(proto.data_type)
 
 
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
-
-
 def _with_external_data(proto: "TensorProto", folder: Path, where: str) -> "TensorProto":
     from onnx import TensorProto
 
@@ -114,7 +111,7 @@ def _with_external_data(proto: "TensorProto", folder: Path, where: str) -> "Tens
         offset, length = int(entries.get("offset", "0")), int(entries.get("length", "-1"))
         size = path.stat().st_size
     except (ValueError, OSError) as error:
-        raise ConfigError(f"{where}: its external data cannot be read: {_first_line(error)}") from error
+        raise ConfigError(f"{where}: its external data cannot be read: {one_line(error)}") from error
     length = size - offset if length < 0 else length
     if not 0 <= offset <= offset + length <= size or length > LARGEST_FILE:
         raise ConfigError(f"{where}: bytes {offset} to {offset + length} of a file of {size}")

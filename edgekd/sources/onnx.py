@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgekd.errors import ConfigError, EdgekdError, UnsupportedOperator
 from edgekd.sources import Model, ModelSource
+from edgekd.sources._failures import FAILURES, clean, one_line
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto
@@ -20,19 +21,6 @@ if TYPE_CHECKING:
 NEWEST_OPSET: Final = 28
 DEEPEST: Final = 24
 """Functions and subgraphs in each other."""
-FAILURES: Final = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    IndexError,
-    KeyError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What torch and Python raise where shapes, types and attributes do not fit each other."""
-
 HINTS: Final[Mapping[str, str]] = {
     "NonMaxSuppression": "cut the model before it, and do this step in the application",
     "RoiAlign": "cut the model before it, or write it as GridSample",
@@ -61,13 +49,7 @@ class _Onnx:
         except EdgekdError as error:
             raise type(error)(f"{path}: {error}", hint=error.hint) from error
         except FAILURES as error:  # of protobuf too: texts that are not UTF-8
-            raise ConfigError(f"{path}: not a whole ONNX file: {_line(error)}") from error
-
-
-def _line(error: BaseException) -> str:
-    from edgekd.sources._graphs import clean
-
-    return clean(next(iter(str(error).splitlines()), "") or type(error).__name__)
+            raise ConfigError(f"{path}: not a whole ONNX file: {one_line(error)}") from error
 
 
 def _model(proto: "ModelProto", path: Path, shapes: dict[str, tuple[int, ...]]) -> Model:
@@ -112,7 +94,8 @@ class _Importer:
         self._opsets[""] = opset
         if opset and not OLDEST_OPSET <= opset <= NEWEST_OPSET:
             raise ConfigError(
-                f"opset {opset} is not known", hint=f"convert it to {OLDEST_OPSET}..{NEWEST_OPSET}: onnx.version_converter"
+                f"opset {opset} is not known",
+                hint=f"bring it to {OLDEST_OPSET}..{NEWEST_OPSET} by onnx.version_converter",
             )
 
     def _initializers(self, graph: "GraphProto") -> dict[str, "Value"]:
@@ -125,9 +108,7 @@ class _Importer:
             for one in graph.initializer
         }
 
-    def _inputs(
-        self, graph: "GraphProto", known: set[str], shapes: dict[str, tuple[int, ...]]
-    ) -> list["Value"]:
+    def _inputs(self, graph: "GraphProto", known: set[str], shapes: dict[str, tuple[int, ...]]) -> list["Value"]:
         from edgekd.sources._onnx_files import input_shape, symbols
         from edgekd.sources._onnx_operators import dtype_of
 
@@ -157,7 +138,6 @@ class _Importer:
         outer: dict[str, "AttributeProto"],
     ) -> list["Value"]:
         """Values of the graph's outputs."""
-        from edgekd.sources._graphs import clean
         from edgekd.sources._onnx_files import sorted_nodes
 
         self._depth += 1
@@ -205,11 +185,11 @@ class _Importer:
         except EdgekdError:
             raise
         except NotImplementedError as error:
-            raise node.refusal(_line(error), hint="use float32 or int64 here") from error
+            raise node.refusal(one_line(error), hint="use float32 or int64 here") from error
         except FAILURES as error:
             shapes = ", ".join(str(value.shape) for value in inputs if value is not None)
             raise ConfigError(
-                f"{node}: {_line(error)}", hint=f"its inputs are of shapes {shapes}; `shapes` sets what is left open"
+                f"{node}: {one_line(error)}", hint=f"its inputs are of shapes {shapes}; `shapes` sets what is left open"
             ) from error
 
     def _translate(self, node: "Node", domain: str, proto: "NodeProto") -> Sequence["Value"]:
@@ -246,7 +226,7 @@ class _Importer:
     def _unknown(self, node: "Node", domain: str) -> UnsupportedOperator:
         hint = HINTS.get(node.operator, "write it with operators that there are")
         if domain:
-            hint = f"operators of {domain!r} are a runtime's own: export without its optimizer, or write it in ONNX's own"
+            hint = f"operators of {clean(domain)!r} are a runtime's own: save the model before that optimizes it"
         return UnsupportedOperator(f"{node} is not known", hint=hint)
 
     # --- what stands in a node
@@ -270,9 +250,11 @@ class _Importer:
         opsets = {**self._opsets, **{imported.domain: imported.version for imported in function.opset_import}}
         defaults = {attribute.name: attribute for attribute in function.attribute_proto}
         values = {name: value for name, value in zip(function.input, node.inputs, strict=False) if value is not None}
-        body = _without_absent(function, set(values), [name for at, name in enumerate(function.output) if node.wants(at)])
-        made = dict(zip(body.output, self._run_nodes(body, values, opsets, {**defaults, **node.attributes}), strict=True))
-        return [made.get(name, next(iter(made.values()))) for name in function.output]
+        wanted = [name for position, name in enumerate(function.output) if node.wants(position)]
+        body = _without_absent(function, set(values), wanted)
+        made = self._run_nodes(body, values, opsets, {**defaults, **node.attributes})
+        named = dict(zip(wanted, made, strict=True))
+        return [named.get(name, made[0]) for name in function.output]
 
 
 def _without_absent(function: "FunctionProto", given: set[str], wanted: list[str]) -> "FunctionProto":

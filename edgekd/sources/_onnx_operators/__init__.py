@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from edgekd.errors import ConfigError, UnsupportedOperator
-from edgekd.sources._graphs import Builder, Value, clean
+from edgekd.sources._failures import clean
+from edgekd.sources._graphs import Builder, Value
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, GraphProto
@@ -166,7 +167,7 @@ class Node:
         found = self._attribute(name, "GRAPH")
         if found is None:
             raise ConfigError(f"{self}: attribute {name!r} is missing")
-        return found.g  # type: ignore[no-any-return]  # its type was checked
+        return found.g
 
     def axis(self, default: int = 0, name: str = "axis", rank: int | None = None) -> int:
         """An attribute that counts axes, from the end where negative; from the front afterwards."""

@@ -257,7 +257,8 @@ def columns_to_image(node: Node) -> Translation:
     pads = node.ints_of("pads") or [0] * 4
     if pads[:2] != pads[2:]:
         raise node.refusal("uneven pads", hint="cut the result with Slice")
-    return lambda data: F.fold(data, image, block, dilations, pads[:2], strides)
+    sizes = tuple(tuple(pair) for pair in (image, block, dilations, pads[:2], strides))
+    return lambda data: F.fold(data, *sizes)
 
 
 @operator("GridSample")

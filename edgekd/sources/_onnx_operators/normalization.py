@@ -110,7 +110,10 @@ def local_response_norm(node: Node) -> Translation:
 
     def function(data: Tensor) -> Tensor:
         squares = F.pad(data * data, edges)
-        total = sum((squares[:, shift : shift + data.shape[1]] for shift in range(1, size)), squares[:, : data.shape[1]])
+        channels = data.shape[1]
+        total = squares[:, :channels]
+        for shift in range(1, size):
+            total = total + squares[:, shift : shift + channels]
         return data / torch.pow(bias + total * (alpha / size), beta)
 
     return function

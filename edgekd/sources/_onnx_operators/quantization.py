@@ -100,8 +100,11 @@ def _same(a: Node, b: Node, position: int) -> bool:
     if not a.has(position) or not b.has(position):
         return a.has(position) == b.has(position)
     first, second = a.value(position).tensor, b.value(position).tensor
-    return first is not None and second is not None and torch.equal(first, second) and a.int_of("axis", 1) == b.int_of(
-        "axis", 1
+    return (
+        first is not None
+        and second is not None
+        and torch.equal(first, second)
+        and a.int_of("axis", 1) == b.int_of("axis", 1)
     )
 
 

@@ -62,8 +62,8 @@ def recurrent(node: Node) -> Translation:
         peepholes: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         if cell.batch_first:
-            data, hidden, memory = (None if one is None else one.transpose(0, 1) for one in (data, hidden, memory))
-        assert data is not None
+            data = data.transpose(0, 1)
+            hidden, memory = (None if one is None else one.transpose(0, 1) for one in (hidden, memory))
         nothing = torch.zeros(cell.directions, batch, cell.hidden, dtype=data.dtype, device=data.device)
         state = (nothing if hidden is None else hidden, nothing if memory is None else memory)
         found = run(cell, data, (weights, recurrence, bias, peepholes), state)

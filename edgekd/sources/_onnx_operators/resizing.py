@@ -125,9 +125,7 @@ def _sized(node: Node, sizes: list[int], places: list[int]) -> dict[int, Axis]:
         common = min(scales) if policy == "not_larger" else max(scales)
         scales = [common] * len(scales)
         sizes = [math.floor(common * shape[place] + 0.5) for place in places]
-    return {
-        place: Axis(shape[place], size, scale) for place, size, scale in zip(places, sizes, scales, strict=True)
-    }
+    return {place: Axis(shape[place], size, scale) for place, size, scale in zip(places, sizes, scales, strict=True)}
 
 
 def _cropped(node: Node, axes: dict[int, Axis], places: list[int], region: list[float]) -> dict[int, Axis]:

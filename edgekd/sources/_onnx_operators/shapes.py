@@ -1,5 +1,6 @@
 """Operators that move elements and leave their values."""
 
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -96,8 +97,15 @@ def transpose(node: Node) -> Translation:
 @operator("Expand")
 def expand(node: Node) -> Translation:
     """Sizes of one grow; those that are larger than wanted stay."""
-    shape = torch.broadcast_shapes(node.shape(), node.integers(1, "shape"))
+    wanted = node.integers(1, "shape")
+    rank = max(node.rank(), len(wanted))
+    shape = [old if new == 1 else new for old, new in zip(_led(node.shape(), rank), _led(wanted, rank), strict=True)]
     return lambda data: data.expand(shape)
+
+
+def _led(sizes: Sequence[int], rank: int) -> list[int]:
+    """Sizes with as many ones in front as there are axes."""
+    return [1] * (rank - len(sizes)) + list(sizes)
 
 
 @operator("Tile")

@@ -129,11 +129,8 @@ class DecoderStep(nn.Module):
         value = torch.cat([past_value, self.own.split(self.own.value(tokens))], 2)
         tokens = tokens + self.own(self.own.split(self.own.query(tokens)), key, value)
         normal = self.norms[1](tokens)
-        q, k, v = (
-            self.cross.split(part)
-            for part in (self.cross.query(normal), self.cross.key(states), self.cross.value(states))
-        )
-        tokens = self.norms[2](tokens + self.cross(q, k, v))
+        parts = (self.cross.query(normal), self.cross.key(states), self.cross.value(states))
+        tokens = self.norms[2](tokens + self.cross(*map(self.cross.split, parts)))
         return tokens @ self.words.weight.t(), key, value
 
 
