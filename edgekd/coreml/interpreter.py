@@ -31,7 +31,7 @@ _RETURNED_AS: Final = {"int4": "int8", **dict.fromkeys(("uint1", "uint2", "uint3
 
 _STEP: Final = 2**17
 """Multiply-accumulates that are done in the time that an operation takes of itself."""
-_ELEMENT: Final = 8
+_ELEMENT: Final = 32
 """And in the time that an element takes that is only passed through."""
 
 _FOREIGN: Final = (ArithmeticError, IndexError, MemoryError, RuntimeError, TypeError, ValueError)

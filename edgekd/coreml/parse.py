@@ -184,6 +184,10 @@ class _Parser:
         """Inputs, states and outputs, in the order of the description, which has to agree with the function."""
         given = {one.name: one for one in block.inputs if one.type.kind != "state"}
         states = {one.name: one for one in block.inputs if one.type.kind == "state"}
+        for one in block.inputs:
+            inner = one.type.items[0] if one.type.kind == "state" else one.type
+            if inner.kind != "tensor" or DTYPE_BITS.get(inner.dtype, 1) < 8:
+                self.fail(f"the input {one.name!r} is a {inner.dtype or inner.kind}")
         outputs = {name: Named(name, self._types[name]) for name in block.outputs}
         for role, named in (("input", given), ("state", states), ("output", outputs)):
             if odd := set(named) ^ set(features[role]):
