@@ -21,7 +21,7 @@ from edgekd.specs import Quantization, TensorSpec
 if TYPE_CHECKING:
     from torch import nn
 
-EXTRAS = {"tflite": "tflite", "onnx": "onnx"}
+EXTRAS = {"tflite": "tflite", "onnx": "onnx", "openvino": "openvino", "coreml": "coreml"}
 
 CALIBRATED = {"int8", "int16", "w8a8"}
 """Precisions whose activations are integers, so that their ranges must be seen."""
