@@ -19,9 +19,15 @@ from edgekd.errors import PluginUnavailable
 from edgekd.plugins import find, names
 
 EXTRAS = {
-    "litert": "tflite", "onnxruntime": "onnx", "openvino": "openvino", "openvino_default": "openvino",
-    "coreml": "coreml", "mil": "coreml",
-}  # fmt: skip
+    "coreml": "coreml",
+    "litert": "tflite",
+    "litert_builtin": "tflite",
+    "mil": "coreml",
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "openvino_default": "openvino",
+    "tflite_reference": "tensorflow",
+}
 
 GUEST = Path(__file__).with_name("_guest.py")
 
@@ -40,7 +46,7 @@ class Session(Protocol):
         """Execute once. This alone is timed."""
 
     def fetch(self) -> list[NDArray[Any]]:
-        """The outputs as float32, dequantized where the model gives integers."""
+        """The outputs: floats as float32, also where integers stand for them; token ids and the like as they are."""
 
     # A session of a runtime that has a profiler also has
     #     def profile(self, feeds, count) -> list[list[dict[str, Any]]] | None
