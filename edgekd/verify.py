@@ -1,7 +1,5 @@
 """Hold an artifact, executed by the runtime that a device has, against the student in float32."""
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +11,7 @@ from edgekd.nets import load
 from edgekd.plugins import find, names
 from edgekd.progress import tell
 from edgekd.runs import Work
+from edgekd.signals import sqnr_db
 from edgekd.specs import Agreement, Artifact, Data, Student
 from edgekd.training import in_layout, labels_of, predict, viewer_of, write_inputs
 from edgekd.workers import call
@@ -24,7 +23,6 @@ CHUNK = 500
 RUN_TIMEOUT_S = 600.0
 LEAST_SQNR_DB = {"fp32": 80.0, "fp16": 40.0, "int8": 10.0}
 MOST_METRIC_DROP = {"fp32": 0.001, "fp16": 0.005, "int8": 0.01}
-HIGHEST_SQNR_DB = 200.0
 
 
 def engine_for(artifact: Artifact, wanted: tuple[str, ...]) -> str | None:
@@ -120,21 +118,3 @@ def compare(
         ok=not reasons,
         reason="; ".join(reasons),
     )
-
-
-def sqnr_db(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
-    """Signal to quantization noise ratio in decibels, -200 to 200; -200 where an output is not a number.
-
-    >>> x = np.ones(4, np.float32)
-    >>> round(sqnr_db(x, x * np.float32(0.9)), 1)
-    20.0
-    """
-    if not np.isfinite(found).all():
-        return -HIGHEST_SQNR_DB
-    signal = float(np.sum(np.square(expected, dtype=np.float64)))
-    noise = float(np.sum(np.square(expected.astype(np.float64) - found)))
-    if noise == 0:
-        return HIGHEST_SQNR_DB
-    if signal == 0:
-        return -HIGHEST_SQNR_DB
-    return float(np.clip(10 * math.log10(signal / noise), -HIGHEST_SQNR_DB, HIGHEST_SQNR_DB))

@@ -11,8 +11,9 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from edgekd.errors import MeasureError, UnknownPlugin
+from edgekd.signals import HIGHEST_SQNR_DB, sqnr_db
 from edgekd.specs import Agreement, Artifact, File, TensorSpec
-from edgekd.verify import HIGHEST_SQNR_DB, compare, engine_for, sqnr_db
+from edgekd.verify import compare, engine_for
 
 LABELS = np.arange(100) % 4
 Outputs = NDArray[np.float32]
