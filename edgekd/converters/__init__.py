@@ -17,7 +17,7 @@ from edgekd.specs import Quantization, TensorSpec
 if TYPE_CHECKING:
     from torch import nn
 
-EXTRAS = {"tflite": "tflite", "onnx": "onnx"}
+EXTRAS = {"tflite": "tflite", "onnx": "onnx", "openvino": "openvino", "coreml": "coreml"}
 
 
 @dataclass(frozen=True)

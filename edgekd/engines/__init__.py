@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 from edgekd.plugins import find
 
-EXTRAS = {"litert": "tflite", "onnxruntime": "onnx"}
+EXTRAS = {
+    "litert": "tflite", "onnxruntime": "onnx", "openvino": "openvino", "openvino_default": "openvino",
+    "coreml": "coreml", "mil": "coreml",
+}  # fmt: skip
 
 GUEST = Path(__file__).with_name("_guest.py")
 

@@ -108,6 +108,12 @@ class Guest:
             self._one([array[0] for array in inputs])
         return {"peak_rss_bytes": max(0, peak_resident_bytes() - baseline)}
 
+    def plan(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What the runtime says of how it would execute a model, operation by operation."""
+        if not hasattr(self.engine, "plan"):
+            raise ValueError("this engine does not tell how it would execute a model")
+        return {"plan": self.engine.plan(request["model"])}
+
     def _one(self, feed: list[np.ndarray]) -> float:
         self.session.feed(feed)
         start = time.perf_counter_ns()
