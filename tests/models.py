@@ -6,8 +6,17 @@ from typing import Any
 import numpy as np
 
 
-def tflite(path: Path, *, metadata: dict[str, bytes] | None = None) -> Path:
-    """Two 1x1 convolutions and an addition, with a signature, and a second subgraph with a custom operator."""
+def tflite(
+    path: Path,
+    *,
+    metadata: dict[str, bytes] | None = None,
+    factors: tuple[float, float] = (1.0, 1.0),
+    activation: str = "NONE",
+) -> Path:
+    """Two 1x1 convolutions and an addition, with a signature, and a second subgraph with a custom operator.
+
+    The weights of the convolutions are multiplied by `factors`, and `activation` is fused into the first.
+    """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
@@ -32,16 +41,16 @@ def tflite(path: Path, *, metadata: dict[str, bytes] | None = None) -> Path:
     main = schema.SubGraphT()
     main.tensors = [
         _tensor("image", pixels),
-        _tensor("w1", weights, constant(random.normal(size=4))),
+        _tensor("w1", weights, constant(random.normal(size=4) * factors[0])),
         _tensor("b1", [2], constant([0.1, -0.2])),
         _tensor("blocks.0.conv", pixels),
-        _tensor("w2", weights, constant(random.normal(size=4))),
+        _tensor("w2", weights, constant(random.normal(size=4) * factors[1])),
         _tensor("blocks.0.conv", pixels),
         _tensor("blocks.1", pixels),
     ]
     main.inputs, main.outputs, main.name = [0], [6], "main"
     main.operators = [
-        _operator(0, [0, 1, 2], [3], schema.BuiltinOptions.Conv2DOptions, _conv()),
+        _operator(0, [0, 1, 2], [3], schema.BuiltinOptions.Conv2DOptions, _conv(activation)),
         _operator(0, [3, 4, 2], [5], schema.BuiltinOptions.Conv2DOptions, _conv()),
         _operator(1, [3, 5], [6], schema.BuiltinOptions.AddOptions, schema.AddOptionsT()),
     ]
@@ -61,6 +70,29 @@ def tflite(path: Path, *, metadata: dict[str, bytes] | None = None) -> Path:
     builder.Finish(model.Pack(builder), b"TFL3")
     path.write_bytes(bytes(builder.Output()))
     return path
+
+
+def torch_twin(activation: str = "NONE") -> Any:
+    """The torch module that `tflite` is a file of."""
+    import torch
+    from torch import nn
+
+    class Twin(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            random = np.random.default_rng(0)
+            self.first, self.second = nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
+            self.norm = nn.BatchNorm2d(2, eps=0.0)  # which does nothing
+            for conv in (self.first, self.second):
+                conv.weight.data = torch.tensor(random.normal(size=4).reshape(2, 2, 1, 1), dtype=torch.float32)
+                conv.bias.data = torch.tensor([0.1, -0.2])
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            found = self.norm(self.first(image))
+            found = torch.relu(found) if activation == "RELU" else found
+            return found + self.second(found)
+
+    return Twin().eval()
 
 
 def _buffer(data: bytes) -> Any:
@@ -88,10 +120,11 @@ def _operator(code: int, inputs: list[int], outputs: list[int], kind: int, optio
     return made
 
 
-def _conv() -> Any:
+def _conv(activation: str = "NONE") -> Any:
     from ai_edge_litert import schema_py_generated as schema
 
     made = schema.Conv2DOptionsT()
+    made.fusedActivationFunction = getattr(schema.ActivationFunctionType, activation)
     made.strideH = made.strideW = made.dilationHFactor = made.dilationWFactor = 1
     return made
 

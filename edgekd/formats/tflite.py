@@ -4,6 +4,7 @@ Field numbers below are those of that schema, and of TFLite's metadata (metadata
 """
 
 import io
+import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -201,9 +202,22 @@ def _properties(model: Table, data: bytes) -> dict[str, str]:
         held = bytes(buffers[index].bytes(0))
         if name == "TFLITE_METADATA":
             properties |= _described(held, data)
+        elif name == "edgekd":
+            properties |= _ours(held)
         elif name:
             properties[name] = _readable(held)
     return properties
+
+
+def _ours(held: bytes) -> dict[str, str]:
+    """What our converter keeps: a JSON object of strings."""
+    try:
+        found = json.loads(held)
+    except (ValueError, RecursionError) as error:
+        raise Broken("its metadata of edgekd are no JSON") from error
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise Broken("its metadata of edgekd are no texts")
+    return found
 
 
 def _readable(held: bytes) -> str:
