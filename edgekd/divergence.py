@@ -28,8 +28,8 @@ from edgekd.executions import (
     follow_torch,
     prepared,
 )
-from edgekd.progress import tell
 from edgekd.parity import HIGHEST_SQNR_DB, sqnr_db
+from edgekd.progress import tell
 from edgekd.specs import Graph, Spec
 
 LEAST_SQNR_DB: Final = {"float": 80.0, "half": 40.0, "integer": 10.0}

@@ -7,17 +7,20 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekd import engines, parity, tasks
+from edgekd.divergence import Divergence
 from edgekd.errors import EdgekdError
 from edgekd.lessons import build
 from edgekd.nets import load
+from edgekd.parting import part
 from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
-from edgekd.sides import Side, Tensors, execute, same_order
+from edgekd.sides import TORCH, Side, Tensors, execute, same_order
 from edgekd.specs import Agreement, Data, Spec, Student
 from edgekd.training import labels_of, predict, viewer_of
 from edgekd.workers import call
@@ -26,6 +29,8 @@ VERSION = 1
 
 Array = NDArray[Any]
 
+MOST_EXPLAINED = 4
+"""Pairs that do not agree for which the operator is looked for: each takes as long as many executions."""
 EXAMPLES = 8
 """Random examples where no inputs are given."""
 
@@ -47,6 +52,8 @@ class Pair(Spec, frozen=True, kw_only=True):
     """Metric of a minus metric of b, where labels are known, with its 95% bootstrap interval."""
     metric_drop_low: float | None = None
     metric_drop_high: float | None = None
+    first_divergence: Divergence | None = None
+    """Where they part, of a pair that does not agree."""
 
 
 class Player(Spec, frozen=True, kw_only=True):
@@ -88,28 +95,51 @@ def matrix(sides: Sequence[Side], inputs: Tensors | None = None, examples: int =
 
     Without `inputs`, seeded random ones of the shapes that the most exact side declares.
     """
-    answers: dict[str, Answer] = {}
     errors: dict[str, str] = {}
-    first: Tensors | None = None
     with TemporaryDirectory(prefix="edgekd-") as scratch:
-        for index, side in enumerate(sorted(sides, key=lambda side: -parity.least_db(side.precision))):
-            tell("executing", index, len(sides))
-            try:
-                taken, found = execute(side, inputs, examples, Path(scratch))
-                inputs, first = inputs or taken, first or found
-                ordered, note = same_order(first, found, side.name)
-                answers[side.name] = Answer(side.name, side.precision, ordered, note)
-            except EdgekdError as error:
-                errors[side.name] = str(error)
-        tell("executing", len(sides), len(sides))
-    players = [
+        answers, inputs = _execute(sides, inputs, examples, errors, Path(scratch))
+        found = pairs([answers[side.name] for side in sides if side.name in answers])
+        if inputs:
+            found = _explained(found, {side.name: side for side in sides}, inputs, Path(scratch))
+    players = (
         Player(
             name=one.name, model=one.model, engine=one.engine, precision=one.precision, error=errors.get(one.name, "")
         )
         for one in sides
-    ]
-    listed = [answers[side.name] for side in sides if side.name in answers]
-    return Matrix(sides=tuple(players), pairs=pairs(listed), examples=len(inputs.arrays[0]) if inputs else 0)
+    )
+    return Matrix(sides=tuple(players), pairs=found, examples=len(inputs.arrays[0]) if inputs else 0)
+
+
+def _execute(
+    sides: Sequence[Side], inputs: Tensors | None, examples: int, errors: dict[str, str], scratch: Path
+) -> tuple[dict[str, Answer], Tensors | None]:
+    """Answers by name, the most exact first, and the inputs that all were given; why one has none is in `errors`."""
+    answers: dict[str, Answer] = {}
+    first: Tensors | None = None
+    for index, side in enumerate(sorted(sides, key=lambda side: -parity.least_db(side.precision))):
+        tell("executing", index, len(sides))
+        try:
+            taken, found = execute(side, inputs, examples, scratch)
+            inputs, first = inputs or taken, first or found
+            ordered, note = same_order(first, found, side.name)
+            answers[side.name] = Answer(side.name, side.precision, ordered, note)
+        except EdgekdError as error:
+            errors[side.name] = str(error)
+    tell("executing", len(sides), len(sides))
+    return answers, inputs
+
+
+def _explained(found: tuple[Pair, ...], sides: dict[str, Side], inputs: Tensors, scratch: Path) -> tuple[Pair, ...]:
+    """The pairs, the worst of those that do not agree with the operator at which they part."""
+    worst = sorted((pair for pair in found if not pair.ok), key=lambda pair: pair.sqnr_db)[:MOST_EXPLAINED]
+    where = {}
+    for pair in worst:
+        finer, coarser = sorted((sides[pair.a], sides[pair.b]), key=lambda side: -parity.least_db(side.precision))
+        if coarser.engine == TORCH:
+            finer, coarser = coarser, finer
+        if coarser.engine != TORCH:
+            where[pair.a, pair.b] = part(coarser, finer, inputs, scratch)
+    return tuple(msgspec.structs.replace(pair, first_divergence=where.get((pair.a, pair.b))) for pair in found)
 
 
 def cross(work: Work, student: Student, data: Data, agreements: tuple[Agreement, ...], task: str) -> Matrix:

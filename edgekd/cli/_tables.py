@@ -7,7 +7,7 @@ from rich.markup import escape
 
 from edgekd.api import Result
 from edgekd.cli._common import console, plain, size, table
-from edgekd.matrix import Matrix
+from edgekd.matrix import Matrix, Pair
 from edgekd.pipeline import Made
 from edgekd.specs import Plan, Verdict
 
@@ -89,6 +89,14 @@ def _print_verdicts(out: Console, result: Result) -> None:
     out.print(f"report: {escape(_near(result.report))}")
 
 
+def _parting(pair: Pair) -> str:
+    where = pair.first_divergence
+    if where is None:
+        return ""
+    module = f" of {where.layer}" if where.layer else ""
+    return f"part at {where.kind} {where.name!r}{module}: {where.before_db:.0f} dB before it, {where.sqnr_db:.0f} after"
+
+
 def print_matrix(found: Matrix) -> None:
     """The pairs as a table, worst first, and what could not be executed."""
     out = console()
@@ -101,7 +109,7 @@ def print_matrix(found: Matrix) -> None:
             f"{pair.max_abs:.3g}",
             "" if pair.top1_agreement is None else f"{pair.top1_agreement:.4f}",
             "[green]agree[/green]" if pair.ok else "[red]differ[/red]",
-            plain("; ".join(filter(None, (pair.reason, pair.note)))),
+            plain("; ".join(filter(None, (pair.reason, _parting(pair), pair.note)))),
         )
     out.print(shown)
     for side in found.sides:
