@@ -1,18 +1,15 @@
 """Turn the student into one file of one format and precision."""
 
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from edgekd import converters
-from edgekd.converters import Converter, Source
-from edgekd.errors import ConfigError, ConvertError, PluginUnavailable, WorkerDied
-from edgekd.files import discard
+from edgekd.converters import Source
+from edgekd.errors import ConvertError, WorkerDied
 from edgekd.lessons import build
 from edgekd.nets import load
-from edgekd.plugins import find
 from edgekd.runs import Work
 from edgekd.specs import Artifact, Data, Student, TensorSpec
 from edgekd.training import in_layout, viewer_of, write_inputs
@@ -23,44 +20,6 @@ VERSION = 1
 CALIBRATION_EXAMPLES = 200
 SAMPLES = 32
 TIMEOUT_S = 900.0
-
-
-def split_export(export: str) -> tuple[str, str]:
-    """Format and precision of an export such as "tflite-int8".
-
-    Raises:
-        ConfigError: there is no dash in it.
-    """
-    name, dash, precision = export.rpartition("-")
-    if not dash:
-        raise ConfigError(f"export {export!r} has no precision", hint="write it as format-precision: tflite-int8")
-    return name, precision
-
-
-def check(export: str) -> Converter:
-    """The converter of an export.
-
-    Raises:
-        UnknownPlugin, PluginUnavailable: the format is not known, or its packages are not installed.
-        ConfigError: the converter has no such precision.
-    """
-    name, precision = split_export(export)
-    converter: Converter = find(converters, name)
-    if precision not in converter.precisions:
-        raise ConfigError(f"{name} has no precision {precision!r}", hint=f"it has {', '.join(converter.precisions)}")
-    for package in converter.packages:
-        if not _installed(package):
-            extra = converters.EXTRAS.get(name, name)
-            raise PluginUnavailable(f"{export} needs {package}", hint=f"pip install 'edgekd[{extra}]'")
-    return converter
-
-
-def _installed(package: str) -> bool:
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def export(work: Work, student: Student, data: Data, wanted: str) -> Artifact:
@@ -76,8 +35,7 @@ def export(work: Work, student: Student, data: Data, wanted: str) -> Artifact:
 
 
 def _export(work: Work, student: Student, data: Data, wanted: str) -> Artifact:
-    converter = check(wanted)
-    name, precision = split_export(wanted)
+    name, precision = converters.split(wanted)
     net = build(student.choice, data)
     load(net.module, work.path(student.weights))
     source = Source(
@@ -87,10 +45,8 @@ def _export(work: Work, student: Student, data: Data, wanted: str) -> Artifact:
         calibration=(_calibration(work, student, data),),
         properties=_properties(student, data),
     )
-    out = work.out / f"model{converter.suffix}"
-    discard(out)  # what a killed try left
-    inputs, outputs = converter.convert(source, precision, out)
-    tools = {package: version(package) for package in converter.packages}
+    out = work.out / f"model{converters.check(wanted).suffix}"
+    inputs, outputs, tools = converters.write(source, wanted, out)
     return Artifact(
         export=wanted,
         format=name,

@@ -25,7 +25,7 @@ from edgekd.specs import (
     Verdict,
 )
 
-VERSION = 1
+VERSION = 2
 
 SCHEMA = 1
 """Of report.json and of what --json prints."""
@@ -48,11 +48,12 @@ class Evidence(Spec, frozen=True, kw_only=True):
 
 
 def report(work: Work, evidence: Evidence) -> Report:
-    """The verdicts of the first artifact, in the target's order, that holds every limit; of the first if none does."""
+    """The verdicts of the artifact to ship: of those that hold every limit the first in the target's order, unless
+    one is faster on the device itself; of the first if none holds them."""
     budget = effective_budget(evidence.recipe, evidence.target)
     judged = {artifact.export: judge(evidence, artifact, budget) for artifact in evidence.artifacts}
     good = [export for export, verdicts in judged.items() if all(verdict.ok for verdict in verdicts)]
-    chosen = (good or list(judged))[0]
+    chosen = _fastest(evidence, good) if good else next(iter(judged))
     found = tuple(findings(evidence))
     plain = summary(evidence, chosen, judged[chosen], found)
     as_json, as_html = work.out / "report.json", work.out / "report.html"
@@ -68,6 +69,15 @@ def report(work: Work, evidence: Evidence) -> Report:
     )
 
 
+def _fastest(evidence: Evidence, good: Sequence[str]) -> str:
+    """The first of the exports, or the one that a valid measurement on the device shows to be faster than it."""
+    medians = {
+        one.artifact: one.latency_ms.p50 for one in evidence.measurements if one.provenance == "measured" and one.valid
+    }
+    timed = [export for export in good if export in medians]
+    return min(timed, key=lambda export: medians[export]) if good[0] in medians else good[0]
+
+
 def effective_budget(recipe: Recipe, target: Target) -> Budget:
     """The target's budget, with the recipe's accuracy floor where that is higher."""
     floor = max(recipe.accuracy_floor, target.budget.accuracy_floor)
@@ -80,7 +90,7 @@ def judge(evidence: Evidence, artifact: Artifact, budget: Budget) -> tuple[Verdi
     Latency is held against what was measured on the device; where nothing was, against the upper end of the estimate.
     """
     agreement = next((one for one in evidence.agreements if one.artifact == artifact.export), None)
-    verdicts = [_latency(evidence, artifact, budget), _memory(evidence, budget), _file(artifact, budget)]
+    verdicts = [_latency(evidence, artifact, budget), _memory(evidence, artifact, budget), _file(artifact, budget)]
     if agreement:
         verdicts.append(_accuracy(evidence, agreement, budget))
         verdicts.append(
@@ -107,7 +117,8 @@ def _latency(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
         return Verdict(
             limit="latency_ms", allowed=budget.latency_ms, found=p90, provenance="measured", ok=ok, note=note
         )
-    predicted = evidence.plan.predicted.latency_ms
+    cost = evidence.plan.by_export.get(artifact.export, evidence.plan.predicted)
+    predicted = cost.latency_ms
     return Verdict(
         limit="latency_ms",
         allowed=budget.latency_ms,
@@ -116,19 +127,19 @@ def _latency(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
         high=predicted.high,
         provenance="estimated",
         ok=predicted.high <= budget.latency_ms,
-        note=f"for {evidence.plan.export}; {evidence.plan.predicted.tier}; not measured on the device",
+        note=f"{cost.tier}; not measured on the device",
     )
 
 
-def _memory(evidence: Evidence, budget: Budget) -> Verdict:
-    found = evidence.plan.predicted.peak_memory_bytes
+def _memory(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
+    found = evidence.plan.by_export.get(artifact.export, evidence.plan.predicted).peak_memory_bytes
     return Verdict(
         limit="peak_memory_bytes",
         allowed=budget.peak_memory_bytes,
         found=found,
         provenance="estimated",
         ok=found <= budget.peak_memory_bytes,
-        note=f"for {evidence.plan.export}; weights and planned arena, without the runtime",
+        note="weights and planned arena, without the runtime",
     )
 
 
