@@ -1,5 +1,6 @@
 """What a net computes inside, tensor by tensor: a file executed by a runtime, or a torch module."""
 
+import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,12 +70,14 @@ def engine_of(path: Path) -> str:
 
 
 def _installed() -> Iterator[str]:
+    """Engines whose runtime is here."""
     for name in names(engines):
         try:
-            find(engines, name)
+            runtime = getattr(find(engines, name), "runtime", "")
         except PluginUnavailable:
             continue
-        yield name
+        if not runtime or importlib.util.find_spec(runtime) is not None:
+            yield name
 
 
 @dataclass

@@ -6,7 +6,10 @@ from typing import Final
 _DATA_DEPENDENT: Final = "compute both cases and choose with torch.where, or keep sizes fixed and pass a mask"
 
 ADVICE: Final[tuple[tuple[str, str], ...]] = (
-    (r"nonzero|masked_select|_unique|unique_|index_bool", "keep all elements and multiply by a mask, or use torch.topk"),
+    (
+        r"nonzero|masked_select|_unique|unique_|index_bool",
+        "keep all elements and multiply by a mask, or use torch.topk",
+    ),
     (r"local_scalar_dense|\bitem\b|sym_constrain|_assert_scalar", _DATA_DEPENDENT),
     (r"numpy|tolist", "write it with torch operators; arrays that are fixed belong into a buffer"),
     (r"linalg_inv|linalg_solve|inverse|lu_", "compute the inverse before export and keep it as a buffer"),

@@ -197,7 +197,7 @@ def _plain(name: str) -> str:
 
 
 def _name(target: Any) -> str:
-    """"aten.conv2d" of the overload aten.conv2d.default."""
+    """ "aten.conv2d" of the overload aten.conv2d.default."""
     return str(target.overloadpacket) if hasattr(target, "overloadpacket") else str(target)
 
 
