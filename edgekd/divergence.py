@@ -6,7 +6,7 @@ it, not on the next convolution.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -28,13 +28,16 @@ from edgekd.executions import (
     follow_torch,
     prepared,
 )
-from edgekd.parity import HIGHEST_SQNR_DB, sqnr_db
+from edgekd.parity import HIGHEST_SQNR_DB, Ratio, sqnr_db
 from edgekd.progress import tell
 from edgekd.specs import Graph, Spec
 
 LEAST_SQNR_DB: Final = {"float": 80.0, "half": 40.0, "integer": 10.0}
 """What the type of an artifact's numbers explains, as `edgekd verify` has it."""
-MOST_EXAMPLES: Final = 8
+AT_FIRST: Final = 8
+"""Examples by which two executions are told apart."""
+AT_ONCE: Final = 32
+"""Examples that are followed through a torch module at a time."""
 MOST_BYTES: Final = 1_000_000_000
 """Of tensors that a torch module computed and that are kept."""
 SAMPLE: Final = 65_536
@@ -55,6 +58,8 @@ class LayerError(Spec, frozen=True, kw_only=True):
     dtype: str
     counterpart: str
     """Name in the reference; "" where none has the same size."""
+    module: str = ""
+    """The torch module that the counterpart is of, where the reference says."""
     before_db: float
     """SQNR of the input that is furthest off; 200 at the net's own inputs."""
     sqnr_db: float | None
@@ -63,6 +68,8 @@ class LayerError(Spec, frozen=True, kw_only=True):
     """SQNR of the output where the reference is given the artifact's own inputs: what this operator alone does."""
     output_db: float | None = None
     """SQNR of the net's outputs when the reference has only this operator's error."""
+    metric_drop: float | None = None
+    """Metric of the reference, minus that of the reference with only this operator's error."""
 
 
 class Divergence(Spec, frozen=True, kw_only=True):
@@ -101,22 +108,102 @@ def first(
 
 
 def layers(
-    artifact: FileSide, reference: Side, inputs: Sequence[Array], scratch: Path, *, whole: bool = True
+    artifact: FileSide,
+    reference: Side,
+    inputs: Sequence[Array],
+    scratch: Path,
+    *,
+    score: Callable[[list[Array]], float] | None = None,
 ) -> tuple[LayerError, ...]:
-    """Every operator that an input reaches, in the order of execution.
+    """Every operator that an input reaches, in the order of execution, over all examples.
 
-    `whole` also finds what each operator does on its own and what that costs at the outputs, where the reference is a
-    torch module, which can be computed again from any operator on.
+    A reference that is a torch module is computed again from each operator on: this says what the operator does on its
+    own, what that costs at the outputs, and, where a metric of the outputs is given as `score`, in accuracy.
 
     Raises:
         MeasureError, Disagreement: as `first`.
     """
-    found: list[LayerError] = []
-    for pair in _pairs(artifact, reference, inputs, scratch):
-        tell("comparing operators", len(found), len(artifact.graph.operators))
-        found.append(_alone(pair) if whole else pair.error)
+    tallies: dict[str, _Tally] = {}
+    count = len(inputs[0])
+    done = 0
+    while done < count:
+        batch = [array[done:] for array in inputs]
+        examples = 0
+        for pair in _pairs(
+            artifact, reference, batch, scratch, AT_ONCE if isinstance(reference, TorchSide) else AT_FIRST
+        ):
+            tell("comparing operators", done * len(artifact.graph.operators) // count, len(artifact.graph.operators))
+            tallies.setdefault(pair.own.name, _Tally(pair)).add(pair, scored=score is not None)
+            examples = len(pair.own.values)
+        if not examples:
+            break
+        done += examples
     tell("comparing operators", len(artifact.graph.operators), len(artifact.graph.operators))
-    return tuple(found)
+    return tuple(tally.error(tallies, score) for tally in tallies.values())
+
+
+class _Tally:
+    """What is summed up of one operator over all examples."""
+
+    def __init__(self, pair: "_Pair") -> None:
+        self._first = pair.error
+        self._before = [one.own.name for one in pair.before]
+        self._whole, self._local = Ratio(), Ratio()
+        self._ends: list[Ratio] = []
+        self._outputs: list[list[Array]] = []
+        """Of each of the net's outputs a row an example: of the reference with only this error ..."""
+        self._true: list[list[Array]] = []
+        """... and as it is."""
+
+    def add(self, pair: "_Pair", *, scored: bool) -> None:
+        """Take another batch."""
+        followed, index = pair.reference.followed, pair.counterpart
+        if index is None or pair.turned is None:
+            return
+        true = pair.reference.computed[index].values
+        self._whole.add(true, pair.turned)
+        if followed is None:
+            return
+        expected = _expected(pair, followed, index)
+        self._local.add(expected, pair.turned)
+        ends = followed.output_of({index: (true + (pair.turned - expected)).astype(true.dtype)})
+        self._ends = self._ends or [Ratio() for _ in ends]
+        for ratio, one, other in zip(self._ends, followed.outputs, ends, strict=True):
+            ratio.add(one, other)
+        if scored:
+            self._outputs.append(ends)
+            self._true.append(followed.outputs)
+
+    def error(self, tallies: dict[str, "_Tally"], score: Callable[[list[Array]], float] | None) -> LayerError:
+        """The sums as numbers."""
+        if self._first.sqnr_db is None:
+            return self._first
+        before = [one.db for name in self._before if (one := tallies[name]._whole)]
+        alone = bool(self._ends)
+        drop = None
+        if score is not None and self._outputs:
+            true, changed = (
+                [np.concatenate(column) for column in zip(*rows, strict=True)] for rows in (self._true, self._outputs)
+            )
+            drop = score(true) - score(changed)
+        return msgspec.structs.replace(
+            self._first,
+            before_db=min(before, default=HIGHEST_SQNR_DB),
+            sqnr_db=self._whole.db,
+            local_db=self._local.db if alone else None,
+            output_db=min(one.db for one in self._ends) if alone else None,
+            metric_drop=drop,
+        )
+
+
+def _expected(pair: "_Pair", followed: Followed, index: int) -> Array:
+    """What the reference makes of the artifact's own inputs to an operator."""
+    given = {
+        one.counterpart: one.turned.astype(followed.computed[one.counterpart].values.dtype)
+        for one in pair.before
+        if one.counterpart is not None and one.counterpart != index and one.turned is not None
+    }
+    return followed.again(given, [index])[index] if given else followed.computed[index].values
 
 
 def explained_db(graph: Graph) -> float:
@@ -196,9 +283,12 @@ class _Pair:
     """Its output with the axes in the order of the counterpart's."""
 
 
-def _pairs(artifact: FileSide, reference: Side, inputs: Sequence[Array], scratch: Path) -> Iterator[_Pair]:
+def _pairs(
+    artifact: FileSide, reference: Side, inputs: Sequence[Array], scratch: Path, examples: int = AT_FIRST
+) -> Iterator[_Pair]:
+    """The operators of the artifact with what they computed from the first examples, as many as there is memory for."""
     prepared(artifact.graph, inputs)
-    inputs = [array[:MOST_EXAMPLES] for array in inputs]
+    inputs = [array[:examples] for array in inputs]
     known = _Reference.of(reference, _fewer(reference, inputs), scratch)
     examples = len(known.computed[0].values) if known.computed else 0
     layered = _common_layers(artifact, known)
@@ -252,7 +342,9 @@ def _pair(own: Computed, before: list[_Pair], known: _Reference, layered: bool) 
     whole = nearest(known.computed[index].values, own.values)
     assert whole is not None  # of a size
     ratio, turned = whole
-    error = msgspec.structs.replace(made, counterpart=known.computed[index].name, sqnr_db=ratio)
+    error = msgspec.structs.replace(
+        made, counterpart=known.computed[index].name, module=known.computed[index].layer, sqnr_db=ratio
+    )
     return _Pair(error, own, known, index, before, turned)
 
 
@@ -369,22 +461,3 @@ def _read_db(kernel: int, before: _Pair) -> float:
             return max(ratios)
         level = [parent for index in level for parent in computed[index].parents]
     return HIGHEST_SQNR_DB
-
-
-def _alone(pair: _Pair) -> LayerError:
-    """With what the operator does on its own, where the reference can be computed again."""
-    followed, index = pair.reference.followed, pair.counterpart
-    if followed is None or index is None or pair.turned is None:
-        return pair.error
-    given = {
-        one.counterpart: one.turned for one in pair.before if one.counterpart is not None and one.turned is not None
-    }
-    given = {
-        place: array.astype(followed.computed[place].values.dtype) for place, array in given.items() if place != index
-    }
-    expected = followed.again(given, [index])[index] if given else followed.computed[index].values
-    local = sqnr_db(expected, pair.turned)
-    true = followed.computed[index].values
-    ends = followed.output_of({index: (true + (pair.turned - expected)).astype(true.dtype)})
-    ratios = [sqnr_db(one, other) for one, other in zip(followed.outputs, ends, strict=True)]
-    return msgspec.structs.replace(pair.error, local_db=local, output_db=min(ratios))

@@ -1,5 +1,6 @@
 """What a net computes inside, tensor by tensor: a file executed by a runtime, or a torch module."""
 
+import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,12 +70,14 @@ def engine_of(path: Path) -> str:
 
 
 def _installed() -> Iterator[str]:
+    """Engines whose runtime is here."""
     for name in names(engines):
         try:
-            find(engines, name)
+            runtime = getattr(find(engines, name), "runtime", "")
         except PluginUnavailable:
             continue
-        yield name
+        if not runtime or importlib.util.find_spec(runtime) is not None:
+            yield name
 
 
 @dataclass
@@ -82,7 +85,7 @@ class Computed:
     """A tensor that was computed on the way."""
 
     name: str
-    """Of the operator in the file; of the torch module, and a number where it computes several."""
+    """Of the operator in the file; of the torch module or, outside of all, of torch's operator, numbered."""
     layer: str
     kind: str
     parents: tuple[int, ...]
@@ -381,8 +384,9 @@ def follow_torch(side: TorchSide, inputs: Sequence[Array]) -> Followed:
     counts: dict[str, int] = {}
     computed = []
     for index, (layer, kind, parents) in enumerate(first.computed):
-        number = counts[layer] = counts.get(layer, -1) + 1
-        name = f"{layer}:{number}" if number else layer
+        called = layer or kind
+        number = counts[called] = counts.get(called, -1) + 1
+        name = f"{called}:{number}" if number else called
         values = np.stack([one.values[index].numpy() for one in passes])
         computed.append(Computed(name, layer, kind, parents, str(values.dtype), values))
     outputs = [computed[index].values for index in ends[0]]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -121,6 +122,21 @@ def assign(nodes: Sequence[dict[str, Any]], graph: Graph) -> tuple[OperatorTime,
             layer = next((one.layer for one in reversed(covered) if _is_heavy(one.kind)), covered[-1].layer)
             names = tuple(one.name for one in covered)
             times[place] = OperatorTime(operators=names, layer=layer, kind=node["kind"], ms=node["ms"])
+    return _with_the_rest(times, graph.operators, makers)
+
+
+def _with_the_rest(
+    times: dict[int, OperatorTime], operators: Sequence[Operator], makers: dict[str, int]
+) -> tuple[OperatorTime, ...]:
+    """Add what no node stands for to the operator that it follows: an activation, or the last addition."""
+    group = {name: place for place, one in times.items() for name in one.operators}
+    for one in operators:
+        sources = [operators[makers[tensor]].name for tensor in one.inputs if tensor in makers]
+        before = [group[name] for name in sources if name in group]
+        if one.name not in group and before:
+            group[one.name] = before[-1]
+            found = times[before[-1]]
+            times[before[-1]] = msgspec.structs.replace(found, operators=(*found.operators, one.name))
     return tuple(times.values())
 
 
@@ -136,7 +152,7 @@ def _uncovered(place: int, operators: Sequence[Operator], makers: dict[str, int]
     return [operators[index] for index in sorted(found)] or [operators[place]]
 
 
-_MADE_UP = re.compile(r"(_token_\d+|_nchwc|_nhwc|/fused)+$")
+_MADE_UP = re.compile(r"(_token_\d+|_nchwc|_nhwc|/Dequantization\w*)+$")
 
 
 def _by_name(name: str, graph: Graph) -> int | None:

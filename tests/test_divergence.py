@@ -55,7 +55,7 @@ def test_an_activation_that_is_fused_is_no_difference(tmp_path: Path) -> None:
 def test_what_an_operator_does_alone_and_what_it_costs(tmp_path: Path) -> None:
     side = made(tmp_path, factors=(1.01, 1.1))
     one, two, three = layers(side, TorchSide(models.torch_twin()), IMAGES, tmp_path)
-    assert one.counterpart.startswith("norm") and two.counterpart == "second" and three.counterpart == ""
+    assert one.counterpart.startswith("norm") and two.counterpart == "second" and three.counterpart == "add"
     assert one.sqnr_db == pytest.approx(40, abs=3) and one.local_db == pytest.approx(one.sqnr_db, abs=0.1)
     assert two.before_db == one.sqnr_db
     assert two.local_db == pytest.approx(20, abs=3) and two.local_db != two.sqnr_db

@@ -140,7 +140,13 @@ def inputs_of(found: Graph, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "engine", "package"), [("tflite", "litert", "ai_edge_litert"), ("onnx", "onnxruntime", "onnxruntime")]
+    ("name", "engine", "package"),
+    [
+        ("tflite", "litert", "ai_edge_litert"),
+        ("onnx", "onnxruntime", "onnxruntime"),
+        ("openvino", "openvino", "openvino"),
+        ("openvino", "openvino_default", "openvino"),
+    ],
 )
 def test_runtimes_that_profile_themselves(name: str, engine: str, package: str, tmp_path: Path) -> None:
     if importlib.util.find_spec(package) is None:

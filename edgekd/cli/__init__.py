@@ -4,7 +4,21 @@ import sys
 
 import typer
 
-from edgekd.cli import compare, distil, doctor, export, measure, plan, recipes, report, run, targets, teach, verify
+from edgekd.cli import (
+    blame,
+    compare,
+    distil,
+    doctor,
+    export,
+    measure,
+    plan,
+    recipes,
+    report,
+    run,
+    targets,
+    teach,
+    verify,
+)
 from edgekd.errors import EdgekdError
 
 EXIT_CODES = """Exit codes: 0 done, and the budget holds; 1 a bug of ours; 2 a file or an option that cannot be
@@ -30,6 +44,7 @@ for verb in (
     verify,
     measure,
     report,
+    blame,
     compare,
     targets,
     recipes,
