@@ -5,16 +5,20 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from edgekd import converters
 from edgekd.converters import Converter, Source
+from edgekd.corrections import correct_biases, equalize
 from edgekd.errors import ConfigError, ConvertError, PluginUnavailable, WorkerDied
 from edgekd.files import discard
 from edgekd.lessons import build
 from edgekd.nets import load
 from edgekd.plugins import find
 from edgekd.runs import Work
-from edgekd.specs import Artifact, Data, Student, TensorSpec
+from edgekd.specs import Artifact, Data, Quantization, Student, TensorSpec
 from edgekd.training import in_layout, viewer_of, write_inputs
 from edgekd.workers import call
 
@@ -23,6 +27,7 @@ VERSION = 1
 CALIBRATION_EXAMPLES = 200
 SAMPLES = 32
 TIMEOUT_S = 900.0
+FIRST_TRY = Quantization()
 
 
 def split_export(export: str) -> tuple[str, str]:
@@ -63,29 +68,42 @@ def _installed(package: str) -> bool:
     return True
 
 
-def export(work: Work, student: Student, data: Data, wanted: str) -> Artifact:
+def export(work: Work, student: Student, data: Data, wanted: str, quantization: Quantization = FIRST_TRY) -> Artifact:
     """One artifact of the student.
 
     Raises:
         ConvertError: the converter gave up, crashed, or took longer than 15 minutes.
     """
     try:
-        return call(_export, work, student, data, wanted, threads=1, log=work.out / "worker.log", timeout_s=TIMEOUT_S)
+        return call(
+            make_artifact,
+            work,
+            student,
+            data,
+            wanted,
+            quantization,
+            threads=1,
+            log=work.out / "worker.log",
+            timeout_s=TIMEOUT_S,
+        )
     except WorkerDied as error:
         raise ConvertError(f"{wanted}: {error}", hint=error.hint) from error
 
 
-def _export(work: Work, student: Student, data: Data, wanted: str) -> Artifact:
+def make_artifact(work: Work, student: Student, data: Data, wanted: str, quantization: Quantization) -> Artifact:
+    """As `export`, in this process."""
     converter = check(wanted)
     name, precision = split_export(wanted)
     net = build(student.choice, data)
     load(net.module, work.path(student.weights))
+    calibration = _calibration(work, student, data)
     source = Source(
-        module=net.module.eval(),
+        module=corrected(net.module.eval(), torch.from_numpy(calibration[:, 0]), quantization),
         inputs=student.inputs,
         outputs=student.outputs,
-        calibration=(_calibration(work, student, data),),
+        calibration=(calibration,),
         properties=_properties(student, data),
+        quantization=quantization,
     )
     out = work.out / f"model{converter.suffix}"
     discard(out)  # what a killed try left
@@ -100,15 +118,28 @@ def _export(work: Work, student: Student, data: Data, wanted: str) -> Artifact:
         outputs=outputs,
         samples=work.keep(_samples(work, student, data, inputs)),
         tools=tools,
+        quantization=quantization,
     )
+
+
+def corrected(module: nn.Module, calibration: Tensor, quantization: Quantization) -> nn.Module:
+    """The module, or a copy that is corrected as it says; `calibration` is of shape (examples, *shape)."""
+    if quantization.equalization:
+        module = equalize(module, [calibration])
+    if quantization.bias_correction:
+        module = correct_biases(module, [calibration], quantization.in_float)
+    return module
 
 
 def _calibration(work: Work, student: Student, data: Data) -> np.ndarray:
     """Training examples as they are, spread evenly over the split."""
     viewer = viewer_of(work, data, "train", student.preprocessing)
-    count = min(CALIBRATION_EXAMPLES, len(viewer))
-    indices = np.linspace(0, len(viewer) - 1, count).round().astype(np.int64)
-    return viewer.batch(indices).numpy()[:, None]
+    return viewer.batch(calibration_indices(len(viewer))).numpy()[:, None]
+
+
+def calibration_indices(examples: int) -> NDArray[np.int64]:
+    """Which examples of a training split set the ranges of activations."""
+    return np.linspace(0, examples - 1, min(CALIBRATION_EXAMPLES, examples)).round().astype(np.int64)
 
 
 def _samples(work: Work, student: Student, data: Data, inputs: tuple[TensorSpec, ...]) -> Path:

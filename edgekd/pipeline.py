@@ -13,6 +13,7 @@ from edgekd.data import load
 from edgekd.distil import distil
 from edgekd.export import export
 from edgekd.files import dumps, write_text
+from edgekd.ladder import Slope, agreement_after, artifact_after, climb, falls_short
 from edgekd.lessons import Lesson
 from edgekd.measure import measure
 from edgekd.plan import Shortlist, choose, shortlist
@@ -23,6 +24,7 @@ from edgekd.specs import (
     Agreement,
     Artifact,
     Choice,
+    Climb,
     Data,
     Knowledge,
     Measurement,
@@ -41,7 +43,7 @@ from edgekd.workers import cores, together
 
 R = TypeVar("R")
 
-Step = Literal["teach", "plan", "distil", "export", "verify", "measure", "report"]
+Step = Literal["teach", "plan", "distil", "export", "verify", "climb", "measure", "report"]
 THREADS: Final = 1
 """Of a timing on this machine: one thread is what is the same on all machines."""
 PACKAGES: Final = (
@@ -73,6 +75,7 @@ class Made(Spec, frozen=True, kw_only=True):
     student: Student | None = None
     artifacts: tuple[Artifact, ...] = ()
     agreements: tuple[Agreement, ...] = ()
+    climbs: tuple[Climb, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     report: Report | None = None
 
@@ -144,10 +147,12 @@ def _take(
     made = Made(target=at, teacher=shared.teacher)
     yield "teach", made
 
-    floor = effective_budget(recipe, target).accuracy_floor
+    budget = effective_budget(recipe, target)
     short = msgspec.structs.replace(recipe.student.training, epochs=recipe.probe_epochs)
     probe = msgspec.structs.replace(lesson, training=short)
-    plan = run.step(f"{at}/1-plan/choice", choose, recipe.prefer, floor, listed, at, probe, data, knowledge)
+    plan = run.step(
+        f"{at}/1-plan/choice", choose, recipe.prefer, budget.accuracy_floor, listed, at, probe, data, knowledge
+    )
     made = msgspec.structs.replace(made, plan=plan)
     yield "plan", made
 
@@ -169,6 +174,17 @@ def _take(
     made = msgspec.structs.replace(made, agreements=agreements)
     yield "verify", made
 
+    climbs = []
+    for (one, engine), agreement in zip(executable, agreements, strict=True):
+        slope = Slope(run, target, budget, plan, lesson, data, knowledge, student, one, engine)
+        if falls_short(slope, agreement):
+            climbs.append(climb(slope, agreement))
+    artifacts = tuple(map(partial(artifact_after, climbs), artifacts))
+    agreements = tuple(map(partial(agreement_after, climbs), agreements))
+    executable = [(artifact_after(climbs, one), engine) for one, engine in executable]
+    made = msgspec.structs.replace(made, artifacts=artifacts, agreements=agreements, climbs=tuple(climbs))
+    yield "climb", made
+
     # One after the other: two timings at once would disturb each other.
     place = device.replace(":", "-")
     measurements = tuple(
@@ -187,6 +203,7 @@ def _take(
         student=student,
         artifacts=artifacts,
         agreements=agreements,
+        climbs=tuple(climbs),
         measurements=measurements,
         environment=environment(),
     )
