@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from edgekd import converters
 from edgekd.converters import Converter, Source
@@ -92,16 +92,35 @@ def export(work: Work, student: Student, data: Data, wanted: str, quantization: 
 
 def make_artifact(work: Work, student: Student, data: Data, wanted: str, quantization: Quantization) -> Artifact:
     """As `export`, in this process."""
-    converter = check(wanted)
-    name, precision = split_export(wanted)
+    return convert(work, student, data, wanted, quantization, module_of(work, student, data, quantization))
+
+
+def module_of(work: Work, student: Student, data: Data, quantization: Quantization) -> nn.Module:
+    """The student's net in evaluation mode, corrected as it says."""
     net = build(student.choice, data)
     load(net.module, work.path(student.weights))
-    calibration = _calibration(work, student, data)
+    module = net.module.eval()
+    if not (quantization.equalization or quantization.bias_correction):
+        return module
+    examples = [torch.from_numpy(_calibration(work, student, data)[:, 0])]
+    if quantization.equalization:
+        module = equalize(module, examples)
+    if quantization.bias_correction:
+        module = correct_biases(module, examples, quantization.in_float)
+    return module
+
+
+def convert(
+    work: Work, student: Student, data: Data, wanted: str, quantization: Quantization, module: nn.Module
+) -> Artifact:
+    """The artifact of a module that is the student's, or a correction of it."""
+    converter = check(wanted)
+    name, precision = split_export(wanted)
     source = Source(
-        module=corrected(net.module.eval(), torch.from_numpy(calibration[:, 0]), quantization),
+        module=module,
         inputs=student.inputs,
         outputs=student.outputs,
-        calibration=(calibration,),
+        calibration=(_calibration(work, student, data),),
         properties=_properties(student, data),
         quantization=quantization,
     )
@@ -120,15 +139,6 @@ def make_artifact(work: Work, student: Student, data: Data, wanted: str, quantiz
         tools=tools,
         quantization=quantization,
     )
-
-
-def corrected(module: nn.Module, calibration: Tensor, quantization: Quantization) -> nn.Module:
-    """The module, or a copy that is corrected as it says; `calibration` is of shape (examples, *shape)."""
-    if quantization.equalization:
-        module = equalize(module, [calibration])
-    if quantization.bias_correction:
-        module = correct_biases(module, [calibration], quantization.in_float)
-    return module
 
 
 def _calibration(work: Work, student: Student, data: Data) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from edgekd import cost
 from edgekd.errors import ConvertError, WorkerDied
-from edgekd.export import TIMEOUT_S, corrected
+from edgekd.export import TIMEOUT_S
 from edgekd.fake_quant import FakeQuantized, is_below, roundings
 from edgekd.nets import anatomy
 from edgekd.plugins import find
@@ -72,10 +72,10 @@ def mix(work: Work, aim: Aim, base: Quantization, room: Room) -> Tried:
 
 def _mix(work: Work, aim: Aim, base: Quantization, room: Room) -> Tried:
     bench = Bench(work, aim)
-    shape = bench.calibration.shape[1:]
-    whole = find(cost, room.target.cost_profile).estimate(anatomy(bench.module, shape), room.target, "fp32")
+    module, shape = bench.corrected(base), bench.calibration.shape[1:]
+    whole = find(cost, room.target.cost_profile).estimate(anatomy(module, shape), room.target, "fp32")
     calibration = torch.from_numpy(bench.calibration)
-    followed = trace(corrected(bench.module, calibration, base), [shape])
+    followed = trace(module, [shape])
     suspects = rank(followed, calibration, torch.from_numpy(bench.inputs[:EXAMPLES]))
     plain = bench.try_one(base)
     blame, measured = _measure(bench, base, suspects[:MOST_MEASURED], plain)

@@ -10,14 +10,13 @@ from typing import Final
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from edgekd import devices, engines, tasks
 from edgekd.devices import Device
 from edgekd.errors import ConvertError, MeasureError, WorkerDied
-from edgekd.export import TIMEOUT_S, calibration_indices, make_artifact
+from edgekd.export import TIMEOUT_S, calibration_indices, convert, module_of
 from edgekd.files import digest, discard, dumps, write_text
-from edgekd.lessons import build
-from edgekd.nets import load
 from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
@@ -88,14 +87,23 @@ class Bench:
         self._aim = aim
         viewer = viewer_of(work, aim.data, "train", aim.student.preprocessing)
         chosen = held_back(len(viewer))
-        net = build(aim.student.choice, aim.data)
-        load(net.module, work.path(aim.student.weights))
-        self.module = net.module.eval()
+        self._corrected: tuple[Quantization, nn.Module] | None = None
         self.inputs: NDArray[np.float32] = viewer.batch(chosen).numpy()
         self.calibration: NDArray[np.float32] = viewer.batch(calibration_indices(len(viewer))).numpy()
         self._labels = labels_of(work, aim.data, "train")[chosen]
         self._task = find(tasks, aim.task)
-        self._expected = predict(net.module, viewer, examples=chosen)
+        self._expected = predict(self.corrected(Quantization()), viewer, examples=chosen)
+
+    def corrected(self, way: Quantization) -> nn.Module:
+        """The student's module as a way corrects it; the same object as before, where the last way was as this one.
+
+        Converters keep the float model of the last module that they saw.
+        """
+        in_float = way.in_float if way.bias_correction else ()
+        matters = msgspec.structs.replace(way, ranges="full", in_float=in_float)
+        if self._corrected is None or self._corrected[0] != matters:
+            self._corrected = matters, module_of(self._work, self._aim.student, self._aim.data, matters)
+        return self._corrected[1]
 
     def try_one(self, way: Quantization) -> Done:
         """Export and examine one way."""
@@ -118,7 +126,7 @@ class Bench:
         work = Work(self._work.run_folder, f"{self._work.name}/{name}", str(self._work.out / name))
         aim = self._aim
         try:
-            artifact = make_artifact(work, aim.student, aim.data, aim.export, way)
+            artifact = convert(work, aim.student, aim.data, aim.export, way, self.corrected(way))
             found = self._execute(work, artifact)
         except (ConvertError, MeasureError) as error:
             return Done(trial=Trial(quantization=way, failed=str(error)))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgekd.plugins import find
 
-EXTRAS = {"litert": "tflite", "onnxruntime": "onnx"}
+EXTRAS = {"litert": "tflite", "litert_builtin": "tflite", "tflite_reference": "tensorflow", "onnxruntime": "onnx"}
 
 GUEST = Path(__file__).with_name("_guest.py")
 
@@ -35,7 +35,7 @@ class Session(Protocol):
         """Execute once. This alone is timed."""
 
     def fetch(self) -> list[NDArray[Any]]:
-        """The outputs as float32, dequantized where the model gives integers."""
+        """The outputs: floats as float32, also where integers stand for them; token ids and the like as they are."""
 
 
 class Engine(Protocol):
