@@ -14,6 +14,7 @@ from edgekd.distil import distil
 from edgekd.engines import able
 from edgekd.export import export
 from edgekd.files import dumps, write_text
+from edgekd.ladder import Slope, agreement_after, artifact_after, climb, falls_short
 from edgekd.lessons import Lesson
 from edgekd.matrix import Matrix, cross
 from edgekd.measure import measure
@@ -25,6 +26,7 @@ from edgekd.specs import (
     Agreement,
     Artifact,
     Choice,
+    Climb,
     Data,
     Knowledge,
     Measurement,
@@ -43,7 +45,7 @@ from edgekd.workers import cores, together
 
 R = TypeVar("R")
 
-Step = Literal["teach", "plan", "distil", "export", "verify", "measure", "report"]
+Step = Literal["teach", "plan", "distil", "export", "verify", "climb", "measure", "report"]
 THREADS: Final = 1
 """Of a timing on this machine: one thread is what is the same on all machines."""
 PACKAGES: Final = (
@@ -76,6 +78,7 @@ class Made(Spec, frozen=True, kw_only=True):
     artifacts: tuple[Artifact, ...] = ()
     agreements: tuple[Agreement, ...] = ()
     matrix: Matrix | None = None
+    climbs: tuple[Climb, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     report: Report | None = None
 
@@ -153,10 +156,12 @@ def _take(
     made = Made(target=at, teacher=shared.teacher)
     yield "teach", made
 
-    floor = effective_budget(recipe, target).accuracy_floor
+    budget = effective_budget(recipe, target)
     short = msgspec.structs.replace(recipe.student.training, epochs=recipe.probe_epochs)
     probe = msgspec.structs.replace(lesson, training=short)
-    plan = run.step(f"{at}/1-plan/choice", choose, recipe.prefer, floor, listed, at, probe, data, knowledge)
+    plan = run.step(
+        f"{at}/1-plan/choice", choose, recipe.prefer, budget.accuracy_floor, listed, at, probe, data, knowledge
+    )
     made = msgspec.structs.replace(made, plan=plan)
     yield "plan", made
 
@@ -180,6 +185,17 @@ def _take(
         made = msgspec.structs.replace(made, matrix=_cross(run, made, recipe.task, data))
     yield "verify", made
 
+    climbs = []
+    for (one, engine), agreement in zip(executable, agreements, strict=True):
+        slope = Slope(run, target, budget, plan, lesson, data, knowledge, student, one, engine)
+        if falls_short(slope, agreement):
+            climbs.append(climb(slope, agreement))
+    artifacts = tuple(map(partial(artifact_after, climbs), artifacts))
+    agreements = tuple(map(partial(agreement_after, climbs), agreements))
+    executable = [(artifact_after(climbs, one), engine) for one, engine in executable]
+    made = msgspec.structs.replace(made, artifacts=artifacts, agreements=agreements, climbs=tuple(climbs))
+    yield "climb", made
+
     # One after the other: two timings at once would disturb each other.
     place = device.replace(":", "-")
     measurements = tuple(
@@ -198,6 +214,7 @@ def _take(
         student=student,
         artifacts=artifacts,
         agreements=agreements,
+        climbs=tuple(climbs),
         measurements=measurements,
         environment=environment(),
     )
