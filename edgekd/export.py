@@ -20,7 +20,7 @@ from edgekd.specs import Artifact, Data, Quantization, Student, TensorSpec
 from edgekd.training import in_layout, viewer_of, write_inputs
 from edgekd.workers import call
 
-VERSION = 1
+VERSION = 2
 
 CALIBRATION_EXAMPLES = 200
 SAMPLES = 32
