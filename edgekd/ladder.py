@@ -4,14 +4,14 @@ Every rung is kept as a step of the run. Variants of a rung are told apart on tr
 decided as for every artifact, on the test split.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
 import msgspec
 
-from edgekd.errors import ConvertError, MeasureError, TrainingDiverged
+from edgekd.errors import ConvertError, MeasureError, TrainingDiverged, WorkerDied
 from edgekd.lessons import Lesson
 from edgekd.qat import train_rounded
 from edgekd.runs import Run
@@ -139,11 +139,11 @@ def falls_short(slope: Slope, agreement: Agreement) -> bool:
     return not agreement.ok or _drop(slope, agreement) > slope.most_drop + 1e-9
 
 
-def climb(slope: Slope, agreement: Agreement) -> Climb:
+def climb(slope: Slope, agreement: Agreement, remedies: Sequence[Remedy] = REMEDIES) -> Climb:
     """Try remedies until one holds accuracy and budget; every one that was tried is told."""
     rungs = [_rung(slope, FIRST, Tried(artifact=slope.first), agreement)]
     way = slope.first.quantization
-    for number, remedy in enumerate(REMEDIES, start=1):
+    for number, remedy in enumerate(remedies, start=1):
         rungs.append(_try(slope, number, remedy, way))
         if rungs[-1].holds_accuracy and rungs[-1].holds_budget:
             break
@@ -172,7 +172,7 @@ def _try(slope: Slope, number: int, remedy: Remedy, way: Quantization) -> Rung:
     step = f"{number}-{remedy.name.replace(' ', '-')}"
     try:
         student, tried = remedy.attempt(slope, f"{slope.rungs}/{step}", way)
-    except (ConvertError, MeasureError, TrainingDiverged) as error:
+    except (ConvertError, MeasureError, TrainingDiverged, WorkerDied) as error:
         return Rung(name=remedy.name, tried=Tried(trials=(Trial(quantization=way, failed=str(error)),)))
     if tried.artifact is None:
         return Rung(name=remedy.name, tried=tried)
