@@ -13,6 +13,7 @@ import msgspec
 
 from edgekd.errors import ConvertError, MeasureError, TrainingDiverged, WorkerDied
 from edgekd.lessons import Lesson
+from edgekd.parity import most_drop
 from edgekd.qat import train_rounded
 from edgekd.runs import Run
 from edgekd.sensitivity import Room, mix
@@ -21,6 +22,7 @@ from edgekd.specs import (
     Artifact,
     Budget,
     Climb,
+    Cost,
     Data,
     Knowledge,
     Plan,
@@ -32,7 +34,7 @@ from edgekd.specs import (
     Tried,
 )
 from edgekd.trials import Aim, try_out
-from edgekd.verify import MOST_METRIC_DROP, verify
+from edgekd.verify import verify
 
 CLIMBS: Final = frozenset({"int8"})
 """Precisions with a ladder: integers whose ranges calibration sets."""
@@ -65,12 +67,17 @@ class Slope:
         return next(iter(self.student.metrics.values()))
 
     @property
+    def predicted(self) -> Cost:
+        """Of the export, as the plan has it."""
+        return self.plan.by_export.get(self.first.export, self.plan.predicted)
+
+    @property
     def most_drop(self) -> float:
         """Largest loss of the metric that is allowed: no more than the precision explains, and not below the floor.
 
         A floor that the student in float32 misses is no matter of integers.
         """
-        explained = MOST_METRIC_DROP[self.first.precision]
+        explained = most_drop(self.first.precision)
         above = self.metric - self.budget.accuracy_floor
         return min(explained, above) if above >= 0 else explained
 
@@ -108,7 +115,7 @@ def _correct(slope: Slope, step: str, so_far: Quantization) -> tuple[Student, Tr
 
 
 def _mix(slope: Slope, step: str, so_far: Quantization) -> tuple[Student, Tried]:
-    room = Room(target=slope.target, budget=slope.budget, predicted=slope.plan.predicted, most_drop=slope.most_drop)
+    room = Room(target=slope.target, budget=slope.budget, predicted=slope.predicted, most_drop=slope.most_drop)
     return slope.student, slope.run.step(step, mix, slope.aim(slope.student), so_far, room)
 
 
@@ -189,16 +196,21 @@ def _against_the_first(slope: Slope, agreement: Agreement) -> Agreement:
     Its ratio of signal and noise is no reason: weights that learned to be rounded mean something else unrounded.
     """
     drop = _drop(slope, agreement)
-    most = MOST_METRIC_DROP[slope.first.precision]
+    most = most_drop(slope.first.precision)
     ok = drop <= most + 1e-9
-    metric = next(iter(agreement.metrics))
+    metric, moved = next(iter(agreement.metrics)), drop - agreement.metric_drop
     return msgspec.structs.replace(
-        agreement, metric_drop=drop, ok=ok, reason="" if ok else f"{metric} drops by {drop:.4f}, more than {most}"
+        agreement,
+        metric_drop=drop,
+        metric_drop_low=agreement.metric_drop_low + moved,
+        metric_drop_high=agreement.metric_drop_high + moved,
+        ok=ok,
+        reason="" if ok else f"{metric} drops by {drop:.4f}, more than {most}",
     )
 
 
 def _rung(slope: Slope, name: str, tried: Tried, agreement: Agreement) -> Rung:
-    predicted = tried.predicted or slope.plan.predicted
+    predicted = tried.predicted or slope.predicted
     budget = slope.budget
     assert tried.artifact is not None
     return Rung(

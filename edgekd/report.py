@@ -28,7 +28,7 @@ from edgekd.specs import (
     Verdict,
 )
 
-VERSION = 1
+VERSION = 2
 
 SCHEMA = 1
 """Of report.json and of what --json prints."""
@@ -52,11 +52,12 @@ class Evidence(Spec, frozen=True, kw_only=True):
 
 
 def report(work: Work, evidence: Evidence) -> Report:
-    """The verdicts of the first artifact, in the target's order, that holds every limit; of the first if none does."""
+    """The verdicts of the artifact to ship: of those that hold every limit the first in the target's order, unless
+    one is faster on the device itself; of the first if none holds them."""
     budget = effective_budget(evidence.recipe, evidence.target)
     judged = {artifact.export: judge(evidence, artifact, budget) for artifact in evidence.artifacts}
     good = [export for export, verdicts in judged.items() if all(verdict.ok for verdict in verdicts)]
-    chosen = (good or list(judged))[0]
+    chosen = _fastest(evidence, good) if good else next(iter(judged))
     found = tuple(findings(evidence))
     plain = summary(evidence, chosen, judged[chosen], found)
     as_json, as_html = work.out / "report.json", work.out / "report.html"
@@ -70,6 +71,15 @@ def report(work: Work, evidence: Evidence) -> Report:
         html=work.keep(as_html),
         json=work.keep(as_json),
     )
+
+
+def _fastest(evidence: Evidence, good: Sequence[str]) -> str:
+    """The first of the exports, or the one that a valid measurement on the device shows to be faster than it."""
+    medians = {
+        one.artifact: one.latency_ms.p50 for one in evidence.measurements if one.provenance == "measured" and one.valid
+    }
+    timed = [export for export in good if export in medians]
+    return min(timed, key=lambda export: medians[export]) if good[0] in medians else good[0]
 
 
 def effective_budget(recipe: Recipe, target: Target) -> Budget:
@@ -127,10 +137,12 @@ def _latency(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
 def _predicted(evidence: Evidence, artifact: Artifact) -> tuple[Cost, str]:
     """The cost that is predicted for an artifact, and what exactly it is for."""
     climbed = next((one.best.tried.predicted for one in evidence.climbs if one.export == artifact.export), None)
+    by_export = evidence.plan.by_export
+    export = artifact.export if artifact.export in by_export else evidence.plan.export
     if climbed:
         layers = len(artifact.quantization.in_float)
-        return climbed, f"{evidence.plan.export} with {layers} module{'s' * (layers != 1)} in float"
-    return evidence.plan.predicted, evidence.plan.export
+        return climbed, f"{export} with {layers} module{'s' * (layers != 1)} in float"
+    return by_export.get(export, evidence.plan.predicted), export
 
 
 def _memory(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:

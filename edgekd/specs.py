@@ -343,6 +343,9 @@ class Candidate(Spec, frozen=True, kw_only=True):
 
     options: dict[str, Any]
     cost: Cost
+    """Of the export that the plan is for."""
+    by_export: dict[str, Cost] = {}
+    """Of every export of the target."""
     probe_accuracy: float | None = None
     """Of a short distillation, on examples held out of the training split; `host`."""
 
@@ -355,6 +358,8 @@ class Plan(Spec, frozen=True, kw_only=True):
     """What the costs are for."""
     student: Choice
     predicted: Cost
+    by_export: dict[str, Cost] = {}
+    """What each export of the target is predicted to cost."""
     considered: Count
     fitting: Count
     """How many of the considered are within the budget."""
@@ -411,8 +416,13 @@ class Agreement(Spec, frozen=True, kw_only=True):
     metrics: dict[str, float]
     metric_drop: float
     """Student's metric minus the artifact's."""
+    metric_drop_low: float
+    """95% bootstrap interval of the drop, over the test examples."""
+    metric_drop_high: float
     ok: bool
     reason: str = ""
+    outputs: File | None = None
+    """What the artifact answered on the test split: a .npy of shape (examples, classes)."""
 
 
 class Trial(Spec, frozen=True, kw_only=True):

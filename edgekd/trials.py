@@ -17,12 +17,13 @@ from edgekd.devices import Device
 from edgekd.errors import ConvertError, MeasureError
 from edgekd.export import TIMEOUT_S, calibration_indices, convert, module_of
 from edgekd.files import digest, discard, dumps, write_text
+from edgekd.parity import sqnr_db
 from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Artifact, Data, Quantization, Spec, Student, Trial, Tried
 from edgekd.training import in_layout, labels_of, predict, viewer_of, write_inputs
-from edgekd.verify import RUN_TIMEOUT_S, sqnr_db
+from edgekd.verify import RUN_TIMEOUT_S
 from edgekd.workers import call
 
 VERSION = 1

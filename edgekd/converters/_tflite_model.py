@@ -93,7 +93,7 @@ def name_ends(model: Any, inputs: Sequence[TensorSpec], outputs: Sequence[Tensor
         maps = sorted(getattr(signature, side), key=lambda one: _number(one.name))
         for one, spec in zip(maps, specs, strict=True):
             one.name = spec.name.encode()
-            fixed[one.tensorIndex] = spec.name
+            fixed.setdefault(one.tensorIndex, spec.name)  # a tensor may be two outputs, or an input as well
         setattr(signature, side, maps)
         setattr(graph, side, [one.tensorIndex for one in maps])
     unique = Names()

@@ -107,9 +107,22 @@ def _halved(model: "ModelProto", modules: dict[str, str]) -> "ModelProto":
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     given = {node.name for node in model.graph.node}
+    _free_outputs(model)
     halved = _sorted(convert_float_to_float16(model, keep_io_types=True))
     _name_nodes(halved, modules, given)
     return halved
+
+
+def _free_outputs(model: "ModelProto") -> None:
+    """Put a node between a constant and an output that it is, for a type cannot change between the two otherwise."""
+    from onnx import helper
+
+    outputs = {value.name for value in model.graph.output}
+    for constant in model.graph.initializer:
+        if constant.name in outputs:
+            name = constant.name
+            constant.name = f"{name}_constant"
+            model.graph.node.append(helper.make_node("Identity", [constant.name], [name]))
 
 
 def _quantized(model: "ModelProto", modules: dict[str, str], source: Source, folder: Path) -> "ModelProto":

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -73,9 +72,6 @@ def _float_model(module: "nn.Module", inputs: tuple[TensorSpec, ...], weights: s
     fold_norms(program)
     outputs = _output_modules(program)
     weighted = frozenset(module_of(node) for node in program.graph.nodes if _has_weights(node))
-    for node in program.graph.nodes:
-        if node.op == "call_function":  # this becomes the name of a tensor
-            node.meta["nn_module_stack"] = {"": ("", module_of(node) or _tflite_model.OUTERMOST)}
     model = _tflite_model.read(_lower(program, examples))
     _tflite_model.name_by_modules(model, weighted, outputs)
     content = _tflite_model.write(model)
@@ -122,6 +118,20 @@ def _has_weights(node: Any) -> bool:
     return node.op == "call_function" and bool(re.search(r"conv|linear|matmul|mm\b", str(node.target)))
 
 
+@contextmanager
+def _named_by_modules(program: "ExportedProgram") -> Iterator[None]:
+    """What the converter names a tensor by is the whole path of its module, rather than the types on the way to it."""
+    nodes = [node for node in program.graph.nodes if node.op == "call_function"]
+    stacks = [node.meta.get("nn_module_stack") for node in nodes]
+    for node in nodes:
+        node.meta["nn_module_stack"] = {"": ("", module_of(node) or _tflite_model.OUTERMOST)}
+    try:
+        yield
+    finally:
+        for node, stack in zip(nodes, stacks, strict=True):
+            node.meta["nn_module_stack"] = stack
+
+
 def _lower(program: "ExportedProgram", examples: "tuple[Tensor, ...]") -> bytes:
     import litert_torch
     from litert_converter.mlir import ir
@@ -129,9 +139,11 @@ def _lower(program: "ExportedProgram", examples: "tuple[Tensor, ...]") -> bytes:
 
     _config.config.show_progress = False
     try:
-        with warnings.catch_warnings():
+        with _named_by_modules(program), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of deprecations between torch, JAX and this library
-            return bytes(litert_torch.convert(program.module(), examples).model_content())
+            module = program.module()
+            module.training = False  # else it warns of a mode that a graph no longer has
+            return bytes(litert_torch.convert(module, examples).model_content())
     except (*FAILURES, ir.MLIRError) as error:
         raise blame_operator(program, error, NAME) from error
 
@@ -220,20 +232,18 @@ def _described(content: bytes, precision: str, source: Source) -> tuple[tuple[Te
         )
     interpreter = _execute(content)
     inputs = [
-        _spec(detail, "NHWC" if given.layout == "NCHW" else given.layout)
-        for detail, given in zip(interpreter.get_input_details(), source.inputs, strict=True)
+        _spec(given, detail, "NHWC" if given.layout == "NCHW" else given.layout)
+        for given, detail in zip(source.inputs, interpreter.get_input_details(), strict=True)
     ]
-    return tuple(inputs), tuple(_spec(detail, "") for detail in interpreter.get_output_details())
+    outputs = [
+        _spec(given, detail, "") for given, detail in zip(source.outputs, interpreter.get_output_details(), strict=True)
+    ]
+    return tuple(inputs), tuple(outputs)
 
 
-def _spec(detail: dict[str, Any], layout: str) -> TensorSpec:
-    plain = {
-        "name": detail["name"],
-        "shape": [int(size) for size in detail["shape"]],
-        "dtype": np.dtype(detail["dtype"]).name,
-        "layout": layout,
-    }
-    return msgspec.convert(plain, TensorSpec)
+def _spec(given: TensorSpec, detail: dict[str, Any], layout: Literal["", "NCHW", "NHWC"]) -> TensorSpec:
+    shape = tuple(int(size) for size in detail["shape"])
+    return TensorSpec(name=given.name, shape=shape, dtype=np.dtype(detail["dtype"]).name, layout=layout)
 
 
 PLUGIN: Final[Converter] = _TFLite()

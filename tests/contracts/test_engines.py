@@ -12,6 +12,7 @@ from edgekd.plugins import find, names
 
 NAMES = names(engines)
 RUNTIMES = {"ai_edge_litert", "onnxruntime", "tflite_runtime", "openvino", "tensorflow", "coremltools", "tflite_micro"}
+RUNTIMES |= {"torch", "edgekd"}  # of `mil`, which executes where edgekd is
 
 
 @pytest.mark.parametrize("name", [*NAMES, "_guest"])
