@@ -137,12 +137,12 @@ def _latency(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
 def _predicted(evidence: Evidence, artifact: Artifact) -> tuple[Cost, str]:
     """The cost that is predicted for an artifact, and what exactly it is for."""
     climbed = next((one.best.tried.predicted for one in evidence.climbs if one.export == artifact.export), None)
+    by_export = evidence.plan.by_export
+    export = artifact.export if artifact.export in by_export else evidence.plan.export
     if climbed:
         layers = len(artifact.quantization.in_float)
-        return climbed, f"{evidence.plan.export} with {layers} module{'s' * (layers != 1)} in float"
-    if artifact.export in evidence.plan.by_export:
-        return evidence.plan.by_export[artifact.export], artifact.export
-    return evidence.plan.predicted, evidence.plan.export
+        return climbed, f"{export} with {layers} module{'s' * (layers != 1)} in float"
+    return by_export.get(export, evidence.plan.predicted), export
 
 
 def _memory(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
