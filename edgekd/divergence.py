@@ -59,7 +59,7 @@ class LayerError(Spec, frozen=True, kw_only=True):
     counterpart: str
     """Name in the reference; "" where none has the same size."""
     module: str = ""
-    """The torch module that the counterpart is of, where the reference says."""
+    """The torch module that the counterpart is of, or that an activation outside of modules follows."""
     before_db: float
     """SQNR of the input that is furthest off; 200 at the net's own inputs."""
     sqnr_db: float | None
@@ -346,6 +346,17 @@ def _pair(own: Computed, before: list[_Pair], known: _Reference, layered: bool) 
         made, counterpart=known.computed[index].name, module=known.computed[index].layer, sqnr_db=ratio
     )
     return _Pair(error, own, known, index, before, turned)
+
+
+_FOLLOWING: Final = re.compile(r"relu|clamp|clip|hardtanh|sigmoid|swish|silu|mish|gelu|elu|batch_norm|dropout|hard")
+"""Operators that belong to the layer before them where a net calls them by functions."""
+
+
+def _module_of(index: int, computed: Sequence[Computed]) -> str:
+    one = computed[index]
+    while not one.layer and len(one.parents) == 1 and _FOLLOWING.search(one.kind.lower()):
+        one = computed[one.parents[0]]
+    return one.layer
 
 
 _COUNTS: Final = frozenset({"int32", "int64", "uint32", "uint64", "bool", "string"})

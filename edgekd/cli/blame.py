@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgekd.blame import Blame, LayerBlame
 
 LONGEST_NAME = 44
+MOST_SLOWER = 8
 
 
 def command(
@@ -105,7 +106,7 @@ _COLUMNS: tuple[tuple[str, str, Any], ...] = (
     ("sqnr_db", "SQNR up to here", lambda value: f"{value:.1f} dB"),
     ("local_db", "alone", lambda value: f"{value:.1f} dB"),
     ("output_db", "at the outputs", lambda value: f"{value:.1f} dB"),
-    ("metric_drop", "metric", lambda value: f"{-value:+.4f}"),
+    ("metric_drop", "metric", lambda value: f"{-value:+.4f}" if value else "0"),
     ("latency_ms", "ms", lambda value: f"{value:.4f}"),
     ("share", "share", lambda value: f"{value:.1%}"),
 )
@@ -121,7 +122,7 @@ def _print_findings(out: "Console", found: "Blame") -> None:
         )
     elif found.against:
         out.print(f"they part nowhere: every operator is above {found.least_db:.0f} dB")
-    for slower in found.slower:
+    for slower in found.slower[:MOST_SLOWER]:
         out.print(
             f"- slower than in float: {plain(_short(slower.what))}, {slower.quantized_ms:.4f} against "
             f"{slower.float_ms:.4f} ms ({plain(', '.join(slower.kinds))})"
