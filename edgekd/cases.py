@@ -19,11 +19,12 @@ from edgekd.executions import FileSide, Side, TorchSide
 from edgekd.files import decode_json, read_text
 from edgekd.lessons import build
 from edgekd.nets import load
+from edgekd.parity import least_db
 from edgekd.plugins import find, find_object
 from edgekd.runs import Run, Work
 from edgekd.specs import Artifact, Data, Graph, Recipe, Seed, Spec, Student, Target
 from edgekd.training import labels_of, viewer_of
-from edgekd.verify import LEAST_SQNR_DB, engine_for
+from edgekd.verify import engine_for
 
 EXAMPLES: Final = 64
 """Of a run's test data, or random ones, where nobody asks for another number."""
@@ -183,7 +184,7 @@ def _of_run(request: Request, path: Path, where: _Where, scratch: Path) -> Case:
         against=request.against or "student",
         inputs=[viewer.batch(chosen).numpy()[:, None]],
         told="test data of the run",
-        least_db=LEAST_SQNR_DB.get(artifact.precision, 10.0) if artifact else explained_db(side.graph),
+        least_db=least_db(artifact.precision) if artifact else explained_db(side.graph),
         twin=against or _twin(run, where, side),
         metric=task.metric,
         score=lambda outputs: float(task.metrics(outputs[0][:, 0], labels)[task.metric]),

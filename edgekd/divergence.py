@@ -28,12 +28,10 @@ from edgekd.executions import (
     follow_torch,
     prepared,
 )
+from edgekd.parity import HIGHEST_SQNR_DB, Ratio, least_db, precision_of, sqnr_db
 from edgekd.progress import tell
-from edgekd.signals import HIGHEST_SQNR_DB, Ratio, sqnr_db
 from edgekd.specs import Graph, Spec
 
-LEAST_SQNR_DB: Final = {"float": 80.0, "half": 40.0, "integer": 10.0}
-"""What the type of an artifact's numbers explains, as `edgekd verify` has it."""
 AT_FIRST: Final = 8
 """Examples by which two executions are told apart."""
 AT_ONCE: Final = 32
@@ -207,17 +205,8 @@ def _expected(pair: "_Pair", followed: Followed, index: int) -> Array:
 
 
 def explained_db(graph: Graph) -> float:
-    """SQNR that the types of a file's numbers explain; files with integer weights alone cannot be told from float."""
-    dtypes = {one.dtype for one in graph.operators}
-    kinds = {one.kind for one in graph.operators}
-    if (
-        any(dtype.startswith(("int8", "uint8", "int4", "uint4", "int16")) for dtype in dtypes)
-        or "FakeQuantize" in kinds
-    ):
-        return LEAST_SQNR_DB["integer"]
-    if dtypes & {"float16", "bfloat16"}:
-        return LEAST_SQNR_DB["half"]
-    return LEAST_SQNR_DB["float"]
+    """SQNR that the precision of a file explains; what it does not say of itself is told by its operators' types."""
+    return least_db(precision_of(graph))
 
 
 def output_sqnr_db(

@@ -8,7 +8,7 @@ _DATA_DEPENDENT: Final = "compute both cases and choose with torch.where, or kee
 ADVICE: Final[tuple[tuple[str, str], ...]] = (
     (
         r"nonzero|masked_select|_unique|unique_|index_bool",
-        "keep all elements and multiply by a mask, or use torch.topk",
+        "keep all elements, and multiply by a mask what is not wanted",
     ),
     (r"local_scalar_dense|\bitem\b|sym_constrain|_assert_scalar", _DATA_DEPENDENT),
     (r"numpy|tolist", "write it with torch operators; arrays that are fixed belong into a buffer"),
@@ -23,8 +23,7 @@ ADVICE: Final[tuple[tuple[str, str], ...]] = (
     (r"rand|bernoulli|normal_|multinomial|dropout", "give random numbers to the model as an input"),
     (r"ctc|_loss", "leave losses out of the module that is exported"),
     (r"lgamma|digamma|bessel|erfinv|polygamma|igamma", "approximate it by a polynomial, or keep a table as a buffer"),
-    (r"sort|argsort|msort", "use torch.topk with a fixed k"),
-    (r"median|quantile|mode\b", "use a mean, or torch.topk with a fixed k"),
+    (r"sort|topk|median|quantile|kthvalue|mode\b", "use max or argmax, or sort in the code that calls the model"),
     (r"cumprod|logcumsumexp|cummax|cummin", "write it as a product with a triangular matrix, or as a short loop"),
     (r"cumsum", "multiply by a triangular matrix of ones"),
     (r"scatter|index_put|index_add", "build the result with torch.where or torch.cat"),

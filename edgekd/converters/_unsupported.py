@@ -4,8 +4,10 @@ Libraries name the operator somewhere in their error's text, if at all; torch.ex
 and the lines that called it. Here the two are brought together.
 """
 
+import contextlib
 import re
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -49,7 +51,12 @@ def export_program(module: "nn.Module", inputs: "Sequence[Tensor]", format: str)
     import torch
 
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "The tensor attributes? .* assigned during export", UserWarning
+            )  # nn.LSTM
+            warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.simplefilter("ignore", FutureWarning)
             return torch.export.export(module, tuple(inputs), strict=False)
     except FAILURES as error:
         _check_that_it_runs(module, inputs, format)
@@ -82,7 +89,7 @@ def _operator_of_trace(error: Exception) -> str:
     """The operator that torch.export stops at, where its error tells."""
     first = error.args[0] if error.args else None
     if hasattr(first, "overloadpacket"):
-        return _name(first)
+        return name_of(first)
     text = str(error)
     if "data-dependent" in text:
         return "aten.item (control flow or a size that depends on data)"
@@ -113,13 +120,13 @@ def blame_operator(program: "ExportedProgram", error: BaseException, format: str
     """
     named = _named_node(program, _text(error))
     if named is not None:
-        operator = _name(named.target)
+        operator = name_of(named.target)
         return UnsupportedOperator(f"{format} cannot express {operator} of {place_of(named)}", hint=advice(operator))
     guessed = _first_node(program, _is_difficult)
     if guessed is not None:
-        operator = _name(guessed.target)
+        operator = name_of(guessed.target)
         return UnsupportedOperator(
-            f"{format} cannot express this module, probably for {operator} of {place_of(guessed)}: {_first_line(error)}",
+            f"{format} cannot express this, probably for {operator} of {place_of(guessed)}: {_first_line(error)}",
             hint=advice(operator),
         )
     return ConvertError(f"{format} cannot express this module: {_first_line(error)}")
@@ -134,8 +141,8 @@ def refuse_sizes_from_data(program: "ExportedProgram", format: str) -> None:
     node = _first_node(program, _has_open_size)
     if node is not None:
         raise UnsupportedOperator(
-            f"{format} cannot express {_name(node.target)} of {place_of(node)}: its size depends on data",
-            hint=advice(_name(node.target) if _is_difficult(node) else "nonzero"),
+            f"{format} cannot express {name_of(node.target)} of {place_of(node)}: its size depends on data",
+            hint=advice(name_of(node.target) if _is_difficult(node) else "nonzero"),
         )
 
 
@@ -150,6 +157,13 @@ def module_of(node: "Node") -> str:
     return next((path for path, _ in reversed(stack.values())), "")
 
 
+def first_in_module(program: "ExportedProgram", module: str) -> "Node | None":
+    """The operator of a module that is most likely to make difficulties."""
+    return _first_node(program, lambda node: module_of(node) == module and _is_difficult(node)) or _first_node(
+        program, lambda node: module_of(node) == module
+    )
+
+
 def _has_open_size(node: "Node") -> bool:
     value = node.meta.get("val")
     values = value if isinstance(value, tuple | list) else (value,)
@@ -157,7 +171,7 @@ def _has_open_size(node: "Node") -> bool:
 
 
 def _is_difficult(node: "Node") -> bool:
-    return any(re.search(pattern, _name(node.target)) for pattern, _ in ADVICE)
+    return any(re.search(pattern, name_of(node.target)) for pattern, _ in ADVICE)
 
 
 def _first_node(program: "ExportedProgram", wanted: "Callable[[Node], bool]") -> "Node | None":
@@ -174,10 +188,8 @@ def _named_node(program: "ExportedProgram", text: str) -> "Node | None":
 
 
 def _graphs(program: "ExportedProgram") -> "Iterator[ExportedProgram]":
-    try:
+    with contextlib.suppress(*FAILURES):  # the library may have stumbled over that as well
         yield program.run_decompositions()
-    except FAILURES:  # the library stumbled over it as well
-        pass
     yield program
 
 
@@ -185,7 +197,7 @@ def _names(node: "Node") -> set[str]:
     """How texts may name the call of an operator."""
     if node.op != "call_function":
         return set()
-    name = _name(node.target)
+    name = name_of(node.target)
     bare = name.partition(".")[2].removeprefix("special_")
     return {_plain(one) for one in (name, str(node.target), f"aten.{bare}", bare, node.name) if one}
 
@@ -196,7 +208,7 @@ def _plain(name: str) -> str:
     return re.sub(r"^prims\.", "aten.", spelled).replace("_", "").lower()
 
 
-def _name(target: Any) -> str:
+def name_of(target: Any) -> str:
     """ "aten.conv2d" of the overload aten.conv2d.default."""
     return str(target.overloadpacket) if hasattr(target, "overloadpacket") else str(target)
 

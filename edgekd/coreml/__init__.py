@@ -21,9 +21,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgekd.coreml.package import open_package
-from edgekd.coreml.program import Block, Constant, Named, Operation, Program, Type
+from edgekd.coreml.program import Block, Constant, Feature, Named, Operation, Program, Type
 
-__all__ = ["Block", "Constant", "Named", "Operation", "Program", "Type", "execute", "layers", "open_package"]
+__all__ = ["Block", "Constant", "Feature", "Named", "Operation", "Program", "Type", "execute", "layers", "open_package"]
 
 LAYERS = "edgekd.layers"
 """Key of the user-defined metadata that tells which torch module made a value."""

@@ -29,7 +29,7 @@ class Budget:
     """Bounds what a program of `size_bytes`, with its inputs, may take, so that a small file cannot fill a machine.
 
     The factors leave room for what nets need that make large images of few weights: the memory of a thousand times
-    their files, and four million multiply-accumulates a byte.
+    their files and inputs, and a quarter of a million multiply-accumulates a byte.
     """
 
     memory_bytes: Final[int]
@@ -37,7 +37,7 @@ class Budget:
 
     def __init__(self, size_bytes: int) -> None:
         self.memory_bytes = min(2**28 + 2**10 * size_bytes, _physical_bytes() // 2)
-        self.work = 2**36 + 2**22 * size_bytes
+        self.work = 2**36 + 2**18 * size_bytes
         self._held_bytes = self._spent = 0
 
     def room(self, elements: int, item_bytes: int = 4) -> None:

@@ -14,6 +14,7 @@ from edgekd.coreml.program import (
     OPSETS,
     Block,
     Constant,
+    Feature,
     Kind,
     Named,
     Operation,
@@ -31,6 +32,8 @@ _DTYPES: Final = {
     38: "uint6", 39: "uint3",
 }  # fmt: skip
 _ARRAY_DTYPES: Final = {65568: "float32", 65600: "float64", 131104: "int32", 131080: "int8", 65552: "float16"}
+
+_COLOURS: Final = {10: "GRAYSCALE", 20: "RGB", 30: "BGR", 40: "GRAYSCALE_FLOAT16"}
 
 _FIELDS: Final = {
     "bool": "bools", "float32": "floats", "float64": "doubles", "str": "strings", "int16": "ints", "uint16": "ints",
@@ -100,7 +103,6 @@ class _Parser:
         if version <= 0:
             self.fail("no specification version")
         metadata = self.metadata(description, block)
-        defaults = {one: default for one, (_, default) in features["input"].items() if default is not None}
 
         def finish(sha256: str, size_bytes: int) -> Program:
             return Program(
@@ -111,7 +113,7 @@ class _Parser:
                 opset=opset,
                 specification_version=version,
                 metadata=metadata,
-                defaults=defaults,
+                features=features["input"],
                 sha256=sha256,
                 size_bytes=size_bytes,
             )
@@ -149,9 +151,9 @@ class _Parser:
 
     # --- what the description says
 
-    def features(self, description: Message) -> dict[str, dict[str, tuple[Type | None, float | None]]]:
-        """By "input", "output" and "state": name -> the type, where there is one to compare, and the default."""
-        found: dict[str, dict[str, tuple[Type | None, float | None]]] = {"input": {}, "output": {}, "state": {}}
+    def features(self, description: Message) -> dict[str, dict[str, Feature]]:
+        """By "input", "output" and "state": name -> what is said of it."""
+        found: dict[str, dict[str, Feature]] = {"input": {}, "output": {}, "state": {}}
         for role, features in found.items():
             for feature in description.get(role, []):
                 name = self.text(feature, "name")
@@ -161,36 +163,64 @@ class _Parser:
                 features[name] = self.feature(feature.get("type", {}))
         return found
 
-    def feature(self, kind: Message) -> tuple[Type | None, float | None]:
+    def feature(self, kind: Message) -> Feature:
         optional = kind.pop("isOptional", False)
         if len(kind) != 1:
             self.fail("a type is missing or there are several")
         if "stateType" in kind:
             kind = {"multiArrayType": kind["stateType"].get("arrayType", {})}
-        if "multiArrayType" not in kind:
-            return None, None
-        array = kind["multiArrayType"]
+        if "imageType" in kind:
+            return self.image(kind["imageType"])
+        return self.array(kind["multiArrayType"], optional) if "multiArrayType" in kind else Feature()
+
+    def array(self, array: Message, optional: bool) -> Feature:
         dtype = _ARRAY_DTYPES.get(array.get("dataType", 0))
         if dtype is None:
             self.fail("an array of an unknown type")
+        ranges = tuple(map(_range, array.get("shapeRange", {}).get("sizeRanges", [])))
+        shapes = array.get("enumeratedShapes", {}).get("shapes", [])
+        listed = tuple(_sizes(one.get("shape", ())) for one in shapes)
         default = next((array[name] for name in array if name.endswith("DefaultValue")), 0.0)
-        flexible = "enumeratedShapes" in array or "shapeRange" in array
-        shape = () if flexible else tuple(int(size) for size in array.get("shape", ()))
-        return Type(dtype=dtype, shape=shape), float(default) if optional else None
+        return Feature(
+            type=Type(dtype=dtype, shape=() if ranges or listed else _sizes(array.get("shape", ()))),
+            default=float(default) if optional else None,
+            ranges=ranges,
+            listed=listed,
+        )
+
+    def image(self, image: Message) -> Feature:
+        colours = _COLOURS.get(image.get("colorSpace", 0))
+        if colours is None:
+            self.fail("an image of unknown colours")
+        sizes = image.get("imageSizeRange", {})
+        ranges = [_range(sizes[name]) for name in ("heightRange", "widthRange") if name in sizes]
+        listed = image.get("enumeratedSizes", {}).get("sizes", [])
+        return Feature(
+            colours=colours,
+            ranges=tuple(ranges),
+            listed=tuple((one.get("height", 0), one.get("width", 0)) for one in listed),
+        )
 
     def interface(
-        self, block: Block, features: Mapping[str, Mapping[str, tuple[Type | None, float | None]]]
+        self, block: Block, features: Mapping[str, Mapping[str, Feature]]
     ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         """Inputs, states and outputs, in the order of the description, which has to agree with the function."""
         given = {one.name: one for one in block.inputs if one.type.kind != "state"}
         states = {one.name: one for one in block.inputs if one.type.kind == "state"}
+        for one in block.inputs:
+            inner = one.type.items[0] if one.type.kind == "state" else one.type
+            if inner.kind != "tensor" or DTYPE_BITS.get(inner.dtype, 1) < 8:
+                self.fail(f"the input {one.name!r} is a {inner.dtype or inner.kind}")
         outputs = {name: Named(name, self._types[name]) for name in block.outputs}
+        for one in outputs.values():
+            if one.type.kind not in ("tensor", "dictionary"):
+                self.fail(f"the output {one.name!r} is a {one.type.kind}")
         for role, named in (("input", given), ("state", states), ("output", outputs)):
             if odd := set(named) ^ set(features[role]):
                 self.fail(f"the function's {role}s and the described ones differ in {min(odd)!r}")
-            for name, (described, _) in features[role].items():
+            for name, feature in features[role].items():
                 self._place = f"{role} {name!r}"
-                self.agree(named[name].type, described)
+                self.agree(named[name].type, feature.type)
         return (  # type: ignore[return-value]  # three of them, as the loop has three
             *(
                 tuple(describe(named[name]) for name in features[role])
@@ -387,6 +417,14 @@ class _Parser:
         else:
             numbers = np.frombuffer(content, np.dtype(type_.dtype).newbyteorder("<"))
         return numbers.reshape(type_.shape)
+
+
+def _sizes(numbers: Iterable[Any]) -> tuple[int, ...]:
+    return tuple(int(number) for number in numbers)
+
+
+def _range(message: Message) -> tuple[int, int]:
+    return message.get("lowerBound", 0), message.get("upperBound", 0)
 
 
 class _Either:

@@ -72,6 +72,22 @@ class Block:
     outputs: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Feature:
+    """What the package's description says of an input, an output or a state."""
+
+    type: Type | None = None
+    """None for images and classes, which a program sees as something else."""
+    default: float | None = None
+    """What an optional input is filled with when it is left out."""
+    colours: str = ""
+    """Of an image: "RGB", "BGR", "GRAYSCALE" or "GRAYSCALE_FLOAT16"."""
+    ranges: tuple[tuple[int, int], ...] = ()
+    """Of an input of no fixed shape, smallest and largest sizes of its last axes; -1 for no largest."""
+    listed: tuple[tuple[int, ...], ...] = ()
+    """Or all sizes that its last axes may have."""
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """A package's default function, with what the package says of it."""
@@ -88,13 +104,14 @@ class Program:
     metadata: dict[str, str]
     """author, license, version and short_description where the package has them, classes of a classifier as a JSON
     list, and the user-defined entries under their own names."""
-    defaults: Mapping[str, float]
-    """Of an optional input the number that it is filled with when it is left out."""
+    features: Mapping[str, Feature]
+    """Of each input. Images come as tensors (1, channels, height, width) of 0 to 255, in the order of their colours;
+    scale and bias, where they have them, are operations of the program."""
     sha256: str
     """Of all files that the program was read from: the format itself has no checksums."""
     size_bytes: int
     """Of these files."""
-    cache: dict[Any, Any] = field(default_factory=dict, repr=False)
+    cache: dict[str, Any] = field(default_factory=dict, repr=False)
     """What the interpreter prepares once."""
 
     @property

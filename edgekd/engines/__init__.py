@@ -10,16 +10,24 @@ import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from edgekd.plugins import find
+from edgekd.errors import PluginUnavailable
+from edgekd.plugins import find, names
 
 EXTRAS = {
-    "litert": "tflite", "onnxruntime": "onnx", "openvino": "openvino", "openvino_default": "openvino",
-    "coreml": "coreml", "mil": "coreml",
-}  # fmt: skip
+    "coreml": "coreml",
+    "litert": "tflite",
+    "litert_builtin": "tflite",
+    "mil": "coreml",
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "openvino_default": "openvino",
+    "tflite_reference": "tensorflow",
+}
 
 GUEST = Path(__file__).with_name("_guest.py")
 
@@ -38,7 +46,7 @@ class Session(Protocol):
         """Execute once. This alone is timed."""
 
     def fetch(self) -> list[NDArray[Any]]:
-        """The outputs as float32, dequantized where the model gives integers."""
+        """The outputs: floats as float32, also where integers stand for them; token ids and the like as they are."""
 
     # A session of a runtime that has a profiler also has
     #     def profile(self, feeds, count) -> list[list[dict[str, Any]]] | None
@@ -58,7 +66,28 @@ class Engine(Protocol):
         """Load a model file."""
 
 
+def able(model: str) -> tuple[str, ...]:
+    """Names of the engines that are installed here and execute a file of that name's ending."""
+    return tuple(name for name in names(_family()) if _executes(name, model))
+
+
+def arithmetic(name: str) -> str:
+    """The precision that an engine computes in whatever the file says; "" where it does as the file says."""
+    return getattr(find(_family(), name), "arithmetic", "")
+
+
+def _executes(name: str, model: str) -> bool:
+    try:
+        return model.endswith(tuple(find(_family(), name).suffixes))
+    except PluginUnavailable:
+        return False
+
+
+def _family() -> ModuleType:
+    return sys.modules[__name__]
+
+
 def path(name: str) -> Path:
     """File of an engine, to be copied to a device."""
     ours = Path(__file__).with_name(f"{name}.py")
-    return ours if ours.is_file() else Path(inspect.getfile(type(find(sys.modules[__name__], name))))
+    return ours if ours.is_file() else Path(inspect.getfile(type(find(_family(), name))))

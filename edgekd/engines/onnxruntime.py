@@ -45,8 +45,8 @@ class OnnxRuntimeSession:
         self._results = self._session.run(None, self._feeds)
 
     def fetch(self) -> list[np.ndarray]:
-        """The outputs as float32."""
-        return [np.asarray(result, np.float32) for result in self._results]
+        """The outputs: floats as float32, integers as they are."""
+        return [_widened(np.asarray(result)) for result in self._results]
 
     def profile(self, feeds: Sequence[Sequence[np.ndarray]], count: int) -> list[list[dict[str, Any]]]:
         """What each of `count` inferences did: see edgekd/engines/_guest.py."""
@@ -102,6 +102,10 @@ def _described(value: Any) -> dict[str, Any]:
         "shape": [size if isinstance(size, int) else -1 for size in value.shape],
         "dtype": _DTYPES.get(kind, kind),
     }
+
+
+def _widened(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
 
 
 PLUGIN = OnnxRuntime()

@@ -12,6 +12,8 @@ from edgekd.coreml.operators import Table
 from edgekd.coreml.operators.tensor_transformation import cropped
 
 _IOS17: Final = 7
+_SAMPLE: Final = 128
+"""Multiply-accumulates that are done in the time that an interpolation takes."""
 _SAMPLING: Final = ("STRICT_ALIGN_CORNERS", "ALIGN_CORNERS", "DEFAULT", "OFFSET_CORNERS", "UNALIGN_CORNERS")
 
 
@@ -51,6 +53,7 @@ def _resized(given: Given, x: Tensor, grids: Sequence[Tensor], *, nearest: bool 
     for at, points in enumerate(grids):
         shape[first + at] = len(points)
         given.room(math.prod(shape))
+        given.spend(_SAMPLE * math.prod(shape))
         x = x.index_select(first + at, points.long()) if nearest else _interpolated(x, first + at, points)
     return x
 
@@ -209,6 +212,7 @@ def _at_places(
     if 0 in x.shape[-2:]:
         raise ValueError("an image without pixels")
     given.room(4 * x.shape[1] * rows.numel(), 8)
+    given.spend(4 * _SAMPLE * x.shape[1] * rows.numel())
     rows, columns = (places.nan_to_num(-1).clamp(-_FARTHEST, _FARTHEST) for places in (rows, columns))
     if nearest:
         whole = (rows + 0.5).floor().long(), (columns + 0.5).floor().long()
