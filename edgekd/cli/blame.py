@@ -24,15 +24,16 @@ def command(
         ),
     ],
     against: Annotated[
-        str, typer.Option("--against", metavar="FILE", help="A float file of the same net, in any format.")
+        str,
+        typer.Option("--against", metavar="MODEL", help="A float model of the same net: a file, or module:function."),
     ] = "",
     inputs: Annotated[
         str,
         typer.Option(
             "--inputs",
-            metavar="MODULE:FUNCTION",
-            help="Returns an array for each input, of shape (examples, *input shape). "
-            "Else a run's test data, or random numbers.",
+            metavar="INPUTS",
+            help="A .npz or .npy file, or module:function that returns an array for each input, of shape "
+            "(examples, *input shape). Else a run's test data, or random numbers.",
         ),
     ] = "",
     examples: Annotated[int, typer.Option("--examples", min=1, max=10_000, help="How many to compare on.")] = 64,
