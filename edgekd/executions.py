@@ -124,7 +124,7 @@ def prepared(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
     return [in_order(array, spec) for array, spec in zip(inputs, graph.inputs, strict=True)]
 
 
-_QUANTIZING: Final = frozenset({"QuantizeLinear", "DequantizeLinear", "FakeQuantize", "quantize", "dequantize"})
+QUANTIZING: Final = frozenset({"QuantizeLinear", "DequantizeLinear", "FakeQuantize", "quantize", "dequantize"})
 """Operators behind a layer that make its output what the next one reads."""
 
 
@@ -141,12 +141,12 @@ def observed(graph: Graph) -> list[tuple[int, str]]:
             readers.setdefault(tensor, []).append(index)
     found = []
     for index, one in enumerate(graph.operators):
-        if one.name not in live or one.kind in _QUANTIZING or not one.outputs:
+        if one.name not in live or one.kind in QUANTIZING or not one.outputs:
             continue
         tensor = one.outputs[0]
         while tensor not in ends and (after := readers.get(tensor)):
             next_one = graph.operators[after[0]]
-            if any(graph.operators[reader].kind not in _QUANTIZING for reader in after) or not next_one.outputs:
+            if any(graph.operators[reader].kind not in QUANTIZING for reader in after) or not next_one.outputs:
                 break
             tensor = next_one.outputs[0]
         found.append((index, tensor))
@@ -164,7 +164,7 @@ def follow_file(side: FileSide, inputs: Sequence[Array], scratch: Path) -> Itera
     """
     graph = side.graph
     places = observed(graph)
-    makers = _makers(graph)
+    makers = makers_of(graph)
     ready = prepared(graph, inputs)
     for start in range(0, len(places), AT_ONCE):
         chunk = places[start : start + AT_ONCE]
@@ -175,12 +175,12 @@ def follow_file(side: FileSide, inputs: Sequence[Array], scratch: Path) -> Itera
             yield index, Computed(one.name, one.layer, one.kind, parents, one.dtype, array)
 
 
-def _makers(graph: Graph) -> dict[str, int]:
+def makers_of(graph: Graph) -> dict[str, int]:
     """Tensor -> position of the operator that made its values, behind all that quantizes them."""
     makers: dict[str, int] = {}
     for index, one in enumerate(graph.operators):
         through = [makers[tensor] for tensor in one.inputs if tensor in makers]
-        source = through[0] if one.kind in _QUANTIZING and through else index
+        source = through[0] if one.kind in QUANTIZING and through else index
         makers |= dict.fromkeys(one.outputs, source)
     return makers
 
