@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from edgekd import devices, engines, tasks
 from edgekd.devices import Connection, Device
-from edgekd.errors import MeasureError, PluginUnavailable
+from edgekd.errors import MeasureError
 from edgekd.lessons import build
 from edgekd.nets import load
-from edgekd.plugins import find, names
+from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Agreement, Artifact, Data, Student
@@ -29,15 +29,8 @@ HIGHEST_SQNR_DB = 200.0
 
 def engine_for(artifact: Artifact, wanted: tuple[str, ...]) -> str | None:
     """The first of a target's engines that executes the artifact and is installed here; None where there is none."""
-    for name in wanted:
-        if name not in names(engines):
-            continue
-        try:
-            if artifact.model.path.endswith(tuple(find(engines, name).suffixes)):
-                return name
-        except PluginUnavailable:
-            continue
-    return None
+    able = engines.able(artifact.model.path)
+    return next((name for name in wanted if name in able), None)
 
 
 def verify(work: Work, student: Student, data: Data, artifact: Artifact, engine: str, task: str) -> Agreement:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any, Sequence
 
 import numpy as np
-import onnxruntime
 
 
 class OnnxRuntime:
     """An engine; see edgekd/engines/__init__.py."""
 
     suffixes = (".onnx",)
+    runtime = "onnxruntime"
 
     def version(self) -> str:
         """Version of the package."""
+        import onnxruntime
+
         return str(onnxruntime.__version__)
 
     def load(self, model: str, threads: int) -> OnnxRuntimeSession:
@@ -26,6 +28,8 @@ class OnnxRuntimeSession:
     """A session; see edgekd/engines/__init__.py."""
 
     def __init__(self, model: str, threads: int) -> None:
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
