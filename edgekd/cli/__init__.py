@@ -4,7 +4,21 @@ import sys
 
 import typer
 
-from edgekd.cli import compare, distil, doctor, export, measure, plan, recipes, report, run, targets, teach, verify
+from edgekd.cli import (
+    compare,
+    distil,
+    doctor,
+    engines,
+    export,
+    measure,
+    plan,
+    recipes,
+    report,
+    run,
+    targets,
+    teach,
+    verify,
+)
 from edgekd.errors import EdgekdError
 
 EXIT_CODES = """Exit codes: 0 done, and the budget holds; 1 a bug of ours; 2 a file or an option that cannot be
@@ -33,6 +47,7 @@ for verb in (
     compare,
     targets,
     recipes,
+    engines,
     doctor,
 ):  # as work goes
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)
