@@ -10,6 +10,11 @@ if "EDGEKD_DATA" not in os.environ and _BESIDE.is_dir():
     os.environ["EDGEKD_DATA"] = str(_BESIDE)
 
 
+def data_folder() -> Path:
+    """Data that is not in the project; whoever needs it skips where it is not there."""
+    return Path(os.environ.get("EDGEKD_DATA", "no data"))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that look at the same whole run go to the same process, so that it is made once."""
     for item in items:

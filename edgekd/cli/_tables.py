@@ -6,7 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from edgekd.api import Result
-from edgekd.cli._common import console, size, table
+from edgekd.cli._common import console, plain, size, table
+from edgekd.matrix import Matrix, Pair
 from edgekd.pipeline import Made
 from edgekd.specs import Plan, Verdict
 
@@ -21,6 +22,8 @@ def print_result(result: Result) -> None:
         _print_plan(out, made.plan)
     if made.artifacts:
         _print_artifacts(out, made)
+    if made.matrix:
+        print_matrix(made.matrix)
     if made.report:
         _print_verdicts(out, result)
 
@@ -84,6 +87,35 @@ def _print_verdicts(out: Console, result: Result) -> None:
     outcome = "[green]holds the budget[/green]" if result.ok else "[red]breaks the budget[/red]"
     out.print(f"{result.made.report.artifact} {outcome}: {escape(_near(result.artifact))}")
     out.print(f"report: {escape(_near(result.report))}")
+
+
+def _parting(pair: Pair) -> str:
+    where = pair.first_divergence
+    if where is None:
+        return ""
+    module = f" of {where.layer}" if where.layer else ""
+    return f"part at {where.kind} {where.name!r}{module}: {where.before_db:.0f} dB before it, {where.sqnr_db:.0f} after"
+
+
+def print_matrix(found: Matrix) -> None:
+    """The pairs as a table, worst first, and what could not be executed."""
+    out = console()
+    shown = table("a", "b", "SQNR \\[host]", "max error", "top-1", "", "note")
+    for pair in sorted(found.pairs, key=lambda pair: (pair.ok, pair.sqnr_db)):
+        shown.add_row(
+            plain(pair.a),
+            plain(pair.b),
+            f"{pair.sqnr_db:.1f} dB",
+            f"{pair.max_abs:.3g}",
+            "" if pair.top1_agreement is None else f"{pair.top1_agreement:.4f}",
+            "[green]agree[/green]" if pair.ok else "[red]differ[/red]",
+            plain("; ".join(filter(None, (pair.reason, _parting(pair), pair.note)))),
+        )
+    out.print(shown)
+    for side in found.sides:
+        if side.error:
+            out.print(f"[red]{plain(side.name)} was not executed:[/red] {plain(side.error)}")
+    out.print(f"{found.examples} examples; {len(found.sides)} executions, {len(found.pairs)} pairs")
 
 
 def _quantity(verdict: Verdict, value: float) -> str:

@@ -24,7 +24,16 @@ from edgekd import environments
 from edgekd.errors import PluginUnavailable
 from edgekd.plugins import find, names
 
-EXTRAS = {"litert": "tflite", "onnxruntime": "onnx"}
+EXTRAS = {
+    "coreml": "coreml",
+    "litert": "tflite",
+    "litert_builtin": "tflite",
+    "mil": "coreml",
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "openvino_default": "openvino",
+    "tflite_reference": "tensorflow",
+}
 
 GUEST = Path(__file__).with_name("_guest.py")
 
@@ -43,7 +52,11 @@ class Session(Protocol):
         """Execute once. This alone is timed."""
 
     def fetch(self) -> list[NDArray[Any]]:
-        """The outputs as float32, dequantized where the model gives integers."""
+        """The outputs: floats as float32, also where integers stand for them; token ids and the like as they are."""
+
+    # A session of a runtime that has a profiler also has
+    #     def profile(self, feeds, count) -> list[list[dict[str, Any]]] | None
+    # with what `count` inferences did, node by node: see `Guest.profile` in _guest.py.
 
 
 class Engine(Protocol):
@@ -59,6 +72,10 @@ class Engine(Protocol):
 
     def load(self, model: str, threads: int) -> Session:
         """Load a model file."""
+
+    # A runtime that wants something done before it is imported also has
+    #     def prepare(self) -> None
+    # and one that no package brings to this machine says instead what it needs: `needs = "a Mac"`.
 
 
 def able(model: str) -> tuple[str, ...]:
@@ -80,7 +97,10 @@ def installed(name: str) -> bool:
 
 
 def how_to_install(name: str) -> str:
-    """The command that brings an engine's runtime to this machine."""
+    """The command that brings an engine's runtime to this machine, or what the engine says that it needs."""
+    needs: str = getattr(find(_family(), name), "needs", "")
+    if needs:
+        return needs
     if environments.packages_of(path(name)):
         return f"edgekd engines install {name}"
     return f"pip install 'edgekd[{EXTRAS[name]}]'" if name in EXTRAS else ""

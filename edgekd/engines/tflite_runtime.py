@@ -49,7 +49,7 @@ class TFLiteRuntimeSession:
         self._interpreter.invoke()
 
     def fetch(self) -> list[np.ndarray]:
-        """The outputs as float32."""
+        """The outputs: floats and what stands for floats as float32, other integers as they are."""
         return [_dequantized(self._interpreter.get_tensor(detail["index"]), detail) for detail in self._outputs]
 
 
@@ -71,7 +71,9 @@ def _quantized(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
 
 def _dequantized(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     scale, zero_point = detail["quantization"]
-    return ((array.astype(np.float32) - zero_point) * scale if scale else array).astype(np.float32)
+    if scale:
+        array = (array.astype(np.float32) - zero_point) * scale
+    return array.astype(np.float32) if np.issubdtype(array.dtype, np.floating) else array
 
 
 PLUGIN = TFLiteRuntime()

@@ -6,13 +6,14 @@ whatever the bytes are, in time and memory that the size of the file bounds.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgekd.errors import ConfigError
+from edgekd.errors import ConfigError, PluginUnavailable
 from edgekd.plugins import find, names
-from edgekd.specs import Graph
+from edgekd.specs import Graph, Operator
 
 EXTRAS = {"tflite": "tflite", "onnx": "onnx", "openvino": "openvino", "coreml": "coreml"}
 
@@ -58,9 +59,51 @@ def read(path: Path) -> Graph:
 
     Raises:
         ConfigError: no such file, not of a known format, or damaged.
+        PluginUnavailable: a package that reads this format is not installed.
     """
-    found: Format = find(sys.modules[__name__], format_of(path))
-    return found.read(path)
+    name = format_of(path)
+    found: Format = find(sys.modules[__name__], name)
+    with _needing(name):
+        return found.read(path)
+
+
+def tap(path: Path, tensors: Sequence[str], out: Path) -> None:
+    """Write a copy of a model file of any known format that gives `tensors` out behind its own outputs.
+
+    Raises:
+        ConfigError: as `read`, or there is no such tensor.
+        PluginUnavailable: as `read`.
+    """
+    name = format_of(path)
+    found: Format = find(sys.modules[__name__], name)
+    with _needing(name):
+        found.tap(path, tensors, out)
+
+
+def live(graph: Graph) -> tuple[Operator, ...]:
+    """The operators on the way from an input to an output; what only works on weights, or in a branch, is left out."""
+    reached, wanted = {spec.name for spec in graph.inputs}, {spec.name for spec in graph.outputs}
+    forward = []
+    for one in graph.operators:
+        if reached.intersection(one.inputs):
+            reached.update(one.outputs)
+            forward.append(one)
+    found = []
+    for one in reversed(forward):
+        if wanted.intersection(one.outputs):
+            wanted.update(one.inputs)
+            found.append(one)
+    return tuple(reversed(found))
+
+
+@contextmanager
+def _needing(name: str) -> Iterator[None]:
+    """Say which extra a format needs where a package is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        hint = f"pip install 'edgekd[{EXTRAS.get(name, name)}]'"
+        raise PluginUnavailable(f"format {name!r} needs the package {missing.name!r}", hint=hint) from missing
 
 
 def wrap(own: Any) -> Format:

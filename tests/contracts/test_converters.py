@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from edgekd import converters, engines
-from edgekd.converters import Converter
+from edgekd.converters import Converter, check
 from edgekd.errors import PluginUnavailable
-from edgekd.export import check
 from edgekd.plugins import find, names
 
 NAMES = names(converters)
@@ -88,7 +87,7 @@ def test_writes_an_artifact_that_an_engine_executes_rightly(export: str, tmp_pat
     import numpy as np
 
     from edgekd import devices
-    from edgekd.verify import sqnr_db
+    from edgekd.parity import sqnr_db
 
     converter = available(export)
     made = convert(export, tmp_path)

@@ -1,0 +1,30 @@
+"""What goes wrong with somebody else's model, in one line."""
+
+from typing import Final
+
+FAILURES: Final = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What torch and Python raise where shapes, types, names and contents do not fit each other."""
+
+LONGEST: Final = 160
+
+
+def clean(name: str, longest: int = 80) -> str:
+    """A name from a file, fit to be printed on one line."""
+    plain = "".join(character if character.isprintable() else "?" for character in name[: longest + 1])
+    return plain if len(plain) <= longest else f"{plain[: longest - 3]}..."
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line; the name of its kind where it says nothing."""
+    return clean(next(iter(str(error).strip().splitlines()), "") or type(error).__name__, LONGEST)
