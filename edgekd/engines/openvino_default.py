@@ -15,6 +15,7 @@ class OpenVINODefault:
 
     suffixes = (".xml",)
     runtime = "openvino"
+    arithmetic = "bf16"  # on some CPUs
 
     def prepare(self) -> None:
         """Leave its telemetry out, which reports over the network."""
