@@ -124,6 +124,11 @@ class Program:
         """5 for iOS 15, 6 for iOS 16 and so on."""
         return int(self.opset.removeprefix("CoreML"))
 
+    @property
+    def ios(self) -> int:
+        """The iOS that brought its operator set: 15, 16, 17, 18, 26."""
+        return int(OPSETS[self.opset].removeprefix("iOS "))
+
 
 def quote(name: str) -> str:
     """A name out of a package as it may stand in a message: in quotes, in one line, and not too long."""
