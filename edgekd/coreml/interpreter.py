@@ -5,6 +5,7 @@ not be in torch.
 """
 
 import difflib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -99,18 +100,28 @@ def _by_name(program: Program, inputs: Sequence[NDArray[Any]] | Mapping[str, NDA
         if name not in specs:
             raise MeasureError(f"the program has no input {quote(name)}", hint=_close(name, specs))
     features = {**program.features} | {state.name: Feature(default=0.0) for state in program.states}
-    return {name: _array_for(spec, inputs.get(name), features[name]) for name, spec in specs.items()}
+    found = {}
+    for name, spec in specs.items():
+        with _telling(f"input {quote(name)}"):
+            if name in inputs:
+                found[name] = _array_for(spec, np.asarray(inputs[name]), features[name])
+            else:
+                Budget(program.size_bytes).room(math.prod(spec.shape), 8)
+                found[name] = _default_for(spec, features[name])
+    return found
 
 
-def _array_for(spec: TensorSpec, given: NDArray[Any] | None, feature: Feature) -> NDArray[Any]:
-    """The array in the type of the input, or one full of its default."""
-    if given is None:
-        if feature.default is None or -1 in spec.shape:
-            raise MeasureError(
-                f"input {quote(spec.name)} is missing", hint=f"an array of {spec.dtype}, shape {spec.shape}"
-            )
-        return np.full(spec.shape, feature.default, spec.dtype)
-    array = np.asarray(given)
+def _default_for(spec: TensorSpec, feature: Feature) -> NDArray[Any]:
+    """An array for an input that is left out."""
+    if feature.default is None or -1 in spec.shape:
+        raise MeasureError(f"input {quote(spec.name)} is missing", hint=f"an array of {spec.dtype}, shape {spec.shape}")
+    default = feature.default if spec.dtype.startswith("float") else int(feature.default)
+    with np.errstate(over="ignore"):
+        return np.full(spec.shape, default, spec.dtype)
+
+
+def _array_for(spec: TensorSpec, array: NDArray[Any], feature: Feature) -> NDArray[Any]:
+    """The array in the type of the input."""
     if not _fits(array.shape, spec.shape) or not _is_allowed(array.shape, feature):
         hint = f"allowed are {list(feature.listed or feature.ranges)}" if feature.listed or feature.ranges else ""
         raise MeasureError(
