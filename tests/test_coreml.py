@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ pytestmark = pytest.mark.xdist_group("coreml")  # so that one process writes the
 def write_packages(folder: Path, *which: str) -> Path:
     """Let coremltools write the packages, in a process of its own."""
     pytest.importorskip("torch")
-    if not any(Path(entry, "coremltools").is_dir() for entry in sys.path):
+    if find_spec("coremltools") is None:
         pytest.skip("coremltools, which writes the packages, is not installed")
     ended = subprocess.run(
         [sys.executable, str(HERE / "coreml_packages.py"), str(folder), *which],
@@ -249,14 +250,15 @@ def test_the_default_of_several_functions_is_executed(packages: Path) -> None:
 
 def test_a_package_of_somebody_else_agrees_with_its_other_forms() -> None:
     """basic-pitch ships one net as Core ML, ONNX and TFLite; it was made by coremltools 7 from TensorFlow."""
-    found = [path for entry in sys.path for path in Path(entry).glob("basic_pitch/saved_models/icassp_2022")]
-    if not found:
+    package = find_spec("basic_pitch")
+    if package is None or not package.submodule_search_locations:
         pytest.skip("basic-pitch is not installed")
+    folder = Path(package.submodule_search_locations[0]) / "saved_models/icassp_2022"
     runtime = pytest.importorskip("onnxruntime")
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
-    program = coreml.open_package(found[0] / "nmp.mlpackage")
-    session = runtime.InferenceSession(str(found[0] / "nmp.onnx"))
-    runner = interpreter.Interpreter(str(found[0] / "nmp.tflite"), num_threads=1).get_signature_runner()
+    program = coreml.open_package(folder / "nmp.mlpackage")
+    session = runtime.InferenceSession(str(folder / "nmp.onnx"))
+    runner = interpreter.Interpreter(str(folder / "nmp.tflite"), num_threads=1).get_signature_runner()
     (name,) = (given.name for given in session.get_inputs())
     onnx_names = ["StatefulPartitionedCall:0", "StatefulPartitionedCall:1", "StatefulPartitionedCall:2"]
     for seed in range(3):
@@ -470,6 +472,7 @@ GREEDY: dict[str, Callable[[], Program]] = {
         Operation("concat", "y", {"values": _MANY, "axis": (_constant(0),)}, (_float("y"),)),
     ),
     "endless": lambda: _program(_loop(_operation("const", name="go", dtype="bool", rank=0, val=True))),
+    "hoarding": lambda: _program(*_hoarding()),
     "long work": lambda: _program(
         _operation("fill", shape=[4096, 4096], rank=2, name="v0"),
         Operation("matmul", "y", {"x": ("v0",), "y": ("v0",)}, (_float("y", 2),)),
@@ -487,6 +490,19 @@ def _doublings(count: int) -> Iterator[Operation]:
     for at in range(1, count):
         inputs = {"values": (f"v{at - 1}", f"v{at - 1}"), "axis": (_constant(0),)}
         yield Operation("concat", f"v{at}", inputs, (_float(f"v{at}"),))
+
+
+def _hoarding() -> Iterator[Operation]:
+    """A list that a loop writes 64 MiB to each time."""
+    kind = Type("list", items=(_float("").type,))
+    yield Operation("make_list", "ls", {"init_length": (_constant(0),)}, (Named("ls", kind),))
+    written = Operation("list_write", "new", {"ls": ("in",), "index": ("n",), "value": ("v",)}, (Named("new", kind),))
+    length = Operation("list_length", "n", {"ls": ("in",)}, (Named("n", Type(dtype="int32")),))
+    blocks = (
+        Block((Named("in", kind),), (_operation("const", name="go", dtype="bool", rank=0, val=True),), ("go",)),
+        Block((Named("in", kind),), (_operation("fill", name="v", shape=[2**24]), length, written), ("new",)),
+    )
+    yield Operation("while_loop", "y", {"loop_vars": ("ls",)}, (Named("y", kind),), blocks)
 
 
 def _loop(condition: Operation) -> Operation:
@@ -524,6 +540,14 @@ def test_an_optional_input_has_its_default() -> None:
     for shape, dtype, default in (((2**40,), "float16", 0.0), ((2,), "int32", 1e300), ((2,), "int32", float("nan"))):
         with pytest.raises(MeasureError, match="input 'x' fails"):
             coreml.execute(_taking(shape, dtype, default), {})
+
+
+def test_a_copy_of_a_program_is_executed_afresh(packages: Path) -> None:
+    program = coreml.open_package(packages / "tiny.mlpackage")
+    assert coreml.execute(program, [X])["answer"].shape == (2, 4)
+    shorter = dataclasses.replace(program.block, operations=program.operations[:-1], outputs=("relu_0",))
+    other = dataclasses.replace(program, block=shorter, outputs=(TensorSpec(name="relu_0", shape=()),))
+    assert coreml.execute(other, [X])["relu_0"].shape == (1, 4, 3, 3)
 
 
 def test_a_result_of_another_shape_than_declared_is_an_error() -> None:
@@ -609,9 +633,7 @@ def test_operators_with_odd_inputs_answer_or_refuse(opset: int, packages: Path) 
             outputs = tuple(value.name for value in loose)
             block = Block((), (Operation(operation.kind, operation.name, inputs, loose),), outputs)
             specs = tuple(TensorSpec(name=name, shape=()) for name in outputs)
-            alone = dataclasses.replace(
-                program, inputs=(), features={}, block=block, outputs=specs, cache={}, size_bytes=100
-            )
+            alone = dataclasses.replace(program, inputs=(), features={}, block=block, outputs=specs, size_bytes=100)
             try:
                 answered += len(coreml.execute(alone, [])) > 0
             except EdgekdError as error:

@@ -36,6 +36,8 @@ _STEP: Final = 2**20
 _ELEMENT: Final = 32
 """And in the time that an element takes that is only passed through."""
 
+_SMALL_BYTES: Final = 2**16
+
 _FOREIGN: Final = (ArithmeticError, IndexError, MemoryError, RuntimeError, TypeError, ValueError)
 """What torch and numpy raise at shapes, types and sizes that do not fit."""
 
@@ -232,9 +234,7 @@ class _Scope:
             if name in scope.values:
                 return scope.values[name]
             scope = scope._around
-        raise MeasureError(
-            f"value {quote(name)} is used after it was given up"
-        )  # unreachable while `_last_uses` is right
+        raise MeasureError(f"value {quote(name)} was given up too early")  # if `_last_uses` were wrong
 
 
 class _Run:
@@ -285,11 +285,9 @@ class _Run:
 
     def _executed(self, operation: Operation, scope: _Scope) -> tuple[Value, ...]:
         values = {
-            parameter: tuple(
-                scope[one] if isinstance(one, str) else self._literal(one) for one in arguments
-            )
+            parameter: tuple(scope[one] if isinstance(one, str) else self._literal(one) for one in arguments)
             for parameter, arguments in operation.inputs.items()
-        }  # fmt: skip
+        }
 
         def execute(number: int, arguments: Sequence[Value]) -> list[Value]:
             return self._block(operation, number, arguments, scope)
@@ -357,7 +355,10 @@ class _Run:
             _refuse(f"{quote(named.name)} has shape {tuple(value.shape)}, the program says {type_.shape}")
         if type_.dtype == "float16" and self._round:
             return value.half().float()
-        return value.to(_KEPT_AS[type_.dtype])
+        value = value.to(_KEPT_AS[type_.dtype])
+        # A small part of a large value would keep the whole in memory, which nobody counts any more.
+        is_part = value.untyped_storage().nbytes() > 4 * _size_bytes(value) + _SMALL_BYTES
+        return value.clone() if is_part else value
 
     def _array(self, name: str, value: Value) -> NDArray[Any]:
         """A copy, in the type that the program gives to the value."""
@@ -389,6 +390,8 @@ def _as_tensor(array: NDArray[Any]) -> Tensor:
 
 
 def _size_bytes(value: Value) -> int:
+    if isinstance(value, list):
+        return 64 + sum(map(_size_bytes, value))
     return value.numel() * value.element_size() if isinstance(value, Tensor) else 64
 
 
