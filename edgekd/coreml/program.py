@@ -111,8 +111,8 @@ class Program:
     """Of all files that the program was read from: the format itself has no checksums."""
     size_bytes: int
     """Of these files."""
-    cache: dict[str, Any] = field(default_factory=dict, repr=False)
-    """What the interpreter prepares once."""
+    cache: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    """What the interpreter prepares once; a copy of a program begins with an empty one."""
 
     @property
     def operations(self) -> Sequence[Operation]:
