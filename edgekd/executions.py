@@ -1,6 +1,5 @@
 """What a net computes inside, tensor by tensor: a file executed by a runtime, or a torch module."""
 
-import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgekd import devices, engines, formats
 from edgekd.devices import Device
-from edgekd.errors import ConfigError, Disagreement, PluginUnavailable
+from edgekd.errors import ConfigError, Disagreement
 from edgekd.files import discard
 from edgekd.nets import evaluating
-from edgekd.plugins import find, names
+from edgekd.plugins import find
 from edgekd.specs import Graph, TensorSpec
 from edgekd.training import write_inputs
 
@@ -67,21 +66,10 @@ def engine_of(path: Path) -> str:
     Raises:
         ConfigError: there is none here.
     """
-    for name in _installed():
-        if path.suffix in find(engines, name).suffixes:
-            return name
-    raise ConfigError(f"{path}: no engine here executes {path.suffix} files", hint="edgekd doctor says what is missing")
-
-
-def _installed() -> Iterator[str]:
-    """Engines whose runtime is here."""
-    for name in names(engines):
-        try:
-            runtime = getattr(find(engines, name), "runtime", "")
-        except PluginUnavailable:
-            continue
-        if not runtime or importlib.util.find_spec(runtime) is not None:
-            yield name
+    able = engines.able(path.name)
+    if not able:
+        raise ConfigError(f"{path}: no engine here executes {path.suffix} files", hint="`edgekd engines` lists them")
+    return able[0]
 
 
 @dataclass

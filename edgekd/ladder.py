@@ -4,14 +4,14 @@ Every rung is kept as a step of the run. Variants of a rung are told apart on tr
 decided as for every artifact, on the test split.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Final
 
 import msgspec
 
-from edgekd.errors import ConvertError, MeasureError, TrainingDiverged
+from edgekd.errors import ConvertError, MeasureError, TrainingDiverged, WorkerDied
 from edgekd.lessons import Lesson
 from edgekd.parity import most_drop
 from edgekd.qat import train_rounded
@@ -22,6 +22,7 @@ from edgekd.specs import (
     Artifact,
     Budget,
     Climb,
+    Cost,
     Data,
     Knowledge,
     Plan,
@@ -64,6 +65,11 @@ class Slope:
     def metric(self) -> float:
         """Of the student in float32, on the test split."""
         return next(iter(self.student.metrics.values()))
+
+    @property
+    def predicted(self) -> Cost:
+        """Of the export, as the plan has it."""
+        return self.plan.by_export.get(self.first.export, self.plan.predicted)
 
     @property
     def most_drop(self) -> float:
@@ -109,7 +115,7 @@ def _correct(slope: Slope, step: str, so_far: Quantization) -> tuple[Student, Tr
 
 
 def _mix(slope: Slope, step: str, so_far: Quantization) -> tuple[Student, Tried]:
-    room = Room(target=slope.target, budget=slope.budget, predicted=slope.plan.predicted, most_drop=slope.most_drop)
+    room = Room(target=slope.target, budget=slope.budget, predicted=slope.predicted, most_drop=slope.most_drop)
     return slope.student, slope.run.step(step, mix, slope.aim(slope.student), so_far, room)
 
 
@@ -140,11 +146,11 @@ def falls_short(slope: Slope, agreement: Agreement) -> bool:
     return not agreement.ok or _drop(slope, agreement) > slope.most_drop + 1e-9
 
 
-def climb(slope: Slope, agreement: Agreement) -> Climb:
+def climb(slope: Slope, agreement: Agreement, remedies: Sequence[Remedy] = REMEDIES) -> Climb:
     """Try remedies until one holds accuracy and budget; every one that was tried is told."""
     rungs = [_rung(slope, FIRST, Tried(artifact=slope.first), agreement)]
     way = slope.first.quantization
-    for number, remedy in enumerate(REMEDIES, start=1):
+    for number, remedy in enumerate(remedies, start=1):
         rungs.append(_try(slope, number, remedy, way))
         if rungs[-1].holds_accuracy and rungs[-1].holds_budget:
             break
@@ -173,7 +179,7 @@ def _try(slope: Slope, number: int, remedy: Remedy, way: Quantization) -> Rung:
     step = f"{number}-{remedy.name.replace(' ', '-')}"
     try:
         student, tried = remedy.attempt(slope, f"{slope.rungs}/{step}", way)
-    except (ConvertError, MeasureError, TrainingDiverged) as error:
+    except (ConvertError, MeasureError, TrainingDiverged, WorkerDied) as error:
         return Rung(name=remedy.name, tried=Tried(trials=(Trial(quantization=way, failed=str(error)),)))
     if tried.artifact is None:
         return Rung(name=remedy.name, tried=tried)
@@ -192,14 +198,19 @@ def _against_the_first(slope: Slope, agreement: Agreement) -> Agreement:
     drop = _drop(slope, agreement)
     most = most_drop(slope.first.precision)
     ok = drop <= most + 1e-9
-    metric = next(iter(agreement.metrics))
+    metric, moved = next(iter(agreement.metrics)), drop - agreement.metric_drop
     return msgspec.structs.replace(
-        agreement, metric_drop=drop, ok=ok, reason="" if ok else f"{metric} drops by {drop:.4f}, more than {most}"
+        agreement,
+        metric_drop=drop,
+        metric_drop_low=agreement.metric_drop_low + moved,
+        metric_drop_high=agreement.metric_drop_high + moved,
+        ok=ok,
+        reason="" if ok else f"{metric} drops by {drop:.4f}, more than {most}",
     )
 
 
 def _rung(slope: Slope, name: str, tried: Tried, agreement: Agreement) -> Rung:
-    predicted = tried.predicted or slope.plan.predicted
+    predicted = tried.predicted or slope.predicted
     budget = slope.budget
     assert tried.artifact is not None
     return Rung(

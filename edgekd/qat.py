@@ -26,11 +26,12 @@ from edgekd.workers import call
 
 VERSION = 1
 
+TIMEOUT_S: Final = 86_400.0
 EPOCHS_SHARE: Final = 0.2
 """Of the recipe's epochs."""
 LEAST_EPOCHS: Final = 2
 LEARNING_RATE_SHARE: Final = 0.1
-LARGEST_LEARNING_RATE: Final = 1e-3
+LARGEST_LEARNING_RATE: Final = 3e-3
 MOMENTUM: Final = 0.1
 """By which ranges follow what each batch needs."""
 
@@ -43,7 +44,7 @@ def train_rounded(work: Work, lesson: Lesson, student: Student, data: Data, know
         TrainingDiverged: the loss is not finite.
     """
     log = work.out / "worker.log"
-    trained = call(_train, work, lesson, student, data, knowledge, threads=1, log=log)
+    trained = call(_train, work, lesson, student, data, knowledge, threads=1, log=log, timeout_s=TIMEOUT_S)
     (work.out / "student.checkpoint").unlink(missing_ok=True)
     return trained
 

@@ -7,7 +7,7 @@ shows no more loss than is allowed, or a limit of the budget is reached.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 
 from edgekd import cost
-from edgekd.errors import ConvertError, WorkerDied
-from edgekd.export import TIMEOUT_S
 from edgekd.fake_quant import FakeQuantized, is_below, roundings
 from edgekd.nets import anatomy
 from edgekd.plugins import find
@@ -29,6 +27,7 @@ from edgekd.workers import call
 
 VERSION = 1
 
+TIMEOUT_S: Final = 7200.0
 MOST_MEASURED: Final = 8
 """Suspects that are measured on artifacts of their own."""
 EXAMPLES: Final = 64
@@ -62,12 +61,11 @@ def mix(work: Work, aim: Aim, base: Quantization, room: Room) -> Tried:
     """The fewest layers in float, of the worst, that bring accuracy back within the budget; `base` is for the rest.
 
     Where no number of them does, the most accurate trial is kept.
+
+    Raises:
+        ConvertError: the net cannot be followed.
     """
-    log = work.out / "worker.log"
-    try:
-        return call(_mix, work, aim, base, room, threads=1, log=log, timeout_s=4 * TIMEOUT_S)
-    except (WorkerDied, ConvertError) as error:
-        return Tried(trials=(Trial(quantization=base, failed=str(error)),))
+    return call(_mix, work, aim, base, room, threads=1, log=work.out / "worker.log", timeout_s=TIMEOUT_S)
 
 
 def _mix(work: Work, aim: Aim, base: Quantization, room: Room) -> Tried:
@@ -79,25 +77,48 @@ def _mix(work: Work, aim: Aim, base: Quantization, room: Room) -> Tried:
     suspects = rank(followed, calibration, torch.from_numpy(bench.inputs[:EXAMPLES]))
     plain = bench.try_one(base)
     blame, measured = _measure(bench, base, suspects[:MOST_MEASURED], plain)
-    order = [one.layers for one in blame] + [one.layers for one in suspects[MOST_MEASURED:]]
-    done = [plain]
-    for index, layers in enumerate(_growing(order)):
-        tell(f"mixing precisions in {aim.export}", index, len(order))
-        predicted = _predicted(followed, layers, room, whole)
-        if _breaks(predicted, room.budget):
+    done = [plain, *measured]
+    chosen = _lightest([one for one in measured if _is_enough(one, room)], followed)
+    if chosen is None:
+        order = [one.layers for one in blame] + [one.layers for one in suspects[MOST_MEASURED:]]
+        done += _mixtures(bench, base, _growing(order), lambda layers: _predicted(followed, layers, room, whole), room)
+        chosen = done[-1] if _is_enough(done[-1], room) else best(one for one in done if _fits(one, room.budget))
+    tried = bench.keep(chosen, done)
+    in_float = chosen.trial.quantization.in_float if chosen else ()
+    return msgspec.structs.replace(
+        tried,
+        blame=tuple(blame),
+        predicted=_predicted(followed, in_float, room, whole),
+    )
+
+
+def _mixtures(
+    bench: Bench,
+    base: Quantization,
+    sets: Sequence[tuple[str, ...]],
+    predict: Callable[[tuple[str, ...]], Cost],
+    room: Room,
+) -> list[Done]:
+    """Trials of larger and larger sets of layers in float, up to the first that is enough or breaks the budget."""
+    done: list[Done] = []
+    for index, layers in enumerate(sets):
+        tell("mixing precisions", index, len(sets))
+        if _breaks(predict(layers), room.budget):
             break
         done.append(bench.try_one(msgspec.structs.replace(base, in_float=layers)))
         if _is_enough(done[-1], room):
             break
-    chosen = done[-1] if _is_enough(done[-1], room) else best(one for one in done if _fits(one, room.budget))
-    tried = bench.keep(chosen, [*done, *measured])
-    in_float = chosen.trial.quantization.in_float if chosen else ()
-    return msgspec.structs.replace(
-        tried,
-        trials=tuple(one.trial for one in done),
-        blame=tuple(blame),
-        predicted=_predicted(followed, in_float, room, whole),
-    )
+    tell("mixing precisions", len(sets), len(sets))
+    return done
+
+
+def _lightest(enough: Sequence[Done], followed: Trace) -> Done | None:
+    """The one with the least arithmetic in float."""
+
+    def weight(one: Done) -> tuple[float, int]:
+        return _share(followed, one.trial.quantization.in_float), one.trial.file_bytes
+
+    return min(enough, key=weight, default=None)
 
 
 def rank(followed: Trace, calibration: Tensor, examples: Tensor) -> list[Suspect]:

@@ -199,6 +199,11 @@ class Target(Spec, frozen=True, kw_only=True):
     """The core that QEMU imitates: "cortex-a72"."""
     cost_profile: Name = "spec_sheet"
     """A file of edgekd/cost."""
+    runtimes: dict[Name, Text] = {}
+    """Version of each runtime that the device has: engine name -> version."""
+    fallbacks: dict[Name, Name] = {}
+    """Export -> export that stands in for it where a runtime of the device cannot execute it, or would silently answer
+    wrongly; nothing is replaced that is not named here."""
 
 
 class Views(Spec, frozen=True, kw_only=True):

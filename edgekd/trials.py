@@ -14,7 +14,7 @@ from torch import nn
 
 from edgekd import devices, engines, tasks
 from edgekd.devices import Device
-from edgekd.errors import ConvertError, MeasureError, WorkerDied
+from edgekd.errors import ConvertError, MeasureError
 from edgekd.export import TIMEOUT_S, calibration_indices, convert, module_of
 from edgekd.files import digest, discard, dumps, write_text
 from edgekd.parity import sqnr_db
@@ -55,10 +55,7 @@ def try_out(work: Work, aim: Aim, ways: tuple[Quantization, ...]) -> Tried:
     A way that the converter or the runtime cannot go is a trial that failed, not an error.
     """
     log = work.out / "worker.log"
-    try:
-        return call(_try_out, work, aim, ways, threads=1, log=log, timeout_s=TIMEOUT_S * len(ways))
-    except WorkerDied as error:
-        return Tried(trials=tuple(Trial(quantization=way, failed=str(error)) for way in ways))
+    return call(_try_out, work, aim, ways, threads=1, log=log, timeout_s=TIMEOUT_S * len(ways))
 
 
 def _try_out(work: Work, aim: Aim, ways: tuple[Quantization, ...]) -> Tried:

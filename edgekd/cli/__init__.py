@@ -9,6 +9,7 @@ from edgekd.cli import (
     compare,
     distil,
     doctor,
+    engines,
     export,
     measure,
     plan,
@@ -48,6 +49,7 @@ for verb in (
     compare,
     targets,
     recipes,
+    engines,
     doctor,
 ):  # as work goes
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)

@@ -125,6 +125,11 @@ class Program:
         return int(self.opset.removeprefix("CoreML"))
 
 
+def quote(name: str) -> str:
+    """A name out of a package as it may stand in a message: in quotes, in one line, and not too long."""
+    return repr(name if len(name) <= 100 else f"{name[:97]}...")
+
+
 def describe(named: Named) -> TensorSpec:
     """A value as the rest of edgekd describes tensors."""
     inner = named.type.items[0] if named.type.kind == "state" else named.type
