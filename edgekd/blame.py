@@ -81,10 +81,11 @@ def blame(request: Request) -> Blame:
     """
     with tempfile.TemporaryDirectory(prefix="edgekd-blame-") as scratch:
         log = Path(scratch) / "worker.log"
-        return call(_blame, request, scratch, threads=1, log=log, timeout_s=TIMEOUT_S)
+        return call(examine, request, scratch, threads=1, log=log, timeout_s=TIMEOUT_S)
 
 
-def _blame(request: Request, scratch: str) -> Blame:
+def examine(request: Request, scratch: str) -> Blame:
+    """As `blame`, in this process; `scratch` is a folder for files."""
     folder = Path(scratch)
     case = find_case(request, folder)
     notes: list[str] = list(case.notes)

@@ -41,9 +41,13 @@ class FileSide:
         """A file, executed by the named engine, or by the first one that executes its format.
 
         Raises:
-            ConfigError: as `formats.read`, or no engine executes it.
+            ConfigError: as `formats.read`, or the engine does not execute it, or none does.
+            UnknownPlugin, PluginUnavailable: there is no such engine, or not here.
         """
-        return FileSide(path, engine or engine_of(path), formats.read(path))
+        graph = formats.read(path)
+        if engine and path.suffix not in find(engines, engine).suffixes:
+            raise ConfigError(f"{engine} does not execute {path.suffix} files")
+        return FileSide(path, engine or engine_of(path), graph)
 
 
 @dataclass(frozen=True)
