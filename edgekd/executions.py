@@ -1,5 +1,6 @@
 """What a net computes inside, tensor by tensor: a file executed by a runtime, or a torch module."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,31 +119,44 @@ def prepared(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
 
 QUANTIZING: Final = frozenset({"QuantizeLinear", "DequantizeLinear", "FakeQuantize", "quantize", "dequantize"})
 """Operators behind a layer that make its output what the next one reads."""
+_BIASING: Final = frozenset({"add", "biasadd", "mul", "multiply", "sub", "subtract"})
+"""Of a kernel's output with a constant, they are the rest of its layer: a bias, or a batch norm."""
+_KERNELS: Final = re.compile(r"conv(?!ert)|matmul|gemm|linear|fully", re.IGNORECASE)
+
+
+def finishing(graph: Graph) -> dict[int, int]:
+    """Operators that finish what another one computes -> position of that one.
+
+    What they read is never there when the file is executed, for runtimes fuse the two, and no other net has it.
+    """
+    readers: dict[str, list[str]] = {}
+    for one in graph.operators:
+        for tensor in one.inputs:
+            readers.setdefault(tensor, []).append(one.kind)
+    ends = {spec.name for spec in graph.outputs}
+    makers: dict[str, int] = {}
+    found: dict[int, int] = {}
+    for index, one in enumerate(graph.operators):
+        source = makers.get(one.inputs[0]) if len(one.inputs) == 1 else None
+        if source is not None and one.inputs[0] not in ends:
+            kinds = readers[one.inputs[0]]
+            quantizes = all(kind in QUANTIZING for kind in kinds)
+            kernel = _KERNELS.search(graph.operators[source].kind)
+            if quantizes or (kernel and one.kind.lower() in _BIASING and len(kinds) == 1):
+                found[index] = source
+        makers |= dict.fromkeys(one.outputs, found.get(index, index))
+    return found
 
 
 def observed(graph: Graph) -> list[tuple[int, str]]:
-    """Position of each operator to look at, and the tensor that shows its output: the quantized one, where it is.
-
-    A tensor that only a quantizing operator reads is never there when the file is executed: runtimes fuse the two.
-    """
+    """Position of each operator to look at, and the tensor that shows its output: the finished one."""
     live = {one.name for one in formats.live(graph)}
-    ends = {spec.name for spec in graph.outputs}
-    readers: dict[str, list[int]] = {}
+    finished = finishing(graph)
+    shown: dict[int, str] = {}
     for index, one in enumerate(graph.operators):
-        for tensor in one.inputs:
-            readers.setdefault(tensor, []).append(index)
-    found = []
-    for index, one in enumerate(graph.operators):
-        if one.name not in live or one.kind in QUANTIZING or not one.outputs:
-            continue
-        tensor = one.outputs[0]
-        while tensor not in ends and (after := readers.get(tensor)):
-            next_one = graph.operators[after[0]]
-            if any(graph.operators[reader].kind not in QUANTIZING for reader in after) or not next_one.outputs:
-                break
-            tensor = next_one.outputs[0]
-        found.append((index, tensor))
-    return found
+        if one.name in live and one.outputs and (index not in finished or finished[index] in shown):
+            shown[finished.get(index, index)] = one.outputs[0]
+    return sorted((index, tensor) for index, tensor in shown.items() if graph.operators[index].kind not in QUANTIZING)
 
 
 def follow_file(side: FileSide, inputs: Sequence[Array], scratch: Path) -> Iterator[tuple[int, Computed]]:
@@ -168,13 +182,9 @@ def follow_file(side: FileSide, inputs: Sequence[Array], scratch: Path) -> Itera
 
 
 def makers_of(graph: Graph) -> dict[str, int]:
-    """Tensor -> position of the operator that made its values, behind all that quantizes them."""
-    makers: dict[str, int] = {}
-    for index, one in enumerate(graph.operators):
-        through = [makers[tensor] for tensor in one.inputs if tensor in makers]
-        source = through[0] if one.kind in QUANTIZING and through else index
-        makers |= dict.fromkeys(one.outputs, source)
-    return makers
+    """Tensor -> position of the operator that made its values, in front of all that finishes them."""
+    finished = finishing(graph)
+    return {tensor: finished.get(index, index) for index, one in enumerate(graph.operators) for tensor in one.outputs}
 
 
 def execute(side: FileSide, inputs: Sequence[Array], scratch: Path, tensors: Sequence[str] = ()) -> list[Array]:

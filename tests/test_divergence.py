@@ -252,3 +252,28 @@ def test_a_layer_is_observed_behind_its_quantization() -> None:
         properties={},
     )
     assert observed(graph) == [(3, "cd"), (6, "relu"), (7, "add")]
+
+
+def test_a_layer_is_observed_behind_its_bias() -> None:
+    def one(kind: str, name: str, *inputs: str) -> Operator:
+        return Operator(kind=kind, name=name, inputs=inputs, outputs=(name,))
+
+    graph = Graph(
+        format="openvino",
+        inputs=(TensorSpec(name="x", shape=(1, 2)),),
+        outputs=(TensorSpec(name="last", shape=(1, 2)),),
+        operators=(
+            one("Convolution", "conv", "x"),
+            one("Add", "bias", "conv"),
+            one("FakeQuantize", "fq", "bias"),
+            one("MatMul", "product", "fq"),
+            one("Add", "sum", "product", "fq"),
+            one("Multiply", "scale", "sum"),
+            one("MatMul", "twice", "scale"),
+            one("Add", "one", "twice"),
+            one("Concat", "last", "twice", "one"),
+        ),
+        properties={},
+    )
+    found = [(0, "fq"), (3, "product"), (4, "sum"), (5, "scale"), (6, "twice"), (7, "one"), (8, "last")]
+    assert observed(graph) == found
