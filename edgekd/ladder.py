@@ -13,7 +13,7 @@ import msgspec
 
 from edgekd.errors import ConvertError, MeasureError, TrainingDiverged, WorkerDied
 from edgekd.lessons import Lesson
-from edgekd.parity import most_drop
+from edgekd.parity import least_db, most_drop
 from edgekd.qat import train_rounded
 from edgekd.runs import Run
 from edgekd.sensitivity import Room, mix
@@ -115,7 +115,13 @@ def _correct(slope: Slope, step: str, so_far: Quantization) -> tuple[Student, Tr
 
 
 def _mix(slope: Slope, step: str, so_far: Quantization) -> tuple[Student, Tried]:
-    room = Room(target=slope.target, budget=slope.budget, predicted=slope.predicted, most_drop=slope.most_drop)
+    room = Room(
+        target=slope.target,
+        budget=slope.budget,
+        predicted=slope.predicted,
+        most_drop=slope.most_drop,
+        least_db=least_db(slope.first.precision),
+    )
     return slope.student, slope.run.step(step, mix, slope.aim(slope.student), so_far, room)
 
 

@@ -31,7 +31,7 @@ EPOCHS_SHARE: Final = 0.2
 """Of the recipe's epochs."""
 LEAST_EPOCHS: Final = 2
 LEARNING_RATE_SHARE: Final = 0.1
-LARGEST_LEARNING_RATE: Final = 3e-3
+LARGEST_LEARNING_RATE: Final = 2e-3
 MOMENTUM: Final = 0.1
 """By which ranges follow what each batch needs."""
 
@@ -69,6 +69,7 @@ def _train(work: Work, lesson: Lesson, student: Student, data: Data, knowledge: 
     load(net.module, work.path(student.weights))
     viewer = viewer_of(work, data, "train", student.preprocessing, lesson.views, lesson.seed)
     calibration = viewer.batch(calibration_indices(len(viewer)))
+    # From where int8 does the least harm: a net that starts at chance has little to learn from.
     rounded = FakeQuantized(trace(equalize(net.module, [calibration]), [calibration.shape[1:]]), momentum=MOMENTUM)
     rounded.observe([calibration])
     fit(

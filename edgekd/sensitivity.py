@@ -7,7 +7,8 @@ shows no more loss than is allowed, or a limit of the budget is reached.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -55,6 +56,8 @@ class Room(Spec, frozen=True, kw_only=True):
     """Of the plan, whose layers are all in its precision."""
     most_drop: float
     """Of the metric, on the test split."""
+    least_db: float
+    """Ratio of signal and noise that the precision explains."""
 
 
 def mix(work: Work, aim: Aim, base: Quantization, room: Room) -> Tried:
@@ -72,53 +75,81 @@ def _mix(work: Work, aim: Aim, base: Quantization, room: Room) -> Tried:
     bench = Bench(work, aim)
     module, shape = bench.corrected(base), bench.calibration.shape[1:]
     whole = find(cost, room.target.cost_profile).estimate(anatomy(module, shape), room.target, "fp32")
-    calibration = torch.from_numpy(bench.calibration)
-    followed = trace(module, [shape])
-    suspects = rank(followed, calibration, torch.from_numpy(bench.inputs[:EXAMPLES]))
+    prices = _Prices(trace(module, [shape]), room, whole)
+    calibration, examples = torch.from_numpy(bench.calibration), torch.from_numpy(bench.inputs[:EXAMPLES])
+    suspects = [one for one in rank(prices.followed, calibration, examples) if prices.affords(one.layers)]
     plain = bench.try_one(base)
     blame, measured = _measure(bench, base, suspects[:MOST_MEASURED], plain)
     done = [plain, *measured]
-    chosen = _lightest([one for one in measured if _is_enough(one, room)], followed)
+    chosen = min(filter(prices.is_enough, done), key=prices.weight, default=None)
     if chosen is None:
         order = [one.layers for one in blame] + [one.layers for one in suspects[MOST_MEASURED:]]
-        done += _mixtures(bench, base, _growing(order), lambda layers: _predicted(followed, layers, room, whole), room)
-        chosen = done[-1] if _is_enough(done[-1], room) else best(one for one in done if _fits(one, room.budget))
+        done += _mixtures(bench, base, _growing(order), prices)
+        chosen = done[-1] if prices.is_enough(done[-1]) else best(filter(prices.fits, done))
     tried = bench.keep(chosen, done)
     in_float = chosen.trial.quantization.in_float if chosen else ()
-    return msgspec.structs.replace(
-        tried,
-        blame=tuple(blame),
-        predicted=_predicted(followed, in_float, room, whole),
-    )
+    return msgspec.structs.replace(tried, blame=tuple(blame), predicted=prices.predicted(in_float))
 
 
-def _mixtures(
-    bench: Bench,
-    base: Quantization,
-    sets: Sequence[tuple[str, ...]],
-    predict: Callable[[tuple[str, ...]], Cost],
-    room: Room,
-) -> list[Done]:
+def _mixtures(bench: Bench, base: Quantization, sets: Sequence[tuple[str, ...]], prices: "_Prices") -> list[Done]:
     """Trials of larger and larger sets of layers in float, up to the first that is enough or breaks the budget."""
     done: list[Done] = []
     for index, layers in enumerate(sets):
         tell("mixing precisions", index, len(sets))
-        if _breaks(predict(layers), room.budget):
+        if not prices.affords(layers):
             break
         done.append(bench.try_one(msgspec.structs.replace(base, in_float=layers)))
-        if _is_enough(done[-1], room):
+        if prices.is_enough(done[-1]):
             break
     tell("mixing precisions", len(sets), len(sets))
     return done
 
 
-def _lightest(enough: Sequence[Done], followed: Trace) -> Done | None:
-    """The one with the least arithmetic in float."""
+@dataclass(frozen=True)
+class _Prices:
+    """What layers in float cost on the device, and what may be spent."""
 
-    def weight(one: Done) -> tuple[float, int]:
-        return _share(followed, one.trial.quantization.in_float), one.trial.file_bytes
+    followed: Trace
+    room: Room
+    whole: Cost
+    """Of the model when all of it is in float."""
 
-    return min(enough, key=weight, default=None)
+    def predicted(self, in_float: Sequence[str]) -> Cost:
+        """The plan's cost, with as much of a float model's in it as the layers have of the arithmetic."""
+        share, base, whole = _share(self.followed, in_float), self.room.predicted, self.whole
+
+        def between(low: float, high: float) -> float:
+            return low + share * max(0.0, high - low)
+
+        return msgspec.structs.replace(
+            base,
+            latency_ms=Interval(
+                value=between(base.latency_ms.value, whole.latency_ms.value),
+                low=between(base.latency_ms.low, whole.latency_ms.low),
+                high=between(base.latency_ms.high, whole.latency_ms.high),
+            ),
+            peak_memory_bytes=math.ceil(between(base.peak_memory_bytes, whole.peak_memory_bytes)),
+            file_bytes=math.ceil(between(base.file_bytes, whole.file_bytes)),
+        )
+
+    def affords(self, in_float: Sequence[str]) -> bool:
+        """Whether latency and memory are within the budget, as far as one can tell before."""
+        cost, budget = self.predicted(in_float), self.room.budget
+        return cost.latency_ms.high <= budget.latency_ms and cost.peak_memory_bytes <= budget.peak_memory_bytes
+
+    def fits(self, done: Done) -> bool:
+        """Whether a trial is within the budget."""
+        small = done.artifact is not None and done.trial.file_bytes <= self.room.budget.file_bytes
+        return small and self.affords(done.trial.quantization.in_float)
+
+    def is_enough(self, done: Done) -> bool:
+        """Whether a trial is within the budget, and accurate enough to be so on the test split as well."""
+        close = done.trial.sqnr_db >= self.room.least_db and done.trial.metric_drop <= SAFETY * self.room.most_drop
+        return close and self.fits(done)
+
+    def weight(self, done: Done) -> tuple[float, int]:
+        """How much of the arithmetic is in float, then the file's size."""
+        return _share(self.followed, done.trial.quantization.in_float), done.trial.file_bytes
 
 
 def rank(followed: Trace, calibration: Tensor, examples: Tensor) -> list[Suspect]:
@@ -183,34 +214,6 @@ def _growing(order: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     return sets
 
 
-def _is_enough(done: Done, room: Room) -> bool:
-    return _fits(done, room.budget) and done.trial.metric_drop <= SAFETY * room.most_drop
-
-
-def _fits(done: Done, budget: Budget) -> bool:
-    return done.artifact is not None and done.trial.file_bytes <= budget.file_bytes
-
-
-def _predicted(followed: Trace, in_float: Sequence[str], room: Room, whole: Cost) -> Cost:
-    """The plan's cost, with as much of a float model's in it as the layers in float have of the arithmetic."""
-    share = _share(followed, in_float)
-
-    def between(low: float, high: float) -> float:
-        return low + share * max(0.0, high - low)
-
-    latency, slowest = room.predicted.latency_ms, whole.latency_ms
-    return msgspec.structs.replace(
-        room.predicted,
-        latency_ms=Interval(
-            value=between(latency.value, slowest.value),
-            low=between(latency.low, slowest.low),
-            high=between(latency.high, slowest.high),
-        ),
-        peak_memory_bytes=math.ceil(between(room.predicted.peak_memory_bytes, whole.peak_memory_bytes)),
-        file_bytes=math.ceil(between(room.predicted.file_bytes, whole.file_bytes)),
-    )
-
-
 def _share(followed: Trace, in_float: Sequence[str]) -> float:
     """Of a net's multiplications, those of the layers in float."""
     macs = dict.fromkeys(followed.layers.values(), 0)
@@ -220,7 +223,3 @@ def _share(followed: Trace, in_float: Sequence[str]) -> float:
         macs[path] += math.prod(node.meta["val"].shape[1:]) * math.prod(weight.shape[1:])
     in_floats = sum(count for path, count in macs.items() if is_below(path, in_float))
     return in_floats / max(1, sum(macs.values()))
-
-
-def _breaks(predicted: Cost, budget: Budget) -> bool:
-    return predicted.latency_ms.high > budget.latency_ms or predicted.peak_memory_bytes > budget.peak_memory_bytes

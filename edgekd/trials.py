@@ -30,6 +30,8 @@ VERSION = 1
 
 EXAMPLES: Final = 500
 """That trials are examined on."""
+TIE: Final = 0.005
+"""Of the metric; a smaller difference on so few examples is chance."""
 
 
 class Aim(Spec, frozen=True, kw_only=True):
@@ -69,9 +71,11 @@ def _try_out(work: Work, aim: Aim, ways: tuple[Quantization, ...]) -> Tried:
 
 
 def best(done: Iterable[Done]) -> Done | None:
-    """The most accurate; among equals the one that follows the float student most closely; None where all failed."""
+    """Of those as accurate as any, the one that follows the float student most closely; None where all failed."""
     good = [one for one in done if one.artifact is not None]
-    return max(good, key=lambda one: (one.trial.metric, one.trial.sqnr_db), default=None)
+    highest = max((one.trial.metric for one in good), default=0.0)
+    as_good = [one for one in good if one.trial.metric >= highest - TIE]
+    return max(as_good, key=lambda one: one.trial.sqnr_db, default=None)
 
 
 class Bench:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from edgekd import Preprocessing
+from tests.toys import spectra
 
 SIZE = Preprocessing(size=(16, 16), mean=(127.5,), std=(127.5,))
 
@@ -50,8 +51,8 @@ class Stream(nn.Module):
         return features + self.layers(features)
 
 
-def residual(channels: int = 8) -> nn.Module:
-    """Two residual blocks between a stem and a head; the stream has no activation."""
+def residual(channels: int = 8, pixels: bool = True) -> nn.Module:
+    """Two residual blocks between a stem and a head; the stream has no activation. It takes pixels or planes of floats."""
     module = nn.Sequential(
         nn.Sequential(nn.Conv2d(1, channels, 3, 2, 1, bias=False), nn.BatchNorm2d(channels)),
         Stream(channels, 2 * channels),
@@ -61,7 +62,8 @@ def residual(channels: int = 8) -> nn.Module:
         nn.Flatten(),
         nn.Linear(16, 3),
     )
-    module.preprocessing = SIZE  # type: ignore[assignment]
+    if pixels:
+        module.preprocessing = SIZE  # type: ignore[assignment]
     return module
 
 
@@ -92,3 +94,11 @@ def uneven(channels: int = 8, times: float = 300.0) -> nn.Module:
     )
     module.preprocessing = SIZE  # type: ignore[assignment]
     return module
+
+
+def broken_sensor(count: int = 600, times: float = 300.0, pixels: int = 2) -> dict[str, Any]:
+    """Planes of floats, and a sensor that failed on some training examples: calibration sees pixels far out of range."""
+    made = spectra(count)
+    for index in range(pixels):
+        made["train_inputs"][index * 97, 0, 3 + index, 5] = times
+    return made
