@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import msgspec
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import edgekd
 from edgekd import cost
 from edgekd.cli import main
+from edgekd.cli._tables import _print_climb
 from edgekd.data import load as load_data
 from edgekd.errors import BUDGET_BROKEN, ConvertError
 from edgekd.export import calibration_indices, export
@@ -406,6 +409,25 @@ def test_trials_are_examined_on_examples_that_calibration_does_not_see(examples:
         assert len(held) == min(500, examples - 200)
     else:
         assert len(held) == examples
+
+
+def test_the_terminal_shows_what_was_tried() -> None:
+    text = "[red]no kernel\x1b[31m"
+    failed = Rung(name="calibration", tried=Tried(trials=(Trial(quantization=Quantization(), failed=text),)))
+    way = Quantization(ranges="mse", equalization=True, bias_correction=True, in_float=("stem", "blocks.0"))
+    held = msgspec.structs.replace(
+        rung("corrections", 0.97, True, True), tried=Tried(artifact=artifact(quantization=way))
+    )
+    climbed = Climb(
+        export=EXPORT, floor=0.9, most_drop=0.01, rungs=(rung(FIRST, 0.5, False), failed, held), chosen="corrections"
+    )
+    written = StringIO()
+    _print_climb(Console(file=written, width=300), climbed)
+    shown = written.getvalue()
+    assert "corrections [chosen]" in shown and "first try [chosen]" not in shown
+    assert "mse ranges, channels equalized, biases corrected, in float: stem, blocks.0" in shown
+    assert "failed: [red]no kernel?[31m" in shown and "\x1b" not in shown
+    assert shown.count("broken") == 2 and shown.count("holds") == 2
 
 
 # --- blame
