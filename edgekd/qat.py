@@ -32,6 +32,8 @@ EPOCHS_SHARE: Final = 0.2
 LEAST_EPOCHS: Final = 2
 LEARNING_RATE_SHARE: Final = 0.1
 LARGEST_LEARNING_RATE: Final = 2e-3
+OBSERVED_AT_ONCE: Final = 64
+"""Examples that ranges are taken of together, for the sake of memory."""
 MOMENTUM: Final = 0.1
 """By which ranges follow what each batch needs."""
 
@@ -71,7 +73,7 @@ def _train(work: Work, lesson: Lesson, student: Student, data: Data, knowledge: 
     calibration = viewer.batch(calibration_indices(len(viewer)))
     # From where int8 does the least harm: a net that starts at chance has little to learn from.
     rounded = FakeQuantized(trace(equalize(net.module, [calibration]), [calibration.shape[1:]]), momentum=MOMENTUM)
-    rounded.observe([calibration])
+    rounded.observe(calibration.split(OBSERVED_AT_ONCE))
     fit(
         rounded,
         viewer,

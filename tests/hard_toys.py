@@ -52,7 +52,7 @@ class Stream(nn.Module):
 
 
 def residual(channels: int = 8, pixels: bool = True) -> nn.Module:
-    """Two residual blocks between a stem and a head; the stream has no activation. Pixels or planes of floats."""
+    """Two residual blocks between a stem and a head; their stream has no activation. Takes pixels, or else floats."""
     module = nn.Sequential(
         nn.Sequential(nn.Conv2d(1, channels, 3, 2, 1, bias=False), nn.BatchNorm2d(channels)),
         Stream(channels, 2 * channels),
@@ -97,7 +97,7 @@ def uneven(channels: int = 8, times: float = 300.0) -> nn.Module:
 
 
 def broken_sensor(count: int = 600, times: float = 300.0, pixels: int = 2) -> dict[str, Any]:
-    """Planes of floats, and a sensor that failed on some training examples: calibration sees pixels out of range."""
+    """Planes of floats, and a sensor that failed on some training examples, with pixels far out of range."""
     made = spectra(count)
     for index in range(pixels):
         made["train_inputs"][index * 97, 0, 3 + index, 5] = times

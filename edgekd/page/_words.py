@@ -161,7 +161,7 @@ def ladders(summary: Summary) -> list[dict[str, Any]]:
                 "rungs": [
                     {**rung, **_tried(rung), "chosen": rung.get("name") == ladder.get("chosen")} for rung in rungs
                 ],
-                "blame": [{**one, "layers": ", ".join(map(str, one.get("layers") or ()))} for one in blame],
+                "blame": [{**one, "layers": _listed_names(one.get("layers"))} for one in blame],
             }
         )
     return found
@@ -184,8 +184,12 @@ def quantized(way: dict[str, Any]) -> str:
     parts = [f"ranges by {way['ranges']}" if way.get("ranges", "full") != "full" else "full ranges"]
     parts += ["channels equalized"] if way.get("equalization") else []
     parts += ["biases corrected"] if way.get("bias_correction") else []
-    in_float = [str(one) for one in way.get("in_float") or ()]
-    return ", ".join(parts + ([f"in float: {', '.join(in_float)}"] if in_float else []))
+    in_float = _listed_names(way.get("in_float"))
+    return ", ".join(parts + ([f"in float: {in_float}"] if in_float else []))
+
+
+def _listed_names(names: Any) -> str:
+    return ", ".join(map(str, names)) if isinstance(names, list | tuple) else ""
 
 
 def comparison(summary: Summary, chosen: dict[str, Any]) -> list[dict[str, str]]:
