@@ -95,7 +95,8 @@ def test_a_model_that_one_has_is_exported_and_verified(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_the_main_job_and_what_may_follow_it(tmp_path: Path) -> None:
+def test_the_main_job_and_what_may_follow_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path / "cache"))
     main_job = INSTALLING[0].partition("&& ")[2]
     for command in [main_job, *LONG]:
         ended = edgekd(command, tmp_path)

@@ -333,7 +333,7 @@ def reads(kind, number, ir=11):
         return not any(words in str(error) for words in ABSENT)
     return True
 answer = {
-    "kinds": {kind: [one for one in question["sets"] if reads(kind, one)] for kind in question["kinds"]},
+    "kinds": {kind: [one for one in range(1, question["sets"] + 1) if reads(kind, one)] for kind in question["kinds"]},
     "ir": [ir for ir in range(10, 20) if reads("Relu", 1, ir)],
 }
 '''
@@ -343,26 +343,25 @@ def openvino() -> Iterator[Found]:
     """Newest operator set and IR version, and the newest set of operators that are not in all of them."""
     kinds = _layer_kinds()
     for release in OPENVINO:
-        reads = _reads(release, kinds, list(range(1, MOST_SET + 1)))
-        opset = max(reads["Relu"])
-        newest = {kind: max(numbers, default=0) for kind, numbers in reads.items()}
+        newest = _newest(release, kinds)
+        opset = newest["Relu"]
         operators = {kind: AS_THE_SET if number == opset else number for kind, number in newest.items()}
-        irs = ask(release, OPENVINO_PROBE, {"kinds": [], "sets": []})["ir"]
+        irs = ask(release, OPENVINO_PROBE, {"kinds": [], "sets": 0})["ir"]
         yield Found(release, operators, {"": opset}, max(irs))
 
 
-def _reads(release: Release, kinds: list[str], sets: list[int]) -> dict[str, list[int]]:
-    """Kind -> operator sets that it is read in; some releases crash on layers whose attributes are not complete."""
-    answer = ask(release, OPENVINO_PROBE, {"kinds": kinds, "sets": sets})
+def _newest(release: Release, kinds: list[str]) -> dict[str, int]:
+    """Kind -> newest operator set that it is read in.
+
+    Some releases crash on a layer whose attributes are not complete: it was made, so it is there.
+    """
+    answer = ask(release, OPENVINO_PROBE, {"kinds": kinds, "sets": MOST_SET})
     if answer:
-        found: dict[str, list[int]] = answer["kinds"]
-        return found
-    if len(kinds) > 1:
-        middle = len(kinds) // 2
-        return _reads(release, kinds[:middle], sets) | _reads(release, kinds[middle:], sets)
-    if len(sets) > 1:
-        return {kinds[0]: [number for one in sets for number in _reads(release, kinds, [one])[kinds[0]]]}
-    return {kinds[0]: sets}  # so it was made
+        return {kind: max(sets, default=0) for kind, sets in answer["kinds"].items()}
+    if len(kinds) == 1:
+        return {kinds[0]: AS_THE_SET}
+    middle = len(kinds) // 2
+    return _newest(release, kinds[:middle]) | _newest(release, kinds[middle:])
 
 
 def _layer_kinds() -> list[str]:

@@ -1,6 +1,7 @@
 """`edgekd engines` and `edgekd engines install NAME`."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,13 +23,14 @@ def command(
     """Show the runtimes that edgekd can execute artifacts on, with those that are installed here."""
     from edgekd import engines
     from edgekd.plugins import known, names
+    from edgekd.workers import cores, together
 
     if action:
         if not name:
             raise ConfigError("install which engine?", hint="`edgekd engines` lists them")
         known(engines, name)
         _install(name)
-    found = [_described(one) for one in ((name,) if name else names(engines))]
+    found = together([partial(_described, one) for one in ((name,) if name else names(engines))], at_once=cores())
     if json:
         print_json({"schema": 1, "engines": found})
         return
