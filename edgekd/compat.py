@@ -134,18 +134,18 @@ class _Asked:
 
     def lacks(self, operators: Sequence[Operator]) -> Iterator[str]:
         """Operator sets first, each once, then kinds of operators."""
-        new_sets = {pair for pair in {(_domain(one.kind), one.version) for one in operators} if self._lacks_set(*pair)}
-        for domain, number in sorted(new_sets):
+        lacking = [
+            one for one in operators if max(1, one.version) > self._newest(one.kind)
+        ]  # some files say no version
+        of_sets = {(_domain(one.kind), one.version) for one in lacking if self._goes_with_the_set(one.kind)}
+        for domain, number in sorted(of_sets):
             what = f"operator set {number}" + (f" of {domain}" if domain else "")
             newest = _at(self.own.sets.get(domain, {}), self.release)
             yield f"{what}: {self.title} {_goes_up_to(newest)}; {self._who_reads(domain, number)}"
-        if not self.own.operators or self.release in self.own.sets_only:
-            return
-        for (kind, number), count in sorted(Counter((one.kind, one.version) for one in operators).items()):
-            newest = _newest(self.own, kind, self.release)
-            if newest < max(1, number) and (_domain(kind), number) not in new_sets:  # some files do not say a version
-                what = f"{kind} version {number}" + (f", {count} times" if count > 1 else "")
-                yield f"{what}: {self.title} {_goes_up_to(newest)}; {self._who_has(kind, number)}"
+        of_kinds = Counter((one.kind, one.version) for one in lacking if not self._goes_with_the_set(one.kind))
+        for (kind, number), count in sorted(of_kinds.items()):
+            what = f"{kind} version {number}" + (f", {count} times" if count > 1 else "")
+            yield f"{what}: {self.title} {_goes_up_to(self._newest(kind))}; {self._who_has(kind, number)}"
 
     def fails(self, operators: Sequence[Operator], precision: str) -> Iterator[str]:
         """Kinds that it has, and does not execute rightly in this precision."""
@@ -155,8 +155,14 @@ class _Asked:
                 how = f"refuses it ({failure.error})" if refused else f"is silently wrong ({failure.sqnr_db:.1f} dB)"
                 yield f"{precision} {failure.kind}: {self.title} {how}; {self._who_is_right(failure)}"
 
-    def _lacks_set(self, domain: str, number: int) -> bool:
-        return bool(self.own.sets) and number > _at(self.own.sets.get(domain, {}), self.release)
+    def _goes_with_the_set(self, kind: str) -> bool:
+        unknown = not self.own.operators or self.release in self.own.sets_only
+        return unknown or _at(self.own.operators.get(kind, {}), self.release) == AS_THE_SET
+
+    def _newest(self, kind: str) -> int:
+        if self._goes_with_the_set(kind):
+            return _at(self.own.sets.get(_domain(kind), {}), self.release)
+        return _newest(self.own, kind, self.release)
 
     def _who_reads(self, domain: str, number: int) -> str:
         def reads(name: str, release: str) -> bool:

@@ -104,7 +104,11 @@ def test_an_operator_without_a_kernel_is_named() -> None:
     (line,) = problems(of("com.microsoft:NoSuchThing"), "onnx", "fp32", "onnxruntime", "1.32.0")
     assert "com.microsoft:NoSuchThing version 1: onnxruntime 1.32.0 does not have it" in line
     (line,) = problems(of("pkg:Mine", 3), "onnx", "fp32", "onnxruntime", "1.32.0")
-    assert line.startswith("operator set 3 of pkg: onnxruntime 1.32.0 does not have it")
+    assert line == "pkg:Mine version 3: onnxruntime 1.32.0 does not have it; no known release has it"
+    assert problems(of("RoiAlign", 21), "onnx", "fp32", "onnxruntime", "1.32.0") == ()
+    (line,) = problems(of("RoiAlign", 22), "onnx", "fp32", "onnxruntime", "1.32.0")
+    assert line == "RoiAlign version 22: onnxruntime 1.32.0 goes up to 21; no known release has it"
+    assert len(problems(of("RoiAlign", 22), "onnx", "fp32", "onnxruntime", "1.14.0")) == 1, "the set is too new"
 
 
 def test_core_ml_goes_by_the_version_of_ios() -> None:
@@ -120,9 +124,10 @@ def test_core_ml_goes_by_the_version_of_ios() -> None:
 
 def test_openvino_goes_by_set_and_kind() -> None:
     assert problems(of("Convolution", 1), "openvino", "fp16", "openvino", "2023.0.2") == ()
-    assert problems(of("ISTFT", 16), "openvino", "fp16", "openvino", "2024.6.0") == (
-        "operator set 16: openvino 2024.6.0 goes up to 15; openvino 2025.1.0 reads it",
+    assert problems([*of("ISTFT", 16), *of("Relu", 1)], "openvino", "fp16", "openvino", "2024.6.0") == (
+        "ISTFT version 16: openvino 2024.6.0 does not have it; openvino 2025.1.0 has it",
     )
+    assert problems(of("ISTFT", 16), "openvino", "fp16", "openvino", "2025.1.0") == (), "before its set is complete"
     (line,) = problems(of("extension:Mine", 0), "openvino", "fp16", "openvino", "2026.4.1")
     assert "does not have it" in line
 
