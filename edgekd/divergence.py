@@ -33,6 +33,8 @@ from edgekd.progress import tell
 from edgekd.specs import Graph, Spec
 
 POOR_DB: Final = 10.0
+STRAY_DB: Final = 30.0
+"""Parts of one thing that a file takes apart may be this near to something else."""
 NEAR_AGAIN_DB: Final = 10.0
 SURELY_NEAR_AGAIN_DB: Final = 40.0
 """By how much more than a pair's SQNR what reads it must have, for the pair to be none: means are nearer as well."""
@@ -258,8 +260,10 @@ class _Reference:
             computed = [one for _, one in places]
             for one in computed:
                 one.parents = tuple(number[parent] for parent in one.parents if parent in number)
+        useful = followed.useful() if followed else range(len(computed))
         by_size: dict[tuple[int, ...], list[int]] = {}
-        for index, one in enumerate(computed):
+        for index in useful:
+            one = computed[index]
             if np.issubdtype(one.values.dtype, np.floating):
                 by_size.setdefault(_size(one.values), []).append(index)
         return _Reference(computed, followed, by_size, _homes(computed))
@@ -316,7 +320,7 @@ def _is_stray(before: _Pair, pair: _Pair, is_stray: bool) -> bool:
     if ratio is None or after is None or _KERNEL.search(before.own.kind):
         return False
     near = after > ratio + (NEAR_AGAIN_DB if ratio < POOR_DB else SURELY_NEAR_AGAIN_DB)
-    return near or (is_stray and ratio < POOR_DB)
+    return near or (is_stray and ratio < STRAY_DB)
 
 
 def _paired(pair: _Pair) -> list[_Pair]:

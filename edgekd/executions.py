@@ -325,6 +325,16 @@ class Followed:
                 rows[index].append(found[index])
         return {index: np.stack(row) for index, row in rows.items()}
 
+    def useful(self) -> list[int]:
+        """Positions of the tensors that outputs depend on: norms also give their statistics, which nothing reads."""
+        found, waiting = set(self._ends), list(self._ends)
+        while waiting:
+            for parent in self.computed[waiting.pop()].parents:
+                if parent not in found:
+                    found.add(parent)
+                    waiting.append(parent)
+        return sorted(found)
+
     def output_of(self, changed: Mapping[int, Array]) -> list[Array]:
         """The outputs where some tensors have the values given."""
         found = self.again(changed, self._ends)
