@@ -78,7 +78,8 @@ class Operator(Spec, frozen=True, kw_only=True):
     layer: str = ""
     """The torch module that it came from: "blocks.3.conv"; "" where the file does not say."""
     version: int = 1
-    """Of the operator where the format counts those (TFLite), else of the operator set."""
+    """Of the operator where the format counts those (TFLite), else of the operator set; in Core ML the iOS that brought
+    the set."""
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     dtype: str = ""

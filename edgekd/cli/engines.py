@@ -34,8 +34,9 @@ def command(
         return
     shown = table("engine", "runtime", "executes", "to install it")
     for one in found:
+        state = one["version"] or one["problem"] or "not installed"
         shown.add_row(
-            plain(one["name"]), plain(_state(one)), plain(" ".join(one["suffixes"])), plain(_missing(one, "install"))
+            *map(plain, (one["name"], state, " ".join(one["suffixes"]), "" if one["version"] else one["install"]))
         )
     console().print(shown)
 
@@ -78,11 +79,3 @@ def _asked(engine: Path, guest: Path) -> dict[str, str]:
                 return {"version": connection.ask({"do": "facts"}, FACTS_TIMEOUT_S)["engine_version"]}
         except EdgekdError as error:
             return {"problem": str(error)}
-
-
-def _state(one: dict[str, Any]) -> str:
-    return one["version"] or one["problem"] or "not installed"
-
-
-def _missing(one: dict[str, Any], key: str) -> str:
-    return "" if one["version"] else str(one[key])

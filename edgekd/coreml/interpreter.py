@@ -5,6 +5,7 @@ not be in torch.
 """
 
 import difflib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,8 @@ _STEP: Final = 2**20
 """Multiply-accumulates that are done in the time that an operation or a block takes of itself."""
 _ELEMENT: Final = 32
 """And in the time that an element takes that is only passed through."""
+
+_SMALL_BYTES: Final = 2**16
 
 _FOREIGN: Final = (ArithmeticError, IndexError, MemoryError, RuntimeError, TypeError, ValueError)
 """What torch and numpy raise at shapes, types and sizes that do not fit."""
@@ -99,18 +102,28 @@ def _by_name(program: Program, inputs: Sequence[NDArray[Any]] | Mapping[str, NDA
         if name not in specs:
             raise MeasureError(f"the program has no input {quote(name)}", hint=_close(name, specs))
     features = {**program.features} | {state.name: Feature(default=0.0) for state in program.states}
-    return {name: _array_for(spec, inputs.get(name), features[name]) for name, spec in specs.items()}
+    found = {}
+    for name, spec in specs.items():
+        with _telling(f"input {quote(name)}"):
+            if name in inputs:
+                found[name] = _array_for(spec, np.asarray(inputs[name]), features[name])
+            else:
+                Budget(program.size_bytes).room(math.prod(spec.shape), 8)
+                found[name] = _default_for(spec, features[name])
+    return found
 
 
-def _array_for(spec: TensorSpec, given: NDArray[Any] | None, feature: Feature) -> NDArray[Any]:
-    """The array in the type of the input, or one full of its default."""
-    if given is None:
-        if feature.default is None or -1 in spec.shape:
-            raise MeasureError(
-                f"input {quote(spec.name)} is missing", hint=f"an array of {spec.dtype}, shape {spec.shape}"
-            )
-        return np.full(spec.shape, feature.default, spec.dtype)
-    array = np.asarray(given)
+def _default_for(spec: TensorSpec, feature: Feature) -> NDArray[Any]:
+    """An array for an input that is left out."""
+    if feature.default is None or -1 in spec.shape:
+        raise MeasureError(f"input {quote(spec.name)} is missing", hint=f"an array of {spec.dtype}, shape {spec.shape}")
+    default = feature.default if spec.dtype.startswith("float") else int(feature.default)
+    with np.errstate(over="ignore"):
+        return np.full(spec.shape, default, spec.dtype)
+
+
+def _array_for(spec: TensorSpec, array: NDArray[Any], feature: Feature) -> NDArray[Any]:
+    """The array in the type of the input."""
     if not _fits(array.shape, spec.shape) or not _is_allowed(array.shape, feature):
         hint = f"allowed are {list(feature.listed or feature.ranges)}" if feature.listed or feature.ranges else ""
         raise MeasureError(
@@ -221,9 +234,7 @@ class _Scope:
             if name in scope.values:
                 return scope.values[name]
             scope = scope._around
-        raise MeasureError(
-            f"value {quote(name)} is used after it was given up"
-        )  # unreachable while `_last_uses` is right
+        raise MeasureError(f"value {quote(name)} was given up too early")  # if `_last_uses` were wrong
 
 
 class _Run:
@@ -274,11 +285,9 @@ class _Run:
 
     def _executed(self, operation: Operation, scope: _Scope) -> tuple[Value, ...]:
         values = {
-            parameter: tuple(
-                scope[one] if isinstance(one, str) else self._literal(one) for one in arguments
-            )
+            parameter: tuple(scope[one] if isinstance(one, str) else self._literal(one) for one in arguments)
             for parameter, arguments in operation.inputs.items()
-        }  # fmt: skip
+        }
 
         def execute(number: int, arguments: Sequence[Value]) -> list[Value]:
             return self._block(operation, number, arguments, scope)
@@ -346,7 +355,10 @@ class _Run:
             _refuse(f"{quote(named.name)} has shape {tuple(value.shape)}, the program says {type_.shape}")
         if type_.dtype == "float16" and self._round:
             return value.half().float()
-        return value.to(_KEPT_AS[type_.dtype])
+        value = value.to(_KEPT_AS[type_.dtype])
+        # A small part of a large value would keep the whole in memory, which nobody counts any more.
+        is_part = value.untyped_storage().nbytes() > 4 * _size_bytes(value) + _SMALL_BYTES
+        return value.clone() if is_part else value
 
     def _array(self, name: str, value: Value) -> NDArray[Any]:
         """A copy, in the type that the program gives to the value."""
@@ -378,6 +390,8 @@ def _as_tensor(array: NDArray[Any]) -> Tensor:
 
 
 def _size_bytes(value: Value) -> int:
+    if isinstance(value, list):
+        return 64 + sum(map(_size_bytes, value))
     return value.numel() * value.element_size() if isinstance(value, Tensor) else 64
 
 
