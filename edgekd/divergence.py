@@ -6,7 +6,7 @@ it, not on the next convolution.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -32,6 +32,12 @@ from edgekd.parity import HIGHEST_SQNR_DB, Ratio, least_db, precision_of, sqnr_d
 from edgekd.progress import tell
 from edgekd.specs import Graph, Spec
 
+POOR_DB: Final = 10.0
+STRAY_DB: Final = 30.0
+"""Parts of one thing that a file takes apart may be this near to something else."""
+NEAR_AGAIN_DB: Final = 10.0
+SURELY_NEAR_AGAIN_DB: Final = 40.0
+"""By how much more than a pair's SQNR what reads it must have, for the pair to be none: means are nearer as well."""
 AT_FIRST: Final = 8
 """Examples by which two executions are told apart."""
 AT_ONCE: Final = 32
@@ -254,8 +260,10 @@ class _Reference:
             computed = [one for _, one in places]
             for one in computed:
                 one.parents = tuple(number[parent] for parent in one.parents if parent in number)
+        useful = followed.useful() if followed else range(len(computed))
         by_size: dict[tuple[int, ...], list[int]] = {}
-        for index, one in enumerate(computed):
+        for index in useful:
+            one = computed[index]
             if np.issubdtype(one.values.dtype, np.floating):
                 by_size.setdefault(_size(one.values), []).append(index)
         return _Reference(computed, followed, by_size, _homes(computed))
@@ -277,18 +285,42 @@ class _Pair:
 
 def _pairs(
     artifact: FileSide, reference: Side, inputs: Sequence[Array], scratch: Path, examples: int = AT_FIRST
-) -> Iterator[_Pair]:
+) -> list[_Pair]:
     """The operators of the artifact with what they computed from the first examples, as many as there is memory for."""
     prepared(artifact.graph, inputs)
     inputs = [array[:examples] for array in inputs]
     known = _Reference.of(reference, _fewer(reference, inputs), scratch)
-    examples = len(known.computed[0].values) if known.computed else 0
+    count = len(known.computed[0].values) if known.computed else 0
     layered = _common_layers(artifact, known)
     done: dict[int, _Pair] = {}
-    for index, own in follow_file(artifact, [array[:examples] for array in inputs], scratch):
-        before = [pair for parent in own.parents if parent in done for pair in _paired(done[parent])]
-        done[index] = _pair(own, before, known, layered)
-        yield done[index]
+    for index, own in follow_file(artifact, [array[:count] for array in inputs], scratch):
+        done[index] = _pair(own, [done[parent] for parent in own.parents if parent in done], known, layered)
+    pairs = list(done.values())
+    strays: set[str] = set()
+    for pair in reversed(pairs):
+        for before in pair.before:
+            if _is_stray(before, pair, pair.own.name in strays):
+                strays.add(before.own.name)
+    for pair in pairs:
+        if pair.own.name in strays:
+            pair.counterpart = pair.turned = None
+            pair.error = msgspec.structs.replace(pair.error, counterpart="", module="", sqnr_db=None)
+        pair.before = [one for before in pair.before for one in _paired(before)]
+        ratios = [one.error.sqnr_db for one in pair.before if one.error.sqnr_db is not None]
+        pair.error = msgspec.structs.replace(pair.error, before_db=min(ratios, default=HIGHEST_SQNR_DB))
+    return pairs
+
+
+def _is_stray(before: _Pair, pair: _Pair, is_stray: bool) -> bool:
+    """Whether a pair was none: what a file takes apart, such as a hard swish, has parts that the reference has not.
+
+    An error stays an error, but what was only compared with the wrong tensor is followed by what is near again.
+    """
+    ratio, after = before.error.sqnr_db, pair.error.sqnr_db
+    if ratio is None or after is None or _KERNEL.search(before.own.kind):
+        return False
+    near = after > ratio + (NEAR_AGAIN_DB if ratio < POOR_DB else SURELY_NEAR_AGAIN_DB)
+    return near or (is_stray and ratio < STRAY_DB)
 
 
 def _paired(pair: _Pair) -> list[_Pair]:
@@ -317,15 +349,13 @@ def _pair(own: Computed, before: list[_Pair], known: _Reference, layered: bool) 
     best, other = _best(own, same, known), _best(own, candidates, known)
     if best is None or (other is not None and other[0] > best[0] + LAYER_DB):
         best = other
-    ratios = [pair.error.sqnr_db for pair in before if pair.error.sqnr_db is not None]
-    before_db = min(ratios, default=HIGHEST_SQNR_DB)
     made = LayerError(
         operator=own.name,
         kind=own.kind,
         layer=own.layer,
         dtype=own.dtype,
         counterpart="",
-        before_db=before_db,
+        before_db=HIGHEST_SQNR_DB,
         sqnr_db=None,
     )
     if best is None:

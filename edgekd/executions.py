@@ -129,17 +129,20 @@ def finishing(graph: Graph) -> dict[int, int]:
 
     What they read is never there when the file is executed, for runtimes fuse the two, and no other net has it.
     """
+    live = {one.name for one in formats.live(graph)}
+    moving = {spec.name for spec in graph.inputs}
+    moving |= {tensor for one in graph.operators if one.name in live for tensor in one.outputs}
+    ends = {spec.name for spec in graph.outputs}
     readers: dict[str, list[str]] = {}
     for one in graph.operators:
         for tensor in one.inputs:
             readers.setdefault(tensor, []).append(one.kind)
-    ends = {spec.name for spec in graph.outputs}
     makers: dict[str, int] = {}
     found: dict[int, int] = {}
     for index, one in enumerate(graph.operators):
-        source = makers.get(one.inputs[0]) if len(one.inputs) == 1 else None
-        if source is not None and one.inputs[0] not in ends:
-            kinds = readers[one.inputs[0]]
+        read = [tensor for tensor in one.inputs if tensor in moving]
+        if len(read) == 1 and read[0] in makers and read[0] not in ends:
+            source, kinds = makers[read[0]], readers[read[0]]
             quantizes = all(kind in QUANTIZING for kind in kinds)
             kernel = _KERNELS.search(graph.operators[source].kind)
             if quantizes or (kernel and one.kind.lower() in _BIASING and len(kinds) == 1):
@@ -321,6 +324,16 @@ class Followed:
             for index in wanted:
                 rows[index].append(found[index])
         return {index: np.stack(row) for index, row in rows.items()}
+
+    def useful(self) -> list[int]:
+        """Positions of the tensors that outputs depend on: norms also give their statistics, which nothing reads."""
+        found, waiting = set(self._ends), list(self._ends)
+        while waiting:
+            for parent in self.computed[waiting.pop()].parents:
+                if parent not in found:
+                    found.add(parent)
+                    waiting.append(parent)
+        return sorted(found)
 
     def output_of(self, changed: Mapping[int, Array]) -> list[Array]:
         """The outputs where some tensors have the values given."""

@@ -160,6 +160,33 @@ def test_a_file_that_no_engine_loads(tmp_path: Path) -> None:
         output_sqnr_db(side, TorchSide(models.torch_twin()), IMAGES, tmp_path)
 
 
+def test_what_a_file_takes_apart_is_no_error(tmp_path: Path) -> None:
+    """ONNX's hard swish by hand, in four operators of which torch has none."""
+    if importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxruntime") is None:
+        pytest.skip("onnx and onnxruntime, which make and execute the file, are not installed")
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    nodes = [
+        helper.make_node("Add", ["x", "three"], ["a"], name="a"),
+        helper.make_node("Clip", ["a", "zero", "six"], ["b"], name="b"),
+        helper.make_node("Mul", ["b", "x"], ["c"], name="c"),
+        helper.make_node("Div", ["c", "six"], ["d"], name="d"),
+    ]
+    constants = {"zero": 0, "three": 3, "six": 6}
+    numbers = [numpy_helper.from_array(np.float32(value), name) for name, value in constants.items()]
+    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 2, 4, 4])] for name in ("x", "d")]
+    graph = helper.make_graph(nodes, "swish", *ends, numbers)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "s.onnx")
+    side, twin = FileSide.of(tmp_path / "s.onnx"), TorchSide(nn.Hardswish())
+    assert first(side, twin, IMAGES, tmp_path) is None
+    table = layers(side, twin, IMAGES, tmp_path)
+    assert [one.counterpart for one in table] == ["", "", "", "hardswish"]
+    assert table[3].local_db is not None and table[3].local_db > 100 and table[3].before_db == 200
+    wrong = first(side, TorchSide(nn.SiLU()), IMAGES, tmp_path)
+    assert wrong is not None
+
+
 # --- torch
 
 

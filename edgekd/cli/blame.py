@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 LONGEST_NAME = 44
 MOST_SLOWER = 8
+HIGHEST_DB = 200.0
+"""Stands for no difference at all."""
 
 
 def command(
@@ -103,10 +105,14 @@ def _print_layers(out: "Console", found: "Blame") -> None:
     out.print(shown)
 
 
+def _db(value: float) -> str:
+    return f"{value:.1f} dB" if value < HIGHEST_DB else "exact"
+
+
 _COLUMNS: tuple[tuple[str, str, Any], ...] = (
-    ("sqnr_db", "SQNR up to here", lambda value: f"{value:.1f} dB"),
-    ("local_db", "alone", lambda value: f"{value:.1f} dB"),
-    ("output_db", "at the outputs", lambda value: f"{value:.1f} dB"),
+    ("sqnr_db", "SQNR up to here", _db),
+    ("local_db", "alone", _db),
+    ("output_db", "at the outputs", _db),
     ("metric_drop", "metric", lambda value: f"{-value:+.4f}" if value else "0"),
     ("latency_ms", "ms", lambda value: f"{value:.4f}"),
     ("share", "share", lambda value: f"{value:.1%}"),

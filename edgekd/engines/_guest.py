@@ -84,10 +84,10 @@ class Guest:
         }
 
     def profile(self, request: dict[str, Any]) -> dict[str, Any]:
-        """How long each of the runtime's own operators took, the median of `count` inferences, in execution order.
+        """How long each of the runtime's own operators took, the mean of the middle half of `count` inferences.
 
-        `nodes` is null where the runtime has no profiler. Of a node: `name` and `kind` as the runtime calls them, `ms`,
-        and `index` of the model's operator that it is, -1 where the runtime does not say.
+        `nodes` are in the order of execution, null where the runtime has no profiler. Of a node: `name` and `kind` as
+        the runtime calls them, `ms`, and `index` of the model's operator that it is, -1 where the runtime does not say.
         """
         if not hasattr(self.session, "profile"):
             return {"nodes": None}
@@ -98,8 +98,9 @@ class Guest:
             return {"nodes": None}
         usual = max(len(run) for run in runs)
         runs = [run for run in runs if len(run) == usual]
-        medians = np.median([[node["ms"] for node in run] for run in runs], axis=0)
-        return {"nodes": [dict(node, ms=float(ms)) for node, ms in zip(runs[0], medians)]}
+        times = np.sort([[node["ms"] for node in run] for run in runs], axis=0)  # some count whole microseconds
+        middle = times[len(times) // 4 : len(times) - len(times) // 4].mean(axis=0)
+        return {"nodes": [dict(node, ms=float(ms)) for node, ms in zip(runs[0], middle)]}
 
     def memory(self, request: dict[str, Any]) -> dict[str, Any]:
         """Peak resident memory of loading and executing, above what the runtime took to import."""

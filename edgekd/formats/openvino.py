@@ -16,7 +16,7 @@ from edgekd.formats._reading import Broken, Names, content, is_ours, layer_of, m
 from edgekd.specs import Graph, Operator, TensorSpec
 
 MOST_DEPTH: Final = 128
-MOST_ELEMENTS: Final = 4_000_000
+MOST_ELEMENTS: Final = 1_000_000
 """Of a file; a layer has about twenty."""
 
 _DTYPES: Final = {"f16": "float16", "bf16": "bfloat16", "f32": "float32", "f64": "float64", "boolean": "bool"} | {

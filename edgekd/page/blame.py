@@ -15,10 +15,18 @@ PANEL: Final = 260
 NAMES: Final = 36
 """Characters of a layer's name that are shown."""
 
+HIGHEST_DB: Final = 200.0
+"""Stands for no difference at all."""
+
+
+def _db(value: float) -> str:
+    return f"{number(value, 3)} dB" if value < HIGHEST_DB else "exact"
+
+
 _PANELS: Final = (
-    ("local_db", "error of the layer alone: SQNR (host)", "blue", lambda value: f"{number(value, 3)} dB"),
-    ("sqnr_db", "error up to here: SQNR (host)", "teal", lambda value: f"{number(value, 3)} dB"),
-    ("output_db", "what it costs at the outputs: SQNR (host)", "purple", lambda value: f"{number(value, 3)} dB"),
+    ("local_db", "error of the layer alone: SQNR (host)", "blue", _db),
+    ("sqnr_db", "error up to here: SQNR (host)", "teal", _db),
+    ("output_db", "what it costs at the outputs: SQNR (host)", "purple", _db),
     ("metric_drop", "what it costs in accuracy (host)", "pink", lambda value: percent(value, 2)),
     ("latency_ms", "time (host)", "orange", milliseconds),
 )
@@ -73,14 +81,16 @@ def _panel(
     import altair as alt
 
     known = [value for value in values if value is not None]
-    worst = min(known) if key.endswith("_db") else max(known)
+    ratios = key.endswith("_db")
+    inexact = [value for value in known if not ratios or value < HIGHEST_DB] or known
+    worst = min(known) if ratios else max(known)
     rows = [
-        {"layer": name, "value": value, "text": show(value), "strong": value == worst}
+        {"layer": name, "value": min(value, max(inexact)), "text": show(value), "strong": value == worst}
         for name, value in zip(names, values, strict=True)
         if value is not None
     ]
-    reachable = max(max(known, default=0.0), 0.0) or 1.0
-    across = alt.X("value:Q", title=title, scale=alt.Scale(domain=[min(0.0, *known), 1.28 * reachable], nice=False))
+    reachable = max(*inexact, 0.0) or 1.0
+    across = alt.X("value:Q", title=title, scale=alt.Scale(domain=[min(0.0, *inexact), 1.28 * reachable], nice=False))
     labels = alt.Axis(labelExpr="split(datum.label, '\t')[1]", title=None, labelLimit=330) if first else None
     down = alt.Y("layer:N", sort=None, scale=alt.Scale(domain=names), axis=labels)
     shade = alt.condition("datum.strong", alt.value(COLOURS[colour][0]), alt.value(COLOURS["faint"][0]))
