@@ -11,7 +11,7 @@ from edgekd.compat import problems
 from edgekd.errors import PluginUnavailable
 from edgekd.plugins import find
 from edgekd.specs import Operator
-from edgekd.verify import sqnr_db
+from edgekd.parity import sqnr_db
 from tests.contracts.test_converters import available, convert
 
 RUNTIME, VERSION = "tflite_runtime", "2.14.0"

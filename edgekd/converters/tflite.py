@@ -101,7 +101,7 @@ def _taking_nhwc(module: "nn.Module", inputs: tuple[TensorSpec, ...]) -> Iterato
             for spec, tensor in zip(inputs, given, strict=True)
         )
 
-    hook = module.register_forward_pre_hook(permute)
+    hook = module.register_forward_pre_hook(permute, prepend=True)
     try:
         yield
     finally:
@@ -150,33 +150,31 @@ def _lower(program: "ExportedProgram", examples: "tuple[Tensor, ...]") -> bytes:
 
 def _check_kernels(content: bytes, program: "ExportedProgram") -> None:
     """Raise unless the runtime has all operators that the converter made."""
-    missing = _missing_kernel(content)
-    if missing is None:
-        return
-    kind, module, text = missing
-    node = first_in_module(program, module)
-    if node is None:
-        raise UnsupportedOperator(f"{NAME}'s runtimes cannot execute this model: {text}")
-    operator = name_of(node.target)
-    raise UnsupportedOperator(
-        f"{NAME} cannot express {operator} of {place_of(node)}: runtimes have no {kind}", hint=advice(operator)
-    )
-
-
-def _missing_kernel(content: bytes) -> tuple[str, str, str] | None:
-    """Kind and module of an operator that the runtime does not take, and what it says; None where it takes all."""
     try:
         _execute(content)
     except (RuntimeError, ValueError) as error:
-        text = " ".join(str(error).split())
-        named = {name for pattern in (r"'(\w+)'", r"\((\w+)\)") for name in re.findall(pattern, text)}
-        model = _tflite_model.read(content)
-        for operator in model.subgraphs[0].operators:
-            kind = _tflite_model.kind(model, operator)
-            if kind in named:
-                return kind, _tflite_model.module_of(model, operator), text
-        return "", "", text
-    return None
+        kind, module = _blamed(content, error)
+        node = first_in_module(program, module) if kind else None
+        if node is None:
+            raise UnsupportedOperator(f"{NAME}'s runtimes cannot execute this model: {_line(error)}") from error
+        operator = name_of(node.target)
+        raise UnsupportedOperator(
+            f"{NAME} cannot express {operator} of {place_of(node)}: runtimes have no {kind}", hint=advice(operator)
+        ) from error
+
+
+def _blamed(content: bytes, error: Exception) -> tuple[str, str]:
+    """Kind and module of the operator that a runtime's error names; empty where it names none."""
+    named = {name for pattern in (r"'(\w+)'", r"\((\w+)\)") for name in re.findall(pattern, str(error))}
+    model = _tflite_model.read(content)
+    for operator in model.subgraphs[0].operators:
+        if _tflite_model.kind(model, operator) in named:
+            return _tflite_model.kind(model, operator), _tflite_model.module_of(model, operator)
+    return "", ""
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _execute(content: bytes) -> Any:
@@ -199,9 +197,9 @@ def _quantized(content: bytes, precision: str, source: Source) -> bytes:
     try:
         return _tflite_quantize.quantize(content, precision, source.quantization, _examples(source))
     except FAILURES as error:
-        line = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise ConvertError(
-            f"{NAME} cannot be quantized to {precision}: {line}", hint="try another precision"
+            f"{NAME} cannot be quantized to {precision}: {_line(error) or type(error).__name__}",
+            hint="try another precision",
         ) from error
 
 
@@ -223,14 +221,14 @@ def _described(content: bytes, precision: str, source: Source) -> tuple[tuple[Te
     Raises:
         ConvertError: runtimes have no kernels for this precision of the model.
     """
-    missing = _missing_kernel(content)
-    if missing is not None:
-        kind, module, text = missing
+    try:
+        interpreter = _execute(content)
+    except (RuntimeError, ValueError) as error:
+        kind, module = _blamed(content, error)
         raise ConvertError(
-            f"{NAME}'s runtimes have no {precision} {kind} as module {module!r} needs it: {text}",
-            hint=f"leave {module} in float" if module else "try another precision",
-        )
-    interpreter = _execute(content)
+            f"{NAME}'s runtimes have no {precision} kernel for {kind or 'an operator'} of this model: {_line(error)}",
+            hint=f"leave module {module!r} in float" if module else "try another precision",
+        ) from error
     inputs = [
         _spec(given, detail, "NHWC" if given.layout == "NCHW" else given.layout)
         for given, detail in zip(source.inputs, interpreter.get_input_details(), strict=True)
