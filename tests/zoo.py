@@ -1,11 +1,14 @@
-"""Small nets of the kinds that people bring, each with seeded weights and example inputs."""
+"""Small nets of the kinds that people bring, each with seeded weights and inputs, and how answers are compared."""
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from edgekd.sources import Model
 
 Examples = tuple[Tensor, ...]
 
@@ -238,3 +241,39 @@ def flat(made: Any) -> Examples:
     if isinstance(made, Tensor):
         return (made,)
     return tuple(made.values() if isinstance(made, dict) else made)
+
+
+EXACT_DB = 100.0
+
+
+def sqnr_db(expected: Any, found: Any) -> float:
+    """10 log10(sum x^2 / sum (x - y)^2), 300 where they are equal."""
+    truth, other = np.asarray(expected, np.float64), np.asarray(found, np.float64)
+    noise = ((truth - other) ** 2).sum()
+    return 300.0 if noise == 0 else float(10 * np.log10((truth**2).sum() / noise))
+
+
+def outputs_of(model: Model, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What it answers; shapes and types are those that it says."""
+    with torch.no_grad():
+        made = flat(model.module(*inputs))
+    assert [(tuple(one.shape), str(one.dtype)) for one in made] == [
+        (spec.shape, f"torch.{spec.dtype}") for spec in model.outputs
+    ]
+    assert isinstance(model.module(*inputs), Tensor) == (len(model.outputs) == 1)
+    return made
+
+
+def assert_same(expected: Any, found: Any, least_db: float = EXACT_DB) -> None:
+    """Floats agree to the last digits, everything else exactly."""
+    for truth, other in zip(map(np.asarray, expected), map(np.asarray, found), strict=True):
+        assert truth.shape == other.shape and truth.dtype == other.dtype
+        if truth.dtype.kind == "f":
+            assert sqnr_db(truth, other) > least_db
+        else:
+            np.testing.assert_array_equal(truth, other)
+
+
+def arrays(tensors: tuple[Tensor, ...]) -> list[Any]:
+    """Tensors as numpy has them."""
+    return [tensor.detach().numpy() for tensor in tensors]
