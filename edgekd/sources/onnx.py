@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgekd.errors import ConfigError, EdgekdError, UnsupportedOperator
 from edgekd.sources import Model, ModelSource
-from edgekd.sources._failures import FAILURES, clean, one_line
+from edgekd.sources._failures import FAILURES, clean, misfit, one_line
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto
@@ -194,7 +194,7 @@ class _Importer:
         except FAILURES as error:
             shapes = ", ".join(str(value.shape) for value in inputs if value is not None)
             raise ConfigError(
-                f"{node}: {one_line(error)}", hint=f"its inputs are of shapes {shapes}; `shapes` sets what is left open"
+                f"{node}: {misfit(error)}", hint=f"its inputs are of shapes {shapes}; `shapes` sets what is left open"
             ) from error
 
     def _translate(self, node: "Node", domain: str, proto: "NodeProto") -> Sequence["Value"]:

@@ -248,7 +248,9 @@ def _map(size: int, output: int, method: Method, *, corners: bool, half: bool) -
     sources = (place + 0.5) * scale - 0.5 if half else place * scale
     if method == "linear":
         return kernel_map(sources.double(), size, linear_kernel, 1.0)
-    return kernel_map(sources.double(), size, cubic_kernel(-0.5 if half else -0.75), 2.0, outside=half)
+    whole = sources.double().floor()  # its weights stand in a table of 1024 steps between two pixels
+    sources = whole + torch.round((sources.double() - whole) * 1024) / 1024
+    return kernel_map(sources, size, cubic_kernel(-0.5 if half else -0.75), 2.0, outside=half)
 
 
 # --- blocks
