@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgekd.api import Result, own_recipe, resume, run, run_all
+    from edgekd.api import Export, Result, export_model, own_recipe, resume, run, run_all, verify_models
     from edgekd.errors import EdgekdError
     from edgekd.shipped import load_recipe, load_target
     from edgekd.specs import Budget, Preprocessing, Recipe, Target, Verdict, Views
@@ -20,22 +20,25 @@ if TYPE_CHECKING:
 __all__ = [
     "Budget",
     "EdgekdError",
+    "Export",
     "Preprocessing",
     "Recipe",
     "Result",
     "Target",
     "Verdict",
     "Views",
+    "export_model",
     "load_recipe",
     "load_target",
     "own_recipe",
     "resume",
     "run",
     "run_all",
+    "verify_models",
 ]
 
 _HOMES = {
-    "edgekd.api": ("Result", "own_recipe", "resume", "run", "run_all"),
+    "edgekd.api": ("Export", "Result", "export_model", "own_recipe", "resume", "run", "run_all", "verify_models"),
     "edgekd.errors": ("EdgekdError",),
     "edgekd.shipped": ("load_recipe", "load_target"),
     "edgekd.specs": ("Budget", "Preprocessing", "Recipe", "Target", "Verdict", "Views"),

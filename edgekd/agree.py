@@ -4,8 +4,6 @@ from typing import Any
 
 from edgekd import converters, cost, datasets, engines, losses, students, tasks, teach, teachers
 from edgekd.errors import Disagreement
-from edgekd.export import check as check_export
-from edgekd.export import split_export
 from edgekd.lessons import build, loss_plugins
 from edgekd.nets import Net, anatomy, input_shape
 from edgekd.plan import candidates
@@ -39,8 +37,8 @@ def foresee(recipe: Recipe, target: Target) -> None:
     for engine in target.engines:
         known(engines, engine)
     for export in target.exports:
-        known(converters, split_export(export)[0])
-        check_export(export)
+        known(converters, converters.split(export)[0])
+        converters.check(export)
     candidates(recipe.student)
 
 

@@ -7,12 +7,15 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from edgekd.errors import ConfigError
+from edgekd.convert import Exported, Manifest, Order, changed, convert, listed, manifest_of, quantized_as
+from edgekd.errors import ConfigError, CorruptStep
 from edgekd.files import decode, decode_json, read_text
+from edgekd.matrix import EXAMPLES, Matrix, Pair, matrix
 from edgekd.pipeline import Made, Step, build
 from edgekd.plugins import reference
 from edgekd.runs import Run
 from edgekd.shipped import load_recipe, load_target
+from edgekd.sides import Side, Tensors, able, first_examples, given_inputs, sides_of
 from edgekd.specs import (
     Choice,
     LossChoice,
@@ -95,6 +98,7 @@ def run_all(
     out: str | Path | None = None,
     until: Step = "report",
     mode: Mode | None = None,
+    crosswise: bool = False,
 ) -> list[Result]:
     """As `run`, for several targets that share one teacher."""
     wanted = _checked(recipe) if isinstance(recipe, Recipe) else load_recipe(recipe)
@@ -105,7 +109,10 @@ def run_all(
         raise ConfigError("two targets have the same name", hint="give each its own `name`")
     folder = Run(Path(out) if out else Path("runs") / wanted.name)
     with folder.lock():
-        return [Result(folder.folder, made) for made in build(folder, wanted, aims, until=until, mode=mode)]
+        return [
+            Result(folder.folder, made)
+            for made in build(folder, wanted, aims, until=until, mode=mode, crosswise=crosswise)
+        ]
 
 
 def _checked(noun: T) -> T:
@@ -114,8 +121,12 @@ def _checked(noun: T) -> T:
     return decode(kind, msgspec.to_builtins(noun), f"{kind.__name__.lower()} {noun.name}")
 
 
-def resume(folder: str | Path, *, until: Step = "report", mode: Mode | None = None) -> list[Result]:
+def resume(
+    folder: str | Path, *, until: Step = "report", mode: Mode | None = None, crosswise: bool = False
+) -> list[Result]:
     """Go on with a run folder, up to a step, with the recipe and the targets that it was made with.
+
+    `crosswise` verifies on every engine that is installed here, each execution against each.
 
     Raises:
         ConfigError: it is not a run folder.
@@ -125,7 +136,119 @@ def resume(folder: str | Path, *, until: Step = "report", mode: Mode | None = No
         raise ConfigError(f"{folder} is not a run folder", hint="`edgekd run RECIPE --target T -o FOLDER` makes one")
     recipe = decode_json(Recipe, read_text(inputs / "recipe.json"), str(inputs / "recipe.json"))
     targets = [decode_json(Target, read_text(path), str(path)) for path in sorted(inputs.glob("target-*.json"))]
-    return run_all(recipe, targets, out=folder, until=until, mode=mode)
+    return run_all(recipe, targets, out=folder, until=until, mode=mode, crosswise=crosswise)
+
+
+class Export(msgspec.Struct, frozen=True):
+    """A model in the formats of devices."""
+
+    folder: Path
+    artifacts: tuple[Exported, ...]
+    parity: dict[str, Pair]
+    """Export -> how close the file, on the first engine that executes it here, is to the model in PyTorch."""
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Exports that could not be written."""
+        return tuple(one.export for one in self.artifacts if one.error)
+
+    @property
+    def ok(self) -> bool:
+        """True when all were written and fit the target, and those that could be executed agree with the model."""
+        fit = not any(one.unfit for one in self.artifacts)
+        return fit and not self.failed and all(pair.ok for pair in self.parity.values())
+
+    def summary(self) -> dict[str, Any]:
+        """What `edgekd export MODEL --json` prints."""
+        artifacts = [
+            {**msgspec.to_builtins(one), "parity": msgspec.to_builtins(self.parity.get(one.export))}
+            for one in self.artifacts
+        ]
+        return {"schema": 1, "ok": self.ok, "folder": str(self.folder), "artifacts": artifacts}
+
+
+def export_model(
+    model: str | Callable[..., Any],
+    to: Sequence[str],
+    *,
+    target: str | Path | Target | None = None,
+    calibration: str | Callable[..., Any] = "",
+    out: str | Path = "exports",
+    shapes: dict[str, tuple[int, ...]] | None = None,
+    ranges: str = "full",
+    licence: str = "",
+    labels: Sequence[str] = (),
+) -> Export:
+    """Write a model that you have in the formats of devices, and hold every file against it.
+
+    `model` is a function that returns a torch module, its `module:function`, or the path of a .pt2, .onnx, .keras, .h5
+    or SavedModel. `calibration` gives examples for int8: a .npz, .npy or a function that returns arrays of (examples,
+    *shape), by input name where there are several inputs. Without `to`, the exports of `target` are written.
+
+    Raises:
+        EdgekdError: before any work; an export that fails is in `failed`, and says why.
+    """
+    aim = None if target is None else _checked(target) if isinstance(target, Target) else load_target(target)
+    exports = listed(to) or (aim.exports if aim else ())
+    if not exports:
+        raise ConfigError("nothing to export to", hint="--to tflite-int8,onnx-fp32, or --target raspberry-pi-4")
+    properties = {"edgekd.licence": licence, "edgekd.classes": json.dumps(list(labels)) if labels else ""}
+    order = Order(
+        model=reference(model),
+        exports=exports,
+        shapes=shapes or {},
+        calibration=reference(calibration),
+        properties={key: value for key, value in properties.items() if value},
+        quantization=quantized_as(ranges),
+    )
+    examples = first_examples(given_inputs(order.calibration), EXAMPLES) if order.calibration else None
+    folder = Path(out)
+    made = convert(order, folder, aim)
+    return Export(folder, made.artifacts, _held_against_the_model(made, folder, examples))
+
+
+def _held_against_the_model(made: Manifest, folder: Path, examples: Tensors | None) -> dict[str, Pair]:
+    """Each file on the first engine that executes it here against the model in PyTorch."""
+    model = sides_of(made.model, shapes=made.shapes)[0]
+    files = {one.export: sides_of(str(folder / one.file))[:1] for one in made.artifacts if one.file and able(one.file)}
+    sides = [model, *(side for found in files.values() for side in found)]
+    pairs = {pair.b: pair for pair in matrix(sides, examples).pairs if pair.a == model.name}
+    return {export: pairs[found[0].name] for export, found in files.items() if found and found[0].name in pairs}
+
+
+def verify_models(
+    models: Sequence[str | Path],
+    *,
+    inputs: str | Callable[..., Any] = "",
+    engines: Sequence[str] = (),
+    examples: int = EXAMPLES,
+) -> Matrix:
+    """Execute models, each on every engine that is installed here, on the same inputs, and hold each against each.
+
+    A folder that `export` wrote stands for its files and for the model that they were made of. Without `inputs` the
+    examples are seeded random numbers.
+
+    Raises:
+        EdgekdError: a model cannot be read; one that cannot be executed is in the matrix, and says why.
+    """
+    sides = [side for model in models for side in _sides(str(model), engines)]
+    if len(sides) < 2:
+        raise ConfigError("one execution alone agrees with everything", hint="name another model, or a folder of them")
+    given = given_inputs(reference(inputs)) if inputs else None
+    return matrix(sides, given, examples)
+
+
+def _sides(model: str, engines: Sequence[str]) -> list[Side]:
+    made = manifest_of(Path(model)) if Path(model).is_dir() else None
+    if made is None:
+        return sides_of(model, engines)
+    folder = Path(model)
+    files = [one for one in made.artifacts if not one.error]
+    damaged = [why for one in files if (why := changed(folder, one))]
+    if damaged:
+        raise CorruptStep(damaged[0], hint="export it again")
+    listed = [side for one in files for side in sides_of(str(folder / one.file), engines, one.export)]
+    return [*sides_of(made.model, shapes=made.shapes), *listed]
 
 
 def own_recipe(

@@ -11,7 +11,7 @@ EdgekdError                       1
 ├── CorruptStep                   6   a finished step's files were changed or lost
 ├── RunLocked                     7   another process holds the run folder
 ├── ConvertError                  8   a converter gave up on a model
-│   └── UnsupportedOperator       8   a model has an operator that a format, a runtime or edgekd cannot express
+│   └── UnsupportedOperator       8   a format, a runtime or edgekd cannot express an operator
 ├── MeasureError                  9   an artifact cannot be executed or timed
 │   └── DeviceUnreachable         9
 ├── StorageError                 10   the disk is full, or the folder cannot be written

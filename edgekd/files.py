@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -119,6 +120,32 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's content."""
     with path.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def members(path: Path) -> tuple[Path, ...]:
+    """The files that a model is made of, sorted: itself, all files of its folder, or an OpenVINO .xml and its .bin."""
+    if path.is_dir():
+        return tuple(sorted(one for one in path.rglob("*") if one.is_file()))
+    weights = path.with_suffix(".bin")
+    return (path, weights) if path.suffix == ".xml" and weights.is_file() else (path,)
+
+
+def discard(path: Path) -> None:
+    """Remove a model, whether it is a file, several, or a folder; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+        return
+    for part in members(path):
+        part.unlink(missing_ok=True)
+
+
+def content(path: Path) -> tuple[int, str]:
+    """Size in bytes and SHA-256 of a model, over all its members where there are several."""
+    parts = members(path)
+    if parts == (path,):
+        return path.stat().st_size, file_digest(path)
+    listed = [[part.relative_to(path.parent).as_posix(), file_digest(part)] for part in parts]
+    return sum(part.stat().st_size for part in parts), digest(listed)
 
 
 @contextmanager

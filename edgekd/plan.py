@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -32,7 +33,7 @@ from edgekd.specs import (
 )
 from edgekd.workers import call, cores, together
 
-VERSION = 1
+VERSION = 2
 
 LARGEST_SPACE = 4096
 HELD_OUT = 0.125
@@ -45,6 +46,7 @@ class Shortlist(Spec, frozen=True, kw_only=True):
     """The candidates within a budget."""
 
     export: str
+    """The target's first, unless another is clearly faster there."""
     considered: Count
     fitting: Count
     front: tuple[Candidate, ...]
@@ -52,7 +54,7 @@ class Shortlist(Spec, frozen=True, kw_only=True):
 
 
 def shortlist(work: Work, student: StudentChoice, target: Target, data: Data, source: str) -> Shortlist:
-    """Cost every candidate for the target's first export, and keep the front of those within the budget.
+    """Cost every candidate for every export of the target, and keep the front of those within the budget.
 
     Raises:
         BudgetInfeasible: none is; says which limit the nearest one breaks, and by how much.
@@ -84,6 +86,7 @@ def choose(
         export=listed.export,
         student=Choice(name=lesson.student.name, options=front[chosen].options),
         predicted=front[chosen].cost,
+        by_export=front[chosen].by_export,
         considered=listed.considered,
         fitting=listed.fitting,
         front=front,
@@ -93,19 +96,34 @@ def choose(
 
 def _shortlist(work: Work, student: StudentChoice, target: Target, data: Data) -> Shortlist:
     model = find(cost, target.cost_profile)
-    export = target.exports[0]
-    precision = export.rpartition("-")[2]
     points = candidates(student)
-    found = []
+    listed = []
     for index, options in enumerate(points):
         tell("costing candidates", index, len(points))
         described = _examine(Choice(name=student.name, options=options), data)
-        found.append(Candidate(options=options, cost=model.estimate(described, target, precision)))
+        listed.append({one: model.estimate(described, target, one.rpartition("-")[2]) for one in target.exports})
     tell("costing candidates", len(points), len(points))
+    export = preferred(listed, target.exports)
+    found = [
+        Candidate(options=options, cost=costs[export], by_export=costs)
+        for options, costs in zip(points, listed, strict=True)
+    ]
     fitting = [candidate for candidate in found if not excess(candidate.cost, target.budget)]
     if not fitting:
         raise _infeasible(found, target)
     return Shortlist(export=export, considered=len(found), fitting=len(fitting), front=_front(fitting))
+
+
+def preferred(costs: Sequence[Mapping[str, Cost]], exports: Sequence[str]) -> str:
+    """The export to plan for: the first, unless every candidate is faster with another beyond both intervals.
+
+    On some devices integers are slower than floats: what is named first is then not what should be shipped.
+    """
+    first = exports[0]
+    for other in exports[1:]:
+        if all(one[other].latency_ms.high < one[first].latency_ms.low for one in costs):
+            return other
+    return first
 
 
 def candidates(student: StudentChoice) -> list[dict[str, Any]]:

@@ -13,11 +13,14 @@ from edgekd.specs import (
     Agreement,
     Artifact,
     Budget,
+    Climb,
+    Cost,
     Data,
     Measurement,
     Plan,
     Recipe,
     Report,
+    Rung,
     Spec,
     Student,
     Target,
@@ -25,7 +28,7 @@ from edgekd.specs import (
     Verdict,
 )
 
-VERSION = 1
+VERSION = 2
 
 SCHEMA = 1
 """Of report.json and of what --json prints."""
@@ -41,18 +44,21 @@ class Evidence(Spec, frozen=True, kw_only=True):
     plan: Plan
     student: Student
     artifacts: tuple[Artifact, ...]
+    unfit: dict[str, tuple[str, ...]] = {}
     agreements: tuple[Agreement, ...] = ()
+    climbs: tuple[Climb, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     environment: dict[str, str]
     """Packages and system that the run was made with."""
 
 
 def report(work: Work, evidence: Evidence) -> Report:
-    """The verdicts of the first artifact, in the target's order, that holds every limit; of the first if none does."""
+    """The verdicts of the artifact to ship: of those that hold every limit the first in the target's order, unless
+    one is faster on the device itself; of the first if none holds them."""
     budget = effective_budget(evidence.recipe, evidence.target)
     judged = {artifact.export: judge(evidence, artifact, budget) for artifact in evidence.artifacts}
     good = [export for export, verdicts in judged.items() if all(verdict.ok for verdict in verdicts)]
-    chosen = (good or list(judged))[0]
+    chosen = _fastest(evidence, good) if good else next(iter(judged))
     found = tuple(findings(evidence))
     plain = summary(evidence, chosen, judged[chosen], found)
     as_json, as_html = work.out / "report.json", work.out / "report.html"
@@ -68,6 +74,15 @@ def report(work: Work, evidence: Evidence) -> Report:
     )
 
 
+def _fastest(evidence: Evidence, good: Sequence[str]) -> str:
+    """The first of the exports, or the one that a valid measurement on the device shows to be faster than it."""
+    medians = {
+        one.artifact: one.latency_ms.p50 for one in evidence.measurements if one.provenance == "measured" and one.valid
+    }
+    timed = [export for export in good if export in medians]
+    return min(timed, key=lambda export: medians[export]) if good[0] in medians else good[0]
+
+
 def effective_budget(recipe: Recipe, target: Target) -> Budget:
     """The target's budget, with the recipe's accuracy floor where that is higher."""
     floor = max(recipe.accuracy_floor, target.budget.accuracy_floor)
@@ -80,7 +95,8 @@ def judge(evidence: Evidence, artifact: Artifact, budget: Budget) -> tuple[Verdi
     Latency is held against what was measured on the device; where nothing was, against the upper end of the estimate.
     """
     agreement = next((one for one in evidence.agreements if one.artifact == artifact.export), None)
-    verdicts = [_latency(evidence, artifact, budget), _memory(evidence, budget), _file(artifact, budget)]
+    refused = evidence.unfit.get(artifact.export, ())
+    verdicts = [_latency(evidence, artifact, budget), _memory(evidence, artifact, budget), _file(artifact, budget)]
     if agreement:
         verdicts.append(_accuracy(evidence, agreement, budget))
         verdicts.append(
@@ -93,7 +109,12 @@ def judge(evidence: Evidence, artifact: Artifact, budget: Budget) -> tuple[Verdi
                 note=agreement.reason or f"SQNR {agreement.sqnr_db:.1f} dB on {agreement.engine}",
             )
         )
-    return tuple(verdict for verdict in verdicts if verdict.limit == "parity" or math.isfinite(verdict.allowed))
+    if refused:
+        note = "; ".join(refused)
+        verdicts.append(Verdict(limit="runtimes", allowed=1.0, found=0.0, provenance="estimated", ok=False, note=note))
+    return tuple(
+        verdict for verdict in verdicts if verdict.limit in {"parity", "runtimes"} or math.isfinite(verdict.allowed)
+    )
 
 
 def _latency(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
@@ -107,28 +128,40 @@ def _latency(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
         return Verdict(
             limit="latency_ms", allowed=budget.latency_ms, found=p90, provenance="measured", ok=ok, note=note
         )
-    predicted = evidence.plan.predicted.latency_ms
+    cost, export = _predicted(evidence, artifact)
     return Verdict(
         limit="latency_ms",
         allowed=budget.latency_ms,
-        found=predicted.value,
-        low=predicted.low,
-        high=predicted.high,
+        found=cost.latency_ms.value,
+        low=cost.latency_ms.low,
+        high=cost.latency_ms.high,
         provenance="estimated",
-        ok=predicted.high <= budget.latency_ms,
-        note=f"for {evidence.plan.export}; {evidence.plan.predicted.tier}; not measured on the device",
+        ok=cost.latency_ms.high <= budget.latency_ms,
+        note=f"for {export}; {cost.tier}; not measured on the device",
     )
 
 
-def _memory(evidence: Evidence, budget: Budget) -> Verdict:
-    found = evidence.plan.predicted.peak_memory_bytes
+def _predicted(evidence: Evidence, artifact: Artifact) -> tuple[Cost, str]:
+    """The cost that is predicted for an artifact, and what exactly it is for."""
+    climbed = next((one.best.tried.predicted for one in evidence.climbs if one.export == artifact.export), None)
+    by_export = evidence.plan.by_export
+    export = artifact.export if artifact.export in by_export else evidence.plan.export
+    if climbed:
+        layers = len(artifact.quantization.in_float)
+        return climbed, f"{export} with {layers} module{'s' * (layers != 1)} in float"
+    return by_export.get(export, evidence.plan.predicted), export
+
+
+def _memory(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
+    cost, export = _predicted(evidence, artifact)
+    found = cost.peak_memory_bytes
     return Verdict(
         limit="peak_memory_bytes",
         allowed=budget.peak_memory_bytes,
         found=found,
         provenance="estimated",
         ok=found <= budget.peak_memory_bytes,
-        note=f"for {evidence.plan.export}; weights and planned arena, without the runtime",
+        note=f"for {export}; weights and planned arena, without the runtime",
     )
 
 
@@ -172,6 +205,7 @@ def findings(evidence: Evidence) -> list[str]:
     if student >= teacher:
         times = evidence.teacher.parameters / max(1, evidence.student.parameters)
         found.append(f"Bigger is not better: the teacher, {times:.0f} times as big, scores {metric} {teacher:.4f}.")
+    found += [_climbed(one) for one in evidence.climbs]
     found += _slower_than_float(evidence)
     found += [
         f"The timing of {one.artifact} on {one.device} is not valid: {'; '.join(one.reasons)}."
@@ -185,6 +219,20 @@ def findings(evidence: Evidence) -> list[str]:
         if one.export not in verified
     ]
     return found
+
+
+def _climbed(climb: Climb) -> str:
+    first, best = climb.rungs[0], climb.best
+    assert first.agreement is not None and best.agreement is not None
+    metric, before = next(iter(first.agreement.metrics.items()))
+    after = best.agreement.metrics[metric]
+    if climb.held:
+        return f"{climb.export} lost too much in integers ({metric} {before:.4f}); {best.name} mended it ({after:.4f})."
+    tried = ", ".join(rung.name for rung in climb.rungs[1:])
+    return (
+        f"{climb.export} loses too much in integers, and nothing that was tried holds accuracy and budget: {tried}. "
+        f"The most accurate within the budget is kept: {best.name} ({metric} {after:.4f})."
+    )
 
 
 def _slower_than_float(evidence: Evidence) -> list[str]:
@@ -205,6 +253,7 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
     student = evidence.student
     parity: dict[str, list[Any]] = {artifact.export: [] for artifact in evidence.artifacts}
     metrics: dict[str, dict[str, float]] = {}
+    ladders = {climb.export: ladder(climb) for climb in evidence.climbs}
     for agreement in evidence.agreements:
         parity[agreement.artifact].append(_plain(agreement))
         metrics.setdefault(agreement.artifact, agreement.metrics)
@@ -240,6 +289,7 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
                 "inputs": _plain(artifact.inputs),
                 "outputs": _plain(artifact.outputs),
                 "parity": parity[artifact.export],
+                **({"ladder": ladders[artifact.export]} if artifact.export in ladders else {}),
             }
             for artifact in evidence.artifacts
         ],
@@ -251,6 +301,36 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
         "verdicts": [_plain(verdict) for verdict in verdicts],
         "findings": list(found),
         "environment": evidence.environment,
+    }
+
+
+def ladder(climb: Climb) -> dict[str, Any]:
+    """What was tried when an export lost too much in integers."""
+    return {
+        "floor": climb.floor,
+        "most_drop": climb.most_drop,
+        "chosen": climb.chosen,
+        "held": climb.held,
+        "rungs": [_rung(rung) for rung in climb.rungs],
+    }
+
+
+def _rung(rung: Rung) -> dict[str, Any]:
+    artifact, agreement, predicted = rung.tried.artifact, rung.agreement, rung.tried.predicted
+    return {
+        "name": rung.name,
+        "file": artifact.model.path if artifact else None,
+        "file_bytes": artifact.model.size_bytes if artifact else None,
+        "quantization": _plain(artifact.quantization) if artifact else None,
+        "metrics": agreement.metrics if agreement else {},
+        "metric_drop": agreement.metric_drop if agreement else None,
+        "sqnr_db": agreement.sqnr_db if agreement else None,
+        "provenance": agreement.provenance if agreement else None,
+        "latency_ms": _plain(predicted.latency_ms) if predicted else None,
+        "holds_accuracy": rung.holds_accuracy,
+        "holds_budget": rung.holds_budget,
+        "trials": _plain(rung.tried.trials),
+        "blame": _plain(rung.tried.blame),
     }
 
 

@@ -19,7 +19,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast, get_type_hints
 import msgspec
 
 from edgekd.errors import ConfigError, CorruptStep, RunLocked
-from edgekd.files import decode, digest, dumps, file_digest, storage_errors, write_text
+from edgekd.files import content, decode, digest, dumps, storage_errors, write_text
 from edgekd.specs import File
 
 P = ParamSpec("P")
@@ -41,7 +41,8 @@ class Work(msgspec.Struct, frozen=True):
     def keep(self, written: Path) -> File:
         """Describe a file written under `out`, by the path it will have once the step is done."""
         path = f"{self.name}/{written.relative_to(self.out).as_posix()}"
-        return File(path=path, size_bytes=written.stat().st_size, sha256=file_digest(written))
+        size_bytes, sha256 = content(written)
+        return File(path=path, size_bytes=size_bytes, sha256=sha256)
 
     def path(self, file: File) -> Path:
         """Where a finished step's file is."""
@@ -145,9 +146,9 @@ class Run:
         try:
             if not path.resolve().is_relative_to(self.folder.resolve()):
                 raise _corrupt(folder, f"{file.path} points out of the run folder")
-            if not path.is_file():
+            if not path.exists():
                 raise _corrupt(folder, f"{path} is lost")
-            if path.stat().st_size != file.size_bytes or file_digest(path) != file.sha256:
+            if content(path) != (file.size_bytes, file.sha256):
                 raise _corrupt(folder, f"{path} was changed since it was made")
         except (OSError, ValueError, RuntimeError) as error:  # no name of a file, or links in a circle
             raise _corrupt(folder, f"{path} cannot be read: {error}") from error

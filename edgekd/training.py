@@ -177,8 +177,9 @@ def labels_of(work: Work, data: Data, split: Literal["train", "test"]) -> NDArra
 
 
 def in_layout(examples: NDArray[np.float32], wanted: TensorSpec) -> NDArray[np.float32]:
-    """Examples of shape (examples, channels, height, width), or any other, in the order of axes that a model wants."""
-    return np.ascontiguousarray(examples.transpose(0, 2, 3, 1)) if wanted.layout == "NHWC" else examples
+    """Examples of shape (examples, *shape), as they are in PyTorch, each as a batch of one in the layout of a model."""
+    ordered = np.ascontiguousarray(examples.transpose(0, 2, 3, 1)) if wanted.layout == "NHWC" else examples
+    return ordered[:, None]
 
 
 def write_array(path: Path, array: NDArray[Any]) -> None:
@@ -187,7 +188,8 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
         np.save(opened, array, allow_pickle=False)
 
 
-def write_inputs(path: Path, inputs: NDArray[Any]) -> None:
-    """Write a .npz that an engine's guest reads as a model's only input, either whole or not there."""
+def write_inputs(path: Path, *inputs: NDArray[Any]) -> None:
+    """Write a .npz that an engine's guest reads, an array of (examples, *shape) an input; either whole or not there."""
+    arrays: dict[str, Any] = {str(index): array for index, array in enumerate(inputs)}
     with replacing(path) as part, part.open("wb") as opened:
-        np.savez(opened, allow_pickle=False, **{"0": inputs})
+        np.savez(opened, allow_pickle=False, **arrays)

@@ -1,43 +1,32 @@
 """Hold an artifact, executed by the runtime that a device has, against the student in float32."""
 
-import math
-
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd import devices, engines, tasks
+from edgekd import devices, engines, parity, tasks
 from edgekd.devices import Connection, Device
-from edgekd.errors import MeasureError, PluginUnavailable
+from edgekd.errors import MeasureError
 from edgekd.lessons import build
 from edgekd.nets import load
-from edgekd.plugins import find, names
+from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Agreement, Artifact, Data, Student
-from edgekd.training import in_layout, labels_of, predict, viewer_of, write_inputs
+from edgekd.training import in_layout, labels_of, predict, viewer_of, write_array, write_inputs
 from edgekd.workers import call
 
-VERSION = 1
+VERSION = 2
 
 CHUNK = 500
 """Examples that travel to the engine at once."""
 RUN_TIMEOUT_S = 600.0
-LEAST_SQNR_DB = {"fp32": 80.0, "fp16": 40.0, "int8": 10.0}
-MOST_METRIC_DROP = {"fp32": 0.001, "fp16": 0.005, "int8": 0.01}
-HIGHEST_SQNR_DB = 200.0
 
 
 def engine_for(artifact: Artifact, wanted: tuple[str, ...]) -> str | None:
     """The first of a target's engines that executes the artifact and is installed here; None where there is none."""
-    for name in wanted:
-        if name not in names(engines):
-            continue
-        try:
-            if artifact.model.path.endswith(tuple(find(engines, name).suffixes)):
-                return name
-        except PluginUnavailable:
-            continue
-    return None
+    able = engines.able(artifact.model.path)
+    return next((name for name in wanted if name in able), None)
 
 
 def verify(work: Work, student: Student, data: Data, artifact: Artifact, engine: str, task: str) -> Agreement:
@@ -66,7 +55,10 @@ def _verify(work: Work, student: Student, data: Data, artifact: Artifact, engine
             inputs = in_layout(viewer.batch(chunk).numpy(), artifact.inputs[0])
             found.append(_execute(work, connection, inputs))
     tell(f"verifying {artifact.export}", len(viewer), len(viewer))
-    return compare(artifact, engine, np.concatenate(expected), np.concatenate(found), labels, task)
+    outputs = work.out / "outputs.npy"
+    write_array(outputs, np.concatenate(found))
+    agreement = compare(artifact, engine, np.concatenate(expected), np.concatenate(found), labels, task)
+    return msgspec.structs.replace(agreement, outputs=work.keep(outputs))
 
 
 def _execute(work: Work, connection: Connection, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -76,7 +68,7 @@ def _execute(work: Work, connection: Connection, inputs: NDArray[np.float32]) ->
         request = {"do": "run", "inputs": connection.put(given), "outputs": str(answered)}
         connection.ask(request, RUN_TIMEOUT_S)
         with np.load(answered, allow_pickle=False) as outputs:
-            found: NDArray[np.float32] = outputs["0"]
+            found: NDArray[np.float32] = outputs["0"][:, 0]
             return found
     finally:
         given.unlink(missing_ok=True)
@@ -99,42 +91,32 @@ def compare(
     if expected.shape != found.shape:
         raise MeasureError(f"{artifact.export} answers {found.shape}, the student {expected.shape}")
     plugin = find(tasks, task)
+
+    def score(outputs: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
+        return float(plugin.metrics(outputs, labels)[plugin.metric])
+
     metrics = plugin.metrics(found, labels)
-    drop = plugin.metrics(expected, labels)[plugin.metric] - metrics[plugin.metric]
-    sqnr = sqnr_db(expected, found)
-    least, most = LEAST_SQNR_DB.get(artifact.precision, 10.0), MOST_METRIC_DROP.get(artifact.precision, 0.01)
+    drop = score(expected, labels) - score(found, labels)
+    low, high = parity.drop_interval(score, expected, found, labels)
+    close = parity.closeness([expected], [found])
+    precision = engines.arithmetic(engine) or artifact.precision
+    least, most = parity.least_db(artifact.precision, precision), parity.most_drop(precision)
     reasons = []
-    if not sqnr >= least:
-        reasons.append(f"SQNR {sqnr:.1f} dB is below the {least:.0f} dB that {artifact.precision} explains")
+    if not close.sqnr_db >= least:
+        reasons.append(f"SQNR {close.sqnr_db:.1f} dB is below the {least:.0f} dB that {precision} explains")
     if drop > most + 1e-9:
         reasons.append(f"{plugin.metric} drops by {drop:.4f}, more than {most}")
     return Agreement(
         artifact=artifact.export,
         engine=engine,
         provenance="host",
-        max_abs=float(np.nan_to_num(np.abs(expected - found), nan=3.4e38, posinf=3.4e38).max()),
-        sqnr_db=sqnr,
-        top1_agreement=float(np.mean(expected.argmax(axis=1) == found.argmax(axis=1))),
+        max_abs=close.max_abs,
+        sqnr_db=close.sqnr_db,
+        top1_agreement=close.top1_agreement or 0.0,
         metrics=metrics,
-        metric_drop=float(drop),
+        metric_drop=drop,
+        metric_drop_low=low,
+        metric_drop_high=high,
         ok=not reasons,
         reason="; ".join(reasons),
     )
-
-
-def sqnr_db(expected: NDArray[np.float32], found: NDArray[np.float32]) -> float:
-    """Signal to quantization noise ratio in decibels, -200 to 200; -200 where an output is not a number.
-
-    >>> x = np.ones(4, np.float32)
-    >>> round(sqnr_db(x, x * np.float32(0.9)), 1)
-    20.0
-    """
-    if not np.isfinite(found).all():
-        return -HIGHEST_SQNR_DB
-    signal = float(np.sum(np.square(expected, dtype=np.float64)))
-    noise = float(np.sum(np.square(expected.astype(np.float64) - found)))
-    if noise == 0:
-        return HIGHEST_SQNR_DB
-    if signal == 0:
-        return -HIGHEST_SQNR_DB
-    return float(np.clip(10 * math.log10(signal / noise), -HIGHEST_SQNR_DB, HIGHEST_SQNR_DB))

@@ -4,10 +4,19 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("edgekd", suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault of ours
+settings.load_profile("edgekd")
 
 _BESIDE = Path(__file__).parents[2] / "shared" / "data"
 if "EDGEKD_DATA" not in os.environ and _BESIDE.is_dir():
     os.environ["EDGEKD_DATA"] = str(_BESIDE)
+
+
+def data_folder() -> Path:
+    """Data that is not in the project; whoever needs it skips where it is not there."""
+    return Path(os.environ.get("EDGEKD_DATA", "no data"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

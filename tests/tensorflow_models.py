@@ -26,7 +26,7 @@ import torch  # noqa: E402
 
 from edgekd.errors import EdgekdError  # noqa: E402
 from edgekd.sources import open_model  # noqa: E402
-from tests.zoo import flat, sqnr_db  # noqa: E402
+from tests.brought import flat, sqnr_db  # noqa: E402
 
 layers = keras.layers
 

@@ -239,4 +239,4 @@ def test_an_infeasible_budget_says_what_would_fit(tmp_path: Path) -> None:
 
 def test_numpy_and_python_are_enough_to_read_a_result(whole: edgekd.Result) -> None:
     samples = np.load(whole.folder / "raspberry-pi-4/3-export/tflite-int8/samples.npz", allow_pickle=False)
-    assert samples["0"].shape == (32, 16, 16, 1)
+    assert samples["0"].shape == (32, 1, 16, 16, 1)

@@ -54,7 +54,10 @@ def summary() -> dict[str, Any]:
             "reason": "the smallest that holds the floor",
         },
         "artifact": "tflite-int8",
-        "artifacts": [artifact("tflite-int8", 81312, 0.979), artifact("onnx-fp32", 88780, 0.983)],
+        "artifacts": [
+            {**artifact("tflite-int8", 81312, 0.979), "ladder": ladder()},
+            artifact("onnx-fp32", 88780, 0.983),
+        ],
         "classes": ["zero", "one"],
         "preprocessing": {"size": [20, 20], "mean": [127.5], "std": [127.5]},
         "limits": {"latency_ms": 33.0, "file_bytes": 90000.0, "accuracy_floor": 0.975},
@@ -126,6 +129,42 @@ def artifact(export: str, size: int, accuracy: float) -> dict[str, Any]:
         "inputs": [{"name": "image", "shape": [1, 20, 20, 1], "layout": "NHWC"}],
         "outputs": [{"name": "logits", "shape": [1, 2]}],
         "parity": [agreement],
+    }
+
+
+def ladder() -> dict[str, Any]:
+    way = {"ranges": "entropy", "equalization": True, "bias_correction": True, "in_float": ["stem", "blocks.0"]}
+    first = {
+        "name": "first try",
+        "file": "some-board/3-export/tflite-int8/model.bin",
+        "file_bytes": 80111,
+        "quantization": {},
+        "metrics": {"accuracy": 0.412},
+        "metric_drop": 0.571,
+        "sqnr_db": 1.5,
+        "provenance": "host",
+        "latency_ms": None,
+        "holds_accuracy": False,
+        "holds_budget": True,
+        "trials": [],
+        "blame": [],
+    }
+    mixed = {
+        **first,
+        "name": "mixed precision",
+        "quantization": way,
+        "metrics": {"accuracy": 0.979},
+        "holds_accuracy": True,
+        "trials": [{"quantization": way, "metric": 0.99, "metric_drop": 0.0, "sqnr_db": 30.0, "file_bytes": 81312}],
+        "blame": [{"layers": ["stem", "head.1"], "metric_gain": 0.4321, "sqnr_gain_db": 12.25, "added_bytes": -512}],
+    }
+    broken = {"name": "calibration", "trials": [{"quantization": {}, "failed": "no kernel for this"}]}
+    return {
+        "floor": 0.975,
+        "most_drop": 0.01,
+        "chosen": "mixed precision",
+        "held": True,
+        "rungs": [first, {**first, **broken, "quantization": None, "metrics": {}}, mixed],
     }
 
 
@@ -275,6 +314,11 @@ def test_shows_what_was_found(html: str) -> None:
         "edgekd run digits --target some-board",
         "edgekd verify .",
         "are not drawn",
+        "tflite-int8: what was tried",
+        "ranges by entropy, channels equalized, biases corrected, in float: stem, blocks.0",
+        "failed: no kernel for this",
+        "stem, head.1",
+        "+43.21 points",
     ):
         assert shown in text
 
@@ -400,6 +444,21 @@ def test_any_detail_may_be_missing() -> None:
                 kept = one.pop(key)
                 safe(Reader(page.render(plain)))
                 one[key] = kept
+
+
+@pytest.mark.usefixtures("undrawn")
+@pytest.mark.parametrize("odd", [None, "text", 3, [], {}])
+def test_any_detail_of_a_ladder_may_be_missing_or_odd(odd: Any) -> None:
+    plain = summary()
+    ladder = plain["artifacts"][0]["ladder"]
+    rung = ladder["rungs"][-1]
+    for part in (ladder, rung, rung["quantization"], rung["trials"][0], rung["blame"][0]):
+        for key in [*part]:
+            kept = part.pop(key)
+            safe(Reader(page.render(plain)))
+            part[key] = odd
+            safe(Reader(page.render(plain)))
+            part[key] = kept
 
 
 def test_nothing_at_all() -> None:

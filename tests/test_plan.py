@@ -16,7 +16,7 @@ from edgekd import plan
 from edgekd.errors import ConfigError
 from edgekd.files import decode
 from edgekd.lessons import Learned, Lesson
-from edgekd.plan import Shortlist, candidates, capacity, choose, excess
+from edgekd.plan import Shortlist, candidates, capacity, choose, excess, preferred
 from edgekd.runs import Work
 from edgekd.shipped import load_recipe, load_target, recipe_names
 from edgekd.specs import (
@@ -280,6 +280,24 @@ def test_what_is_rounded_up_is_never_below_and_hardly_above(value: float) -> Non
 
 
 # --- the real thing
+
+
+def _cost(milliseconds: float) -> Cost:
+    interval = Interval(value=milliseconds, low=milliseconds / 1.1, high=milliseconds * 1.1)
+    return Cost(latency_ms=interval, peak_memory_bytes=1, file_bytes=1, macs=1, parameters=1, tier="t")
+
+
+@pytest.mark.parametrize(
+    ("int8", "fp32", "export"),
+    [((2.0, 2.0), (4.0, 4.0), "int8"), ((2.0, 2.0), (1.9, 1.9), "int8"), ((2.0, 2.0), (1.0, 1.0), "fp32"),
+     ((2.0, 2.0), (1.0, 4.0), "int8")],
+)  # fmt: skip
+def test_an_export_that_is_clearly_faster_on_the_target_is_planned_for(
+    int8: tuple[float, ...], fp32: tuple[float, ...], export: str
+) -> None:
+    costs = [{"int8": _cost(one), "fp32": _cost(other)} for one, other in zip(int8, fp32, strict=True)]
+    assert preferred(costs, ["int8", "fp32"]) == export
+
 
 FILE = File(path="a", size_bytes=0, sha256="0" * 64)
 DATA = Data(

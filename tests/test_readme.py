@@ -23,7 +23,8 @@ COMMANDS = [line.partition("#")[0].strip() for block in blocks("sh") for line in
 QUICK = [command for command in COMMANDS if command in {"edgekd recipes", "edgekd targets", "edgekd doctor"}]
 QUICK += [command for command in COMMANDS if command.startswith("edgekd targets ")]
 INSTALLING = [command for command in COMMANDS if command.startswith("pip ")]
-LONG = [command for command in COMMANDS if command not in QUICK + INSTALLING]
+OF_A_MODEL = [command for command in COMMANDS if "exports" in command or command == "edgekd engines"]
+LONG = [command for command in COMMANDS if command not in QUICK + INSTALLING + OF_A_MODEL]
 
 
 def edgekd(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -59,8 +60,9 @@ def test_links_and_pictures_are_there() -> None:
 
 
 def test_the_examples_work(tmp_path: Path) -> None:
-    (python,) = blocks("python")
+    net, python = blocks("python")
     (toml,) = blocks("toml")
+    assert net.startswith("# net.py")
     (tmp_path / "own.py").write_text(python, encoding="utf-8")
     (tmp_path / "own.toml").write_text(toml, encoding="utf-8")
     target = (ROOT / "targets/raspberry-pi-4.toml").read_text(encoding="utf-8")
@@ -82,9 +84,19 @@ def test_the_examples_work(tmp_path: Path) -> None:
     assert "holds the budget" in ended.stdout
 
 
+def test_a_model_that_one_has_is_exported_and_verified(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text(blocks("python")[0], encoding="utf-8")
+    assert len(OF_A_MODEL) == 5
+    for command in OF_A_MODEL:
+        ended = edgekd(command, tmp_path)
+        assert ended.returncode == 0, f"{command}\n{ended.stdout}\n{ended.stderr}"
+        assert ended.stdout.strip() and ended.stderr == "", "quiet where there is no terminal"
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
-def test_the_main_job_and_what_may_follow_it(tmp_path: Path) -> None:
+def test_the_main_job_and_what_may_follow_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path / "cache"))
     main_job = INSTALLING[0].partition("&& ")[2]
     for command in [main_job, *LONG]:
         ended = edgekd(command, tmp_path)

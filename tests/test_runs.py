@@ -262,7 +262,7 @@ CHANGES: dict[str, tuple[Callable[[Run], Any], str]] = {
     "a sealed detour": (_point_at("step/../../secret"), "points out of the run folder"),
     "a sealed path that no file can have": (_point_at("a\0b"), "b"),
     "a sealed path that is too long": (_point_at("a" * 4000), "aaaa"),
-    "a sealed folder": (_point_at("step"), "step is lost"),
+    "a sealed folder": (_point_at("step"), "step was changed"),
     "a sealed unknown key": (
         lambda run: _edit(run, lambda record: record["result"].update(numbr=1), seal=True),
         "unknown key 'numbr'",

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from edgekd.errors import ConfigError, EdgekdError
 from edgekd.sources import kind_of, open_model
-from tests import zoo
+from tests.brought import arrays, assert_same, flat, make, outputs_of
 
 # --- names
 
@@ -152,7 +152,7 @@ def test_a_module_of_ones_own_tells_what_it_takes(
     assert [f"{spec.name} {spec.shape}" for spec in model.inputs] == inputs
     assert [f"{spec.name} {spec.shape}" for spec in model.outputs] == outputs
     assert not any(part.training for part in model.module.modules())
-    made = zoo.outputs_of(model, tuple(torch.ones(spec.shape) for spec in model.inputs))
+    made = outputs_of(model, tuple(torch.ones(spec.shape) for spec in model.inputs))
     assert name != "skipped" or torch.equal(made[0], torch.zeros(2))
     assert name != "by_name" or torch.equal(made[2], torch.ones(1, 2))
 
@@ -223,11 +223,11 @@ def save_program(module: nn.Module, examples: tuple[Tensor, ...], path: Path, **
 
 @pytest.mark.parametrize("name", ["mobilenet_v3", "bert", "heads"])
 def test_an_exported_program_computes_the_same(name: str, tmp_path: Path) -> None:
-    module, examples, names, _ = zoo.make(name)
+    module, examples, names, _ = make(name)
     model = open_model(str(save_program(module, examples, tmp_path / "model.pt2")))
     assert [spec.name for spec in model.inputs] == list(names)
     with torch.no_grad():
-        zoo.assert_same(zoo.arrays(zoo.flat(module(*examples))), zoo.arrays(zoo.outputs_of(model, examples)), 200)
+        assert_same(arrays(flat(module(*examples))), arrays(outputs_of(model, examples)), 200)
     if name == "bert":
         assert [spec.name for spec in model.outputs] == ["last_hidden_state", "pooler_output"]
     else:
@@ -236,7 +236,7 @@ def test_an_exported_program_computes_the_same(name: str, tmp_path: Path) -> Non
 
 
 def test_an_exported_program_with_open_sizes_takes_those_that_are_asked_for(tmp_path: Path) -> None:
-    module, (ids, mask), _, _ = zoo.make("bert")
+    module, (ids, mask), _, _ = make("bert")
     batch, steps = torch.export.Dim("batch"), torch.export.Dim("steps", max=12)
     sizes = ({0: batch, 1: steps}, {0: batch, 1: steps})
     two = (ids.repeat(2, 1), mask.repeat(2, 1))
@@ -245,7 +245,7 @@ def test_an_exported_program_with_open_sizes_takes_those_that_are_asked_for(tmp_
     assert model.outputs[0].shape == (3, 7, 32)
     given = (ids[:, :7].repeat(3, 1), mask[:, :7].repeat(3, 1))
     with torch.no_grad():
-        zoo.assert_same(zoo.arrays(zoo.flat(module(*given))), zoo.arrays(zoo.outputs_of(model, given)))
+        assert_same(arrays(flat(module(*given))), arrays(outputs_of(model, given)))
     with pytest.raises(ConfigError, match="has no input 'ids'") as error:
         open_model(str(path), {"ids": (1, 2)})
     assert error.value.hint == "its inputs: input_ids, attention_mask"
@@ -379,5 +379,5 @@ def test_code_beside_a_program_is_left_where_it_is(
         json.loads(program["models/model.json"]) | {"guards_code": ["__import__('os').mkdir('executed')"]}
     ).encode()
     model = open_model(str(pack(records, tmp_path / "model.pt2")))
-    assert torch.allclose(zoo.outputs_of(model, (torch.ones(4, 3),))[0].sum(-1), torch.ones(4))
+    assert torch.allclose(outputs_of(model, (torch.ones(4, 3),))[0].sum(-1), torch.ones(4))
     assert not (tmp_path / "executed").exists()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edgekd.errors import ConfigError, EdgekdError, UnsupportedOperator
 from edgekd.sources import open_model
-from tests import zoo
+from tests.brought import MAKERS, arrays, assert_same, flat, make, outputs_of
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -35,43 +35,43 @@ def quietly(function: Callable[..., Any], *arguments: Any, **options: Any) -> An
 
 
 def write_onnx(name: str, opset: int, path: Path, **options: Any) -> Path:
-    """A net of the zoo, as torch exports it."""
-    module, examples, inputs, outputs = zoo.make(name)
+    """A net, as torch exports it."""
+    module, examples, inputs, outputs = make(name)
     common = {"opset_version": opset, "input_names": list(inputs), "output_names": list(outputs), **options}
     quietly(torch.onnx.export, module, examples, str(path), **({"dynamo": False} | common))
     return path
 
 
-ZOO = [(name, opset) for name in zoo.MAKERS for opset in (13, 17, 20)]
+EXPORTS = [(name, opset) for name in MAKERS for opset in (13, 17, 20)]
 
 
-@pytest.mark.parametrize(("name", "opset"), ZOO, ids=str)
+@pytest.mark.parametrize(("name", "opset"), EXPORTS, ids=str)
 def test_an_onnx_file_computes_the_same(name: str, opset: int, tmp_path: Path) -> None:
     path = write_onnx(name, opset, tmp_path / "model.onnx")
-    module, examples, inputs, outputs = zoo.make(name)
+    module, examples, inputs, outputs = make(name)
     model = open_model(str(path))
     assert [spec.name for spec in model.inputs] == list(inputs)
     assert [spec.name for spec in model.outputs] == list(outputs)
     images = {"mobilenet_v2", "mobilenet_v3", "unet", "heads"}
     assert {spec.layout for spec in model.inputs} == ({"NCHW"} if name in images else {""})
-    found = zoo.arrays(zoo.outputs_of(model, examples))
-    zoo.assert_same(run_onnx(path, {key: one.numpy() for key, one in zip(inputs, examples, strict=True)}), found)
+    found = arrays(outputs_of(model, examples))
+    assert_same(run_onnx(path, {key: one.numpy() for key, one in zip(inputs, examples, strict=True)}), found)
     with torch.no_grad():
-        zoo.assert_same(zoo.arrays(zoo.flat(module(*examples))), found)
+        assert_same(arrays(flat(module(*examples))), found)
         traced = quietly(torch.jit.trace, model.module, examples, check_trace=False)
-        zoo.assert_same(zoo.arrays(zoo.flat(traced(*examples))), found)
+        assert_same(arrays(flat(traced(*examples))), found)
 
 
 @pytest.mark.parametrize("name", ["bert"])
 def test_what_the_newer_exporter_writes_computes_the_same(name: str, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     path = write_onnx(name, 20, tmp_path / "model.onnx", dynamo=True, verbose=False, external_data=True)
-    _, examples, inputs, _ = zoo.make(name)
+    _, examples, inputs, _ = make(name)
     model = open_model(str(path))
     feeds = {key: one.numpy() for key, one in zip(inputs, examples, strict=True)}
-    zoo.assert_same(run_onnx(path, feeds), zoo.arrays(zoo.outputs_of(model, examples)))
+    assert_same(run_onnx(path, feeds), arrays(outputs_of(model, examples)))
     program = quietly(torch.export.export, model.module, examples)
-    zoo.assert_same(zoo.arrays(zoo.outputs_of(model, examples)), zoo.arrays(zoo.flat(program.module()(*examples))))
+    assert_same(arrays(outputs_of(model, examples)), arrays(flat(program.module()(*examples))))
 
 
 def test_open_sizes_are_one_unless_asked_for_and_symbols_are_shared(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_open_sizes_are_one_unless_asked_for_and_symbols_are_shared(tmp_path: Pa
     assert [spec.shape for spec in model.inputs] == [(3, 7), (3, 7)]
     inputs = (torch.randint(0, 50, (3, 7)), torch.ones(3, 7, dtype=torch.int64))
     feeds = {"input_ids": inputs[0].numpy(), "attention_mask": inputs[1].numpy()}
-    zoo.assert_same(run_onnx(path, feeds), zoo.arrays(zoo.outputs_of(model, inputs)))
+    assert_same(run_onnx(path, feeds), arrays(outputs_of(model, inputs)))
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_weights_keep_their_names_and_can_be_trained(tmp_path: Path) -> None:
         do_constant_folding=False,
         training=torch.onnx.TrainingMode.PRESERVE,
     )
-    module, examples, _, _ = zoo.make("mobilenet_v3")
+    module, examples, _, _ = make("mobilenet_v3")
     model = open_model(str(path))
     mine, theirs = dict(model.module.named_parameters()), dict(module.named_parameters())
     assert {name: tuple(one.shape) for name, one in mine.items()} == {
@@ -128,7 +128,7 @@ def test_weights_keep_their_names_and_can_be_trained(tmp_path: Path) -> None:
 @pytest.mark.parametrize("opset", [14, 17, 20])
 def test_an_error_function_that_spells_gelu_is_gelu(opset: int, tmp_path: Path) -> None:
     model = open_model(str(write_onnx("bert", opset, tmp_path / "model.onnx")))
-    program = quietly(torch.export.export, model.module, zoo.make("bert")[1])
+    program = quietly(torch.export.export, model.module, make("bert")[1])
     operators = {str(node.target) for node in program.graph.nodes}
     assert "aten.gelu.default" in operators and "aten.erf.default" not in operators
 
@@ -151,8 +151,8 @@ def test_single_operators_compute_the_same(part: int, tmp_path: Path) -> None:
         expected = run_onnx(path, feeds)
         try:
             model = open_model(str(path))
-            found = zoo.outputs_of(model, tuple(torch.from_numpy(np.array(one)) for one in feeds.values()))
-            zoo.assert_same(expected, zoo.arrays(found))
+            found = outputs_of(model, tuple(torch.from_numpy(np.array(one)) for one in feeds.values()))
+            assert_same(expected, arrays(found))
         except (AssertionError, EdgekdError) as error:
             wrong.append(f"{case}: {str(error).splitlines()[0]}")
     assert not wrong
@@ -220,7 +220,7 @@ def test_a_branch_a_loop_and_a_scan_are_unrolled(tmp_path: Path) -> None:
     )
     path = write(model, tmp_path / "model.onnx")
     x = torch.tensor([1.5, -2.0])
-    zoo.assert_same(run_onnx(path, {"x": x.numpy()}), zoo.arrays(zoo.outputs_of(open_model(str(path)), (x,))))
+    assert_same(run_onnx(path, {"x": x.numpy()}), arrays(outputs_of(open_model(str(path)), (x,))))
 
 
 def test_functions_of_the_file_and_of_the_specification_are_put_in_place(tmp_path: Path) -> None:
@@ -250,13 +250,13 @@ def test_functions_of_the_file_and_of_the_specification_are_put_in_place(tmp_pat
     model.opset_import.append(helper.make_opsetid("mine", 1))
     path = write(model, tmp_path / "model.onnx")
     x = torch.randn(2, 3, generator=torch.manual_seed(0))
-    zoo.assert_same(run_onnx(path, {"x": x.numpy()}), zoo.arrays(zoo.outputs_of(open_model(str(path)), (x,))))
+    assert_same(run_onnx(path, {"x": x.numpy()}), arrays(outputs_of(open_model(str(path)), (x,))))
 
 
 def test_nodes_may_stand_in_any_order(tmp_path: Path) -> None:
     made = [node("Neg", ["b"], ["c"]), node("Relu", ["a"], ["b"]), node("Abs", ["x"], ["a"])]
     path = write(graph_of(made, [floats("x", 3)], ["c"]), tmp_path / "model.onnx")
-    assert zoo.outputs_of(open_model(str(path)), (torch.tensor([1.0, -2.0, 3.0]),))[0].tolist() == [-1, -2, -3]
+    assert outputs_of(open_model(str(path)), (torch.tensor([1.0, -2.0, 3.0]),))[0].tolist() == [-1, -2, -3]
 
 
 def quantized(tmp_path: Path) -> Path:
@@ -284,7 +284,7 @@ def test_integers_between_layers_become_rounding(tmp_path: Path) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     image = torch.randn(1, 3, 32, 32, generator=torch.manual_seed(1))
-    zoo.assert_same(session.run(None, {"image": image.numpy()}), zoo.arrays(zoo.outputs_of(model, (image,))), 60)
+    assert_same(session.run(None, {"image": image.numpy()}), arrays(outputs_of(model, (image,))), 60)
     assert all(one.is_floating_point() for one in model.module.state_dict().values()), "weights are floats again"
 
 
@@ -519,7 +519,7 @@ def passes(case: Any, fixed: bool, path: Path) -> bool:
         model.graph.initializer.append(stored)
         model.graph.input.remove(info)
     loaded = open_model(str(write(model, path)))
-    found = zoo.outputs_of(loaded, tuple(as_tensor(array) for array in fed))
+    found = outputs_of(loaded, tuple(as_tensor(array) for array in fed))
     half = any(str(tensor.dtype) in {"torch.bfloat16", "torch.float16"} for tensor in found)
     for tensor, truth in zip(found, map(as_array, expected), strict=True):
         mine, theirs = tensor.detach().double().numpy(), truth.astype(np.float64)
@@ -570,8 +570,8 @@ def test_basic_pitch_hears_the_same(tmp_path: Path) -> None:
     (spec,) = model.inputs
     assert spec.shape == (1, 43844, 1)
     sound = torch.randn(spec.shape, generator=torch.manual_seed(0))
-    found = zoo.arrays(zoo.outputs_of(model, (sound,)))
-    zoo.assert_same(run_onnx(path, {spec.name: sound.numpy()}), found, 80)  # it stretches a logarithm
+    found = arrays(outputs_of(model, (sound,)))
+    assert_same(run_onnx(path, {spec.name: sound.numpy()}), found, 80)  # it stretches a logarithm
 
 
 # --- converters take them

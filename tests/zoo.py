@@ -1,279 +1,374 @@
-"""Small nets of the kinds that people bring, each with seeded weights and inputs, and how answers are compared."""
+"""Small seeded nets of the kinds that are exported, each with what goes in and what comes out."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
-from edgekd.sources import Model
+from edgekd.specs import TensorSpec
 
-Examples = tuple[Tensor, ...]
+EXAMPLES: Final = 24
+FAR: Final = -100.0
+"""What a mask adds where nothing may be seen: finite, for infinity has no place in a quantized range."""
+
+
+class Case(NamedTuple):
+    """A net in evaluation mode; `examples` has an array of shape (EXAMPLES, *shape with the batch) for each input."""
+
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    examples: tuple[NDArray[Any], ...]
+
+
+def answers(case: Case) -> list[NDArray[Any]]:
+    """What the net answers to its examples, in float32: for each output an array (EXAMPLES, *shape)."""
+    rows = []
+    with torch.no_grad():
+        for example in zip(*case.examples, strict=True):
+            found = case.module(*map(torch.from_numpy, example))
+            rows.append(found if isinstance(found, tuple) else (found,))
+    return [torch.stack(column).numpy() for column in zip(*rows, strict=True)]
+
+
+# --- convolutional nets
+
+
+class Convolution(nn.Sequential):
+    """Convolution, batch norm and an activation."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, activation: Any, stride: int = 1, groups: int = 1):
+        super().__init__(
+            nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+            nn.BatchNorm2d(outputs),
+            activation(),
+        )
+
+
+class SqueezeExcite(nn.Module):
+    """Weighs each channel by a small net of all channels' means."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, channels // 4, 1)
+        self.expand = nn.Conv2d(channels // 4, channels, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        means = features.mean((2, 3), keepdim=True)
+        return features * functional.hardsigmoid(self.expand(torch.relu(self.reduce(means))))
 
 
 class InvertedResidual(nn.Module):
-    """Expand, depthwise, maybe squeeze and excite, project."""
+    """Expand, filter depthwise, weigh, project."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, *, hard: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, activation: Any, squeeze: bool):
         super().__init__()
-        wide = inputs * 4
-        activation: Callable[[], nn.Module] = nn.Hardswish if hard else nn.ReLU6
-        self.expand = nn.Sequential(nn.Conv2d(inputs, wide, 1, bias=False), nn.BatchNorm2d(wide), activation())
-        self.depthwise = nn.Sequential(
-            nn.Conv2d(wide, wide, 3, stride, 1, groups=wide, bias=False), nn.BatchNorm2d(wide), activation()
-        )
-        self.squeeze = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1), nn.Conv2d(wide, wide // 4, 1), nn.ReLU(), nn.Conv2d(wide // 4, wide, 1)
-        )
-        self.project = nn.Sequential(nn.Conv2d(wide, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
-        self.hard, self.shortcut = hard, stride == 1 and inputs == outputs
+        hidden = 4 * inputs
+        self.expand = Convolution(inputs, hidden, 1, activation)
+        self.depth_wise = Convolution(hidden, hidden, 3, activation, stride, hidden)
+        self.squeeze = SqueezeExcite(hidden) if squeeze else nn.Identity()
+        self.project = Convolution(hidden, outputs, 1, nn.Identity)
+        self.adds = stride == 1 and inputs == outputs
 
-    def forward(self, image: Tensor) -> Tensor:
-        wide = self.depthwise(self.expand(image))
-        if self.hard:
-            wide = wide * F.hardsigmoid(self.squeeze(wide))
-        narrow: Tensor = self.project(wide)
-        return image + narrow if self.shortcut else narrow
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = self.project(self.squeeze(self.depth_wise(self.expand(features))))
+        return features + out if self.adds else out
 
 
-class MobileNet(nn.Module):
-    """As MobileNetV2, or with hard activations as V3."""
+class Mobile(nn.Module):
+    """MobileNetV2, or V3 with hard-swish and squeeze-and-excitation, in small."""
 
-    def __init__(self, *, hard: bool) -> None:
+    def __init__(self, activation: Any = nn.ReLU6, squeeze: bool = False, classes: int = 10):
         super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU6())
+        self.stem = Convolution(3, 16, 3, activation, 2)
         self.blocks = nn.Sequential(
-            InvertedResidual(8, 8, 1, hard=hard),
-            InvertedResidual(8, 16, 2, hard=hard),
-            InvertedResidual(16, 16, 1, hard=hard),
+            InvertedResidual(16, 16, 1, activation, False),
+            InvertedResidual(16, 24, 2, activation, squeeze),
+            InvertedResidual(24, 24, 1, activation, squeeze),
+            InvertedResidual(24, 32, 2, activation, squeeze),
         )
-        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(16, 10))
+        self.head = Convolution(32, 96, 1, activation)
+        self.classifier = nn.Linear(96, classes)
 
-    def forward(self, image: Tensor) -> Tensor:
-        features = self.blocks(self.stem(image))
-        logits: Tensor = self.classifier(F.adaptive_avg_pool2d(features, 1).flatten(1))
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.head(self.blocks(self.stem(images))).mean((2, 3)))
         return logits
 
 
-class Attention(nn.Module):
-    """Of several heads, written with matrix products."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
-        self.out = nn.Linear(width, width)
-        self.heads = heads
-
-    def split(self, tokens: Tensor) -> Tensor:
-        batch, steps, width = tokens.shape
-        return tokens.reshape(batch, steps, self.heads, width // self.heads).transpose(1, 2)
-
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        scores = query @ key.transpose(-1, -2) / (query.shape[-1] ** 0.5)
-        if mask is not None:
-            scores = scores + mask
-        mixed = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
-        out: Tensor = self.out(mixed)
-        return out
+def mobile_v2() -> Case:
+    """ReLU6 and depthwise convolutions."""
+    return _classifier(Mobile)
 
 
-class Block(nn.Module):
-    """Of a transformer's encoder."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.attention = Attention(width, heads)
-        self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        attention = self.attention
-        q, k, v = (attention.split(part(tokens)) for part in (attention.query, attention.key, attention.value))
-        tokens = self.first(tokens + attention(q, k, v, mask))
-        found: Tensor = self.second(tokens + self.down(F.gelu(self.up(tokens))))
-        return found
+def mobile_v3() -> Case:
+    """Hard-swish, hard-sigmoid, and products of what they answer."""
+    return _classifier(lambda: Mobile(nn.Hardswish, squeeze=True))
 
 
-class Bert(nn.Module):
-    """Token ids and an attention mask to hidden states and a pooled state."""
-
-    def __init__(self, width: int = 32, vocabulary: int = 50, steps: int = 12) -> None:
-        super().__init__()
-        self.words, self.places = nn.Embedding(vocabulary, width), nn.Embedding(steps, width)
-        self.norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList([Block(width, 4) for _ in range(2)])
-        self.pooler = nn.Linear(width, width)
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> dict[str, Tensor]:
-        places = torch.arange(input_ids.shape[1])
-        mask = (1.0 - attention_mask[:, None, None, :].float()) * -1e4
-        hidden = self.norm(self.words(input_ids) + self.places(places))
-        for block in self.blocks:
-            hidden = block(hidden, mask)
-        return {"last_hidden_state": hidden, "pooler_output": torch.tanh(self.pooler(hidden[:, 0]))}
-
-
-class DecoderStep(nn.Module):
-    """One step of a decoder: ids, the encoder's states and the caches to logits and longer caches."""
-
-    def __init__(self, width: int = 32, heads: int = 4, vocabulary: int = 40) -> None:
-        super().__init__()
-        self.words = nn.Embedding(vocabulary, width)
-        self.own, self.cross = Attention(width, heads), Attention(width, heads)
-        self.norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(3)])
-
-    def forward(
-        self, input_ids: Tensor, states: Tensor, past_key: Tensor, past_value: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        tokens = self.norms[0](self.words(input_ids))
-        key = torch.cat([past_key, self.own.split(self.own.key(tokens))], 2)
-        value = torch.cat([past_value, self.own.split(self.own.value(tokens))], 2)
-        tokens = tokens + self.own(self.own.split(self.own.query(tokens)), key, value)
-        normal = self.norms[1](tokens)
-        parts = (self.cross.query(normal), self.cross.key(states), self.cross.value(states))
-        tokens = self.norms[2](tokens + self.cross(*map(self.cross.split, parts)))
-        return tokens @ self.words.weight.t(), key, value
-
-
-class UNet(nn.Module):
-    """Down and up again, once by interpolation and once by a transposed convolution."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.InstanceNorm2d(8, affine=True), nn.LeakyReLU(0.1))
-        self.second = nn.Sequential(nn.Conv2d(8, 16, 3, padding=1), nn.GroupNorm(4, 16), nn.SiLU())
-        self.third = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.PReLU(16))
-        self.up = nn.ConvTranspose2d(16, 16, 2, 2)
-        self.last = nn.Conv2d(40, 2, 1)
-
-    def forward(self, image: Tensor) -> Tensor:
-        first = self.first(image)
-        second = self.second(F.max_pool2d(first, 2))
-        third = self.third(F.avg_pool2d(second, 2))
-        up = torch.cat([self.up(third), second], 1)
-        large = F.interpolate(up, scale_factor=2, mode="bilinear", align_corners=False)
-        padded = F.pad(first, (1, 1, 1, 1), mode="reflect")[:, :, 1:-1, 1:-1]
-        mask: Tensor = self.last(torch.cat([large, padded], 1))
-        return torch.sigmoid(mask)
-
-
-class Recurrent(nn.Module):
-    """Frames of sound to labels: a bidirectional LSTM and a GRU."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.front = nn.Conv1d(6, 8, 3, padding=1)
-        self.lstm = nn.LSTM(8, 10, batch_first=True, bidirectional=True)
-        self.gru = nn.GRU(20, 7, batch_first=True)
-        self.classifier = nn.Linear(7, 4)
-
-    def forward(self, frames: Tensor) -> Tensor:
-        features = torch.relu(self.front(frames.transpose(1, 2))).transpose(1, 2)
-        states, _ = self.gru(self.lstm(features)[0])
-        labels: Tensor = self.classifier(states).log_softmax(-1)
-        return labels
+def _classifier(make: Callable[[], nn.Module]) -> Case:
+    torch.manual_seed(0)
+    module = make()
+    images = _images(3, 32)
+    _settle(module, images)
+    return Case(module.eval(), (_image("image", 3, 32),), (TensorSpec(name="logits", shape=(1, 10)),), (images,))
 
 
 class Heads(nn.Module):
-    """One body, three answers of different type and shape."""
+    """Twelve answers of many shapes about two pictures and a row of numbers, as a detector has them."""
+
+    NAMES: Final = ("scores", "boxes", "plane", "best", *(f"output_{number}" for number in range(4, 12)))
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 12, 3, 2, 1), nn.ELU(), nn.Conv2d(12, 12, 3, 2, 1, groups=4), nn.SELU())
-        self.boxes, self.scores = nn.Conv2d(12, 4, 1), nn.Conv2d(12, 3, 1)
+        self.left = Convolution(3, 16, 3, nn.ReLU, 2)
+        self.right = Convolution(1, 16, 3, nn.ReLU, 2)
+        self.body = Convolution(32, 32, 3, nn.ReLU, 2)
+        self.plane = nn.Conv2d(32, 4, 1)
+        self.numbers = nn.Linear(8, 32)
+        self.scores = nn.Linear(32, 6)
+        self.boxes = nn.Linear(32, 12)
+        self.more = nn.ModuleList([nn.Linear(32, 3) for _ in range(8)])
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        body = self.body(image)
-        scores = self.scores(body).flatten(2).transpose(1, 2).softmax(-1)
-        return self.boxes(body).flatten(2).transpose(1, 2), scores, scores.argmax(-1)
-
-
-def _image(channels: int, size: int) -> Examples:
-    return (torch.randn(1, channels, size, size),)
-
-
-def _tokens() -> Examples:
-    mask = torch.ones(1, 12, dtype=torch.int64)
-    mask[:, 9:] = 0
-    return torch.randint(0, 50, (1, 12)), mask
-
-
-def _step() -> Examples:
-    return torch.randint(0, 40, (1, 1)), torch.randn(1, 6, 32), torch.randn(1, 4, 5, 8), torch.randn(1, 4, 5, 8)
+    def forward(self, left: Tensor, right: Tensor, numbers: Tensor) -> tuple[Tensor, ...]:
+        features = self.body(torch.cat([self.left(left), self.right(right)], 1))
+        pooled = features.mean((2, 3)) + torch.tanh(self.numbers(numbers))
+        scores = self.scores(pooled)
+        boxes = torch.sigmoid(self.boxes(pooled)).reshape(1, 3, 4)
+        rest = [head(pooled) for head in self.more]
+        return scores, boxes, self.plane(features), scores.argmax(-1), *rest
 
 
-MAKERS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Examples], tuple[str, ...], tuple[str, ...]]] = {
-    "mobilenet_v2": (lambda: MobileNet(hard=False), lambda: _image(3, 32), ("image",), ("logits",)),
-    "mobilenet_v3": (lambda: MobileNet(hard=True), lambda: _image(3, 32), ("image",), ("logits",)),
-    "bert": (Bert, _tokens, ("input_ids", "attention_mask"), ("last_hidden_state", "pooler_output")),
-    "decoder_step": (
-        DecoderStep,
-        _step,
-        ("input_ids", "states", "past_key", "past_value"),
-        ("logits", "key", "value"),
-    ),
-    "unet": (UNet, lambda: _image(1, 16), ("image",), ("mask",)),
-    "recurrent": (Recurrent, lambda: (torch.randn(1, 9, 6),), ("frames",), ("labels",)),
-    "heads": (Heads, lambda: _image(3, 24), ("image",), ("boxes", "scores", "best")),
-}
-"""Name -> module, example inputs, names of inputs and outputs."""
-
-
-def make(name: str) -> tuple[nn.Module, Examples, tuple[str, ...], tuple[str, ...]]:
-    """A net in evaluation mode, its statistics away from their start, so that folding them wrongly is seen."""
+def heads() -> Case:
+    """Many inputs and outputs; the outputs' alphabetical order is not their own."""
     torch.manual_seed(0)
-    build, examples, inputs, outputs = MAKERS[name]
-    module = build()
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            assert part.running_mean is not None and part.running_var is not None
-            part.running_mean.normal_(0, 0.3)
-            part.running_var.uniform_(0.5, 2.0)
-            nn.init.uniform_(part.weight, 0.5, 1.5)
-            nn.init.normal_(part.bias, 0, 0.3)
-    return module.eval(), examples(), inputs, outputs
-
-
-def flat(made: Any) -> Examples:
-    """What a module returned, as a tuple."""
-    if isinstance(made, Tensor):
-        return (made,)
-    return tuple(made.values() if isinstance(made, dict) else made)
-
-
-EXACT_DB = 100.0
-
-
-def sqnr_db(expected: Any, found: Any) -> float:
-    """10 log10(sum x^2 / sum (x - y)^2), 300 where they are equal."""
-    truth, other = np.asarray(expected, np.float64), np.asarray(found, np.float64)
-    noise = ((truth - other) ** 2).sum()
-    return 300.0 if noise == 0 else float(10 * np.log10((truth**2).sum() / noise))
-
-
-def outputs_of(model: Model, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """What it answers; shapes and types are those that it says."""
-    with torch.no_grad():
-        made = flat(model.module(*inputs))
-    assert [(tuple(one.shape), str(one.dtype)) for one in made] == [
-        (spec.shape, f"torch.{spec.dtype}") for spec in model.outputs
+    module = Heads()
+    numbers = np.random.default_rng(2).normal(size=(EXAMPLES, 1, 8)).astype(np.float32)
+    examples = (_images(3, 16), _images(1, 16), numbers)
+    _settle(module, *examples)
+    shapes: list[tuple[int, ...]] = [(1, 6), (1, 3, 4), (1, 4, 4, 4), (1,), *[(1, 3)] * 8]
+    outputs = [
+        TensorSpec(name=name, shape=shape, dtype="int64" if name == "best" else "float32")
+        for name, shape in zip(Heads.NAMES, shapes, strict=True)
     ]
-    assert isinstance(model.module(*inputs), Tensor) == (len(model.outputs) == 1)
-    return made
+    inputs = (_image("left", 3, 16), _image("right", 1, 16), TensorSpec(name="numbers", shape=(1, 8)))
+    return Case(module.eval(), inputs, tuple(outputs), examples)
 
 
-def assert_same(expected: Any, found: Any, least_db: float = EXACT_DB) -> None:
-    """Floats agree to the last digits, everything else exactly."""
-    for truth, other in zip(map(np.asarray, expected), map(np.asarray, found), strict=True):
-        assert truth.shape == other.shape and truth.dtype == other.dtype
-        if truth.dtype.kind == "f":
-            assert sqnr_db(truth, other) > least_db
-        else:
-            np.testing.assert_array_equal(truth, other)
+def _image(name: str, channels: int, size: int) -> TensorSpec:
+    return TensorSpec(name=name, shape=(1, channels, size, size), layout="NCHW")
 
 
-def arrays(tensors: tuple[Tensor, ...]) -> list[Any]:
-    """Tensors as numpy has them."""
-    return [tensor.detach().numpy() for tensor in tensors]
+def _images(channels: int, size: int) -> NDArray[np.float32]:
+    """Pictures with something to see: blurred noise, of another contrast and brightness each."""
+    random = np.random.default_rng(channels)
+    coarse = random.normal(size=(EXAMPLES, channels, size // 4, size // 4)).astype(np.float32)
+    smooth = functional.interpolate(torch.from_numpy(coarse), size=(size, size), mode="bilinear").numpy()
+    contrast, brightness = random.uniform(0.5, 1.5, (2, EXAMPLES, 1, 1, 1))
+    return np.clip(smooth * contrast + brightness - 1, -2, 2).astype(np.float32)[:, None]
+
+
+def _settle(module: nn.Module, *examples: NDArray[Any]) -> None:
+    """Let batch norms see the examples, so that activations are as those of a trained net."""
+    module.train()
+    for norm in module.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.momentum = 0.5
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.uniform_(norm.bias, -0.5, 0.5)
+    with torch.no_grad():
+        for example in zip(*examples, strict=True):
+            module(*map(torch.from_numpy, example))
+
+
+# --- transformers and recurrent nets
+
+
+class Attention(nn.Module):
+    """Of several heads; keys and values may come from elsewhere, and from before."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+
+    def split(self, tokens: Tensor) -> Tensor:
+        batch, length, width = tokens.shape
+        return tokens.reshape(batch, length, self.heads, width // self.heads).transpose(1, 2)
+
+    def attend(self, tokens: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+        query = self.split(self.query(tokens))
+        scores = query @ keys.transpose(2, 3) / query.shape[-1] ** 0.5
+        weights = torch.softmax(scores if mask is None else scores + mask, -1)
+        mixed: Tensor = self.out((weights @ values).transpose(1, 2).reshape(tokens.shape))
+        return mixed
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None, memory: Tensor | None = None) -> Tensor:
+        source = tokens if memory is None else memory
+        return self.attend(tokens, self.split(self.key(source)), self.split(self.value(source)), mask)
+
+
+class Feed(nn.Sequential):
+    """Two linear layers with GELU between them."""
+
+    def __init__(self, width: int):
+        super().__init__(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+
+class EncoderLayer(nn.Module):
+    """Attention and a feed-forward net, norms behind them, as BERT has them."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.attention, self.norm = Attention(width, heads), nn.LayerNorm(width)
+        self.feed, self.feed_norm = Feed(width), nn.LayerNorm(width)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        tokens = self.norm(tokens + self.attention(tokens, mask))
+        out: Tensor = self.feed_norm(tokens + self.feed(tokens))
+        return out
+
+
+class Encoder(nn.Module):
+    """Four layers of 128, as BERT-tiny; the mask of zeros and ones becomes one to add inside."""
+
+    LENGTH: Final = 16
+
+    def __init__(self, vocabulary: int = 100, width: int = 128, layers: int = 4, classes: int = 5):
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.positions = nn.Parameter(torch.randn(1, self.LENGTH, width) / 2)
+        self.norm = nn.LayerNorm(width)
+        self.layers = nn.ModuleList([EncoderLayer(width, 2) for _ in range(layers)])
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        far = (1.0 - mask[:, None, None, :].to(torch.float32)) * FAR
+        tokens = self.norm(self.tokens(ids) + self.positions)
+        for layer in self.layers:
+            tokens = layer(tokens, far)
+        logits: Tensor = self.classifier(torch.tanh(tokens[:, 0]))
+        return logits
+
+
+def encoder() -> Case:
+    """Token ids and a mask of int64."""
+    torch.manual_seed(0)
+    random = np.random.default_rng(3)
+    length = Encoder.LENGTH
+    ids = random.integers(0, 100, (EXAMPLES, 1, length))
+    mask = (np.arange(length) < random.integers(8, length + 1, (EXAMPLES, 1, 1))).astype(np.int64)
+    inputs = (
+        TensorSpec(name="ids", shape=(1, length), dtype="int64"),
+        TensorSpec(name="mask", shape=(1, length), dtype="int64"),
+    )
+    return Case(Encoder().eval(), inputs, (TensorSpec(name="logits", shape=(1, 5)),), (ids, mask))
+
+
+class DecoderLayer(nn.Module):
+    """Attention to what was said before and to the encoder's states, norms before them."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.norm, self.attention = nn.LayerNorm(width), Attention(width, heads)
+        self.cross_norm, self.cross = nn.LayerNorm(width), Attention(width, heads)
+        self.feed_norm, self.feed = nn.LayerNorm(width), Feed(width)
+
+    def forward(
+        self, token: Tensor, states: Tensor, mask: Tensor, keys: Tensor, values: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        normed = self.norm(token)
+        key = self.attention.split(self.attention.key(normed))
+        value = self.attention.split(self.attention.value(normed))
+        keys, values = torch.cat([keys, key], 2), torch.cat([values, value], 2)
+        token = token + self.attention.attend(normed, keys, values, mask)
+        token = token + self.cross(self.cross_norm(token), memory=states)
+        return token + self.feed(self.feed_norm(token)), key, value
+
+
+class DecoderStep(nn.Module):
+    """One step of a decoder with a cache: the token's keys and values come out, to be put into the cache."""
+
+    PAST: Final = 12
+    STATES: Final = 10
+    LAYERS: Final = 2
+    HEADS: Final = 2
+    WIDTH: Final = 64
+
+    def __init__(self, vocabulary: int = 50):
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, self.WIDTH)
+        self.layers = nn.ModuleList([DecoderLayer(self.WIDTH, self.HEADS) for _ in range(self.LAYERS)])
+        self.norm = nn.LayerNorm(self.WIDTH)
+        self.head = nn.Linear(self.WIDTH, vocabulary, bias=False)
+
+    def forward(self, ids: Tensor, states: Tensor, mask: Tensor, *past: Tensor) -> tuple[Tensor, ...]:
+        token = self.tokens(ids)
+        made: list[Tensor] = []
+        for layer, keys, values in zip(self.layers, past[::2], past[1::2], strict=True):
+            token, key, value = layer(token, states, mask, keys, values)
+            made += [key, value]
+        return self.head(self.norm(token)), *made
+
+
+def decoder_step() -> Case:
+    """An encoder-decoder's cached step: ids, states, a finite 4-D mask, and keys and values of two layers."""
+    torch.manual_seed(0)
+    random = np.random.default_rng(4)
+    net = DecoderStep
+    past = (1, net.HEADS, net.PAST, net.WIDTH // net.HEADS)
+    token = (1, net.HEADS, 1, net.WIDTH // net.HEADS)
+    named = [f"{kind}_{layer}" for layer in range(net.LAYERS) for kind in ("key", "value")]
+    seen = random.integers(1, net.PAST + 1, (EXAMPLES, 1, 1, 1, 1))
+    mask = np.where(np.arange(net.PAST + 1) < net.PAST - seen, FAR, 0).astype(np.float32)
+    examples = (
+        random.integers(0, 50, (EXAMPLES, 1, 1)),
+        random.normal(size=(EXAMPLES, 1, net.STATES, net.WIDTH)).astype(np.float32),
+        mask,
+        *(random.normal(size=(EXAMPLES, *past)).astype(np.float32) for _ in named),
+    )
+    inputs = (
+        TensorSpec(name="ids", shape=(1, 1), dtype="int64"),
+        TensorSpec(name="states", shape=(1, net.STATES, net.WIDTH)),
+        TensorSpec(name="mask", shape=(1, 1, 1, net.PAST + 1)),
+        *(TensorSpec(name=f"past_{name}", shape=past) for name in named),
+    )
+    outputs = (
+        TensorSpec(name="logits", shape=(1, 1, 50)),
+        *(TensorSpec(name=f"new_{name}", shape=token) for name in named),
+    )
+    return Case(net().eval(), inputs, outputs, examples)
+
+
+class Recurrent(nn.Module):
+    """An LSTM over frames of sound."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(16, 32, batch_first=True)
+        self.classifier = nn.Linear(32, 6)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.lstm(frames)[0][:, -1])
+        return logits
+
+
+def recurrent() -> Case:
+    """A recurrent net."""
+    torch.manual_seed(0)
+    frames = np.random.default_rng(5).normal(size=(EXAMPLES, 1, 8, 16)).astype(np.float32)
+    outputs = (TensorSpec(name="logits", shape=(1, 6)),)
+    return Case(Recurrent().eval(), (TensorSpec(name="frames", shape=(1, 8, 16)),), outputs, (frames,))
+
+
+ZOO: Final[dict[str, Callable[[], Case]]] = {
+    "mobile_v2": mobile_v2,
+    "mobile_v3": mobile_v3,
+    "heads": heads,
+    "encoder": encoder,
+    "decoder_step": decoder_step,
+    "recurrent": recurrent,
+}

@@ -68,7 +68,8 @@ def show(results: "list[Result]", as_json: bool) -> int:
         for result in results:
             print_result(result)
     reported = [result for result in results if result.made.report is not None]
-    return 0 if all(result.ok for result in reported) else BUDGET_BROKEN
+    agree = all(result.made.matrix.ok for result in results if result.made.matrix is not None)
+    return 0 if agree and all(result.ok for result in reported) else BUDGET_BROKEN
 
 
 def as_plain(results: "list[Result]") -> dict[str, Any]:
@@ -76,15 +77,23 @@ def as_plain(results: "list[Result]") -> dict[str, Any]:
     import msgspec
 
     plain = [result.summary() or msgspec.to_builtins(result.made) for result in results]
+    for one, result in zip(plain, results, strict=True):
+        if result.made.matrix is not None:
+            one["pairs"] = msgspec.to_builtins(result.made.matrix.pairs)
     return {**plain[0], "run": str(results[0].folder), "targets": plain}
 
 
-def go_on(folder: Path, until: "Step", as_json: bool, mode: Mode | None = None) -> None:
+def is_run(folder: str) -> bool:
+    """True for a folder that `edgekd run -o` made."""
+    return (Path(folder) / "inputs" / "recipe.json").is_file()
+
+
+def go_on(folder: Path, until: "Step", as_json: bool, mode: Mode | None = None, crosswise: bool = False) -> None:
     """Take a run folder up to a step and show what there is then."""
     from edgekd.api import resume
 
     with progress_bars():
-        results = resume(folder, until=until, mode=mode)
+        results = resume(folder, until=until, mode=mode, crosswise=crosswise)
     raise typer.Exit(show(results, as_json))
 
 

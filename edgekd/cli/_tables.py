@@ -6,9 +6,10 @@ from rich.console import Console
 from rich.markup import escape
 
 from edgekd.api import Result
-from edgekd.cli._common import console, size, table
+from edgekd.cli._common import console, plain, size, table
+from edgekd.matrix import Matrix, Pair
 from edgekd.pipeline import Made
-from edgekd.specs import Plan, Verdict
+from edgekd.specs import Climb, Plan, Quantization, Verdict
 
 
 def print_result(result: Result) -> None:
@@ -21,6 +22,10 @@ def print_result(result: Result) -> None:
         _print_plan(out, made.plan)
     if made.artifacts:
         _print_artifacts(out, made)
+    if made.matrix:
+        print_matrix(made.matrix)
+    for climb in made.climbs:
+        _print_climb(out, climb)
     if made.report:
         _print_verdicts(out, result)
 
@@ -67,16 +72,52 @@ def _print_artifacts(out: Console, made: Made) -> None:
     out.print(shown)
 
 
+def _print_climb(out: Console, climb: Climb) -> None:
+    shown = table(f"{climb.export}, tried", "how", "file", "metric \\[host]", "drop", "SQNR", "accuracy", "budget")
+    for rung in climb.rungs:
+        artifact, agreement = rung.tried.artifact, rung.agreement
+        if artifact is None or agreement is None:
+            failed = next((trial.failed for trial in rung.tried.trials if trial.failed), "")
+            shown.add_row(rung.name, f"failed: {plain(failed)}", "", "", "", "", "", "")
+            continue
+        shown.add_row(
+            f"{rung.name} \\[chosen]" if rung.name == climb.chosen else rung.name,
+            plain(_way(artifact.quantization)),
+            size(artifact.model.size_bytes),
+            _metrics(agreement.metrics),
+            f"{agreement.metric_drop:+.4f}",
+            f"{agreement.sqnr_db:.1f} dB",
+            _mark(rung.holds_accuracy),
+            _mark(rung.holds_budget),
+        )
+    out.print(shown)
+
+
+def _way(way: Quantization) -> str:
+    """How integers were chosen."""
+    parts = [f"{way.ranges} ranges"]
+    parts += ["channels equalized"] * way.equalization + ["biases corrected"] * way.bias_correction
+    return ", ".join(parts + [f"in float: {', '.join(way.in_float)}"] * bool(way.in_float))
+
+
+def _mark(ok: bool) -> str:
+    return "[green]holds[/green]" if ok else "[red]broken[/red]"
+
+
 def _print_verdicts(out: Console, result: Result) -> None:
     assert result.made.report is not None
     shown = table("limit", "allowed", "found", "provenance", "", "note")
     for verdict in result.verdicts:
-        mark = "[green]holds[/green]" if verdict.ok else "[red]broken[/red]"
         found = _quantity(verdict, verdict.found)
         if verdict.high is not None:
             found += f" (at most {_quantity(verdict, verdict.high)})"
         shown.add_row(
-            verdict.limit, _quantity(verdict, verdict.allowed), found, verdict.provenance, mark, escape(verdict.note)
+            verdict.limit,
+            _quantity(verdict, verdict.allowed),
+            found,
+            verdict.provenance,
+            _mark(verdict.ok),
+            escape(verdict.note),
         )
     out.print(shown)
     for finding in result.made.report.findings:
@@ -84,6 +125,35 @@ def _print_verdicts(out: Console, result: Result) -> None:
     outcome = "[green]holds the budget[/green]" if result.ok else "[red]breaks the budget[/red]"
     out.print(f"{result.made.report.artifact} {outcome}: {escape(_near(result.artifact))}")
     out.print(f"report: {escape(_near(result.report))}")
+
+
+def _parting(pair: Pair) -> str:
+    where = pair.first_divergence
+    if where is None:
+        return ""
+    module = f" of {where.layer}" if where.layer else ""
+    return f"part at {where.kind} {where.name!r}{module}: {where.before_db:.0f} dB before it, {where.sqnr_db:.0f} after"
+
+
+def print_matrix(found: Matrix) -> None:
+    """The pairs as a table, worst first, and what could not be executed."""
+    out = console()
+    shown = table("a", "b", "SQNR \\[host]", "max error", "top-1", "", "note")
+    for pair in sorted(found.pairs, key=lambda pair: (pair.ok, pair.sqnr_db)):
+        shown.add_row(
+            plain(pair.a),
+            plain(pair.b),
+            f"{pair.sqnr_db:.1f} dB",
+            f"{pair.max_abs:.3g}",
+            "" if pair.top1_agreement is None else f"{pair.top1_agreement:.4f}",
+            "[green]agree[/green]" if pair.ok else "[red]differ[/red]",
+            plain("; ".join(filter(None, (pair.reason, _parting(pair), pair.note)))),
+        )
+    out.print(shown)
+    for side in found.sides:
+        if side.error:
+            out.print(f"[red]{plain(side.name)} was not executed:[/red] {plain(side.error)}")
+    out.print(f"{found.examples} examples; {len(found.sides)} executions, {len(found.pairs)} pairs")
 
 
 def _quantity(verdict: Verdict, value: float) -> str:

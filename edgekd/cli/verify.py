@@ -1,8 +1,44 @@
-"""`edgekd verify RUN`."""
+"""`edgekd verify RUN`, `edgekd verify DIR` and `edgekd verify A B ...`."""
 
-from edgekd.cli._common import AsJson, RunFolder, go_on
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekd.cli._common import AsJson, go_on, is_run, print_json, progress_bars
+from edgekd.errors import BUDGET_BROKEN
 
 
-def command(run: RunFolder, json: AsJson = False) -> None:
-    """Hold every artifact, on its own runtime, against the student."""
-    go_on(run, "verify", json)
+def command(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN|DIR|MODEL...",
+            help="A run folder; a folder that `edgekd export -o` wrote; or models of any format, against each other.",
+        ),
+    ],
+    inputs: Annotated[
+        str, typer.Option("--inputs", help="What to execute on: .npz, .npy, or `module:function`; else random numbers.")
+    ] = "",
+    engine: Annotated[
+        list[str] | None, typer.Option("--engine", help="On these engines alone; may be given several times.")
+    ] = None,
+    examples: Annotated[int, typer.Option("--examples", min=1, help="How many random examples.")] = 8,
+    json: AsJson = False,
+) -> None:
+    """Hold every artifact, on every runtime that can execute it here, against the student and each other."""
+    if len(models) == 1 and is_run(models[0]):
+        go_on(Path(models[0]), "verify", json, crosswise=True)
+    from edgekd.api import verify_models
+
+    with progress_bars():
+        found = verify_models(models, inputs=inputs, engines=engine or (), examples=examples)
+    if json:
+        import msgspec
+
+        print_json({"schema": 1, "ok": found.ok, **msgspec.to_builtins(found)})
+    else:
+        from edgekd.cli._tables import print_matrix
+
+        print_matrix(found)
+    raise typer.Exit(0 if found.ok else BUDGET_BROKEN)

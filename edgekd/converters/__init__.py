@@ -5,20 +5,26 @@ test_converters.py finds it. A target asks for `<name>-<precision>`. Converters 
 libraries inside of functions, so that what a converter can do is known in no time.
 """
 
+import sys
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-from edgekd.errors import ConfigError
-from edgekd.specs import TensorSpec
+from edgekd.errors import ConfigError, ConvertError, PluginUnavailable
+from edgekd.files import discard
+from edgekd.plugins import find
+from edgekd.specs import Quantization, TensorSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
-EXTRAS = {"tflite": "tflite", "onnx": "onnx"}
+EXTRAS = {"tflite": "tflite", "onnx": "onnx", "openvino": "openvino", "coreml": "coreml"}
+
+CALIBRATED = {"int8", "int16", "w8a8"}
+"""Precisions whose activations are integers, so that their ranges must be seen."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +35,18 @@ class Source:
     """In evaluation mode."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    calibration: NDArray[np.float32]
-    """Inputs of shape (examples, *input shape) that static quantization takes its ranges from."""
+    calibration: tuple[NDArray[Any], ...]
+    """For each input an array of shape (examples, *input shape) that static quantization takes its ranges from."""
     properties: dict[str, str]
-    """Classes, preprocessing and the like, kept in the file where the format has a place for them."""
+    """Classes, preprocessing, licence and the like, kept in the file where the format has a place for them."""
+    quantization: Quantization = Quantization()
 
 
 class Converter(Protocol):
     """A format."""
 
     suffix: str
+    """Of the file, or of the folder where the format is one (.mlpackage)."""
     precisions: tuple[str, ...]
     packages: tuple[str, ...]
     """Packages that make the file; their versions are recorded."""
@@ -51,6 +59,64 @@ class Converter(Protocol):
         Raises:
             ConvertError: names what the format cannot express.
         """
+
+
+def split(export: str) -> tuple[str, str]:
+    """Format and precision of an export such as "tflite-int8".
+
+    Raises:
+        ConfigError: there is no dash in it.
+    """
+    name, dash, precision = export.rpartition("-")
+    if not dash:
+        raise ConfigError(f"export {export!r} has no precision", hint="write it as format-precision: tflite-int8")
+    return name, precision
+
+
+def check(export: str) -> Converter:
+    """The converter of an export.
+
+    Raises:
+        UnknownPlugin, PluginUnavailable: the format is not known, or its packages are not installed.
+        ConfigError: the converter has no such precision.
+    """
+    name, precision = split(export)
+    converter: Converter = find(sys.modules[__name__], name)
+    if precision not in converter.precisions:
+        raise ConfigError(f"{name} has no precision {precision!r}", hint=f"it has {', '.join(converter.precisions)}")
+    for package in converter.packages:
+        if not _installed(package):
+            extra = EXTRAS.get(name, name)
+            raise PluginUnavailable(f"{export} needs {package}", hint=f"pip install 'edgekd[{extra}]'")
+    return converter
+
+
+def _installed(package: str) -> bool:
+    try:
+        version(package)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def write(
+    source: Source, export: str, out: Path
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...], dict[str, str]]:
+    """Write an export to `out`; its inputs and outputs as the file has them, and the versions of what made it.
+
+    Raises:
+        ConvertError: the format cannot express the model, or static quantization has no examples to calibrate with.
+    """
+    converter = check(export)
+    _, precision = split(export)
+    if precision in CALIBRATED and not (source.calibration and len(source.calibration[0])):
+        raise ConvertError(
+            f"{export} needs examples to calibrate with",
+            hint="give some with --calibration, or choose another precision",
+        )
+    discard(out)  # what a killed try left
+    inputs, outputs = converter.convert(source, precision, out)
+    return inputs, outputs, {package: version(package) for package in converter.packages}
 
 
 def wrap(own: Any) -> Converter:

@@ -20,7 +20,7 @@ class CostModel(Protocol):
     def estimate(self, anatomy: Anatomy, target: Target, precision: str) -> Cost:
         """Cost of one inference of one example.
 
-        `precision` is a converter's: "fp32", "fp16" or "int8".
+        `precision` is a converter's: "fp32", "fp16", "int8" ...
         """
 
 

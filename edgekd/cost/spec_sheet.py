@@ -6,6 +6,7 @@ numbers chosen once against published MobileNetV1 latencies of three boards; `be
 how far the model is off on published rows that were not looked at.
 """
 
+import math
 from typing import Final
 
 from edgekd.cost import CostModel
@@ -35,10 +36,28 @@ CALL_US: Final = 3.0
 SPREAD: Final = 2.5
 """The interval is value / SPREAD to value x SPREAD."""
 
-BYTES: Final[dict[str, int]] = {"fp32": 4, "fp16": 2, "int8": 1}
+BYTES: Final[dict[str, tuple[float, float]]] = {
+    "fp32": (4, 4),
+    "fp16": (2, 2),
+    "dynamic": (1, 4),
+    "int16": (1, 2),
+    "int8": (1, 1),
+    "w8a8": (1, 1),
+    "palette6": (0.75, 2),
+    "palette4": (0.5, 2),
+}
+"""Of a weight and of an activation; a precision that is not here counts as fp32."""
+ARITHMETIC: Final[dict[str, str]] = {
+    "dynamic": "int8",
+    "int16": "fp32",
+    "w8a8": "int8",
+    "palette6": "fp16",
+    "palette4": "fp16",
+}
+"""Whose peak counts for a precision, where it is not its own."""
 FILE_BYTES_PER_LAYER: Final = 700
 """Graph records of a layer in a .tflite or .onnx file, as our exports have them."""
-FILE_BYTES_PER_CHANNEL: Final[dict[str, int]] = {"fp32": 4, "fp16": 4, "int8": 28}
+FILE_BYTES_PER_CHANNEL: Final[dict[str, int]] = {"fp32": 4, "fp16": 4, "int8": 28, "w8a8": 28, "int16": 28}
 """Bias, and with int8 the scale and zero point of each channel's weights and bias."""
 FILE_BYTES_FIXED: Final = 6000
 
@@ -53,18 +72,18 @@ class _SpecSheet:
         bandwidth = target.device.memory_bandwidth_bytes_s * BANDWIDTH_SHARE
         seconds = sum(_seconds(layer, cluster, threads, bandwidth, precision) for layer in anatomy.layers)
         milliseconds = seconds * 1e3
-        width = BYTES.get(precision, 4)
+        weight_bytes, activation_bytes = BYTES.get(precision, BYTES["fp32"])
         weights = sum(layer.weights for layer in anatomy.layers)
         channels = sum(layer.channels for layer in anatomy.layers if layer.weights)
         file_bytes = (
             FILE_BYTES_FIXED
-            + weights * width
+            + math.ceil(weights * weight_bytes)
             + channels * FILE_BYTES_PER_CHANNEL.get(precision, 4)
             + len(anatomy.layers) * FILE_BYTES_PER_LAYER
         )
         return Cost(
             latency_ms=Interval(value=milliseconds, low=milliseconds / SPREAD, high=milliseconds * SPREAD),
-            peak_memory_bytes=weights * width + anatomy.arena_elements * width,
+            peak_memory_bytes=math.ceil(weights * weight_bytes + anatomy.arena_elements * activation_bytes),
             file_bytes=file_bytes,
             macs=anatomy.macs,
             parameters=anatomy.parameters,
@@ -76,11 +95,14 @@ def _seconds(layer: Layer, cluster: Cluster, threads: int, bandwidth: float, pre
     peaks = MACS_PER_CYCLE.get(cluster.core, UNKNOWN_CORE)
     hertz = cluster.clock_mhz * 1e6
     # Dot products need several channels, which a depthwise filter does not have.
-    per_cycle = peaks["fp32"] if layer.kind == "depthwise" else peaks.get(precision, peaks["fp32"])
+    per_cycle = (
+        peaks["fp32"] if layer.kind == "depthwise" else peaks.get(ARITHMETIC.get(precision, precision), peaks["fp32"])
+    )
     seconds = (layer.macs or layer.outputs) / (per_cycle * EFFICIENCY[layer.kind]) / hertz / threads
-    if precision == "int8":
+    if ARITHMETIC.get(precision, precision) == "int8":
         seconds += layer.outputs * REQUANTIZE_CYCLES / hertz / threads
-    traffic = (layer.weights + layer.inputs + layer.outputs) * BYTES.get(precision, 4)
+    weight_bytes, activation_bytes = BYTES.get(precision, BYTES["fp32"])
+    traffic = layer.weights * weight_bytes + (layer.inputs + layer.outputs) * activation_bytes
     return max(seconds, traffic / bandwidth) + CALL_US * 1e-6 * (1e9 / hertz)
 
 

@@ -4,19 +4,36 @@ An engine is one file that is copied to the device, so it imports the standard l
 and nothing of edgekd. `_guest.py` goes with it, loads it there and speaks JSON lines. To add one, write
 `edgekd/engines/<name>.py` that ends in `PLUGIN = ...` and has what the protocols below ask for. tests/contracts/
 test_engines.py finds it.
+
+The runtime is imported inside of functions, so that what an engine executes is known without it. Where its packages
+cannot live beside edgekd's own, the file names them: `ENVIRONMENT = ("tflite-runtime==2.14.0", "numpy==1.26.4")`, and
+`edgekd engines install NAME` makes a virtual environment of them.
 """
 
+import importlib.util
 import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from edgekd.plugins import find
+from edgekd import environments
+from edgekd.errors import PluginUnavailable
+from edgekd.plugins import find, names
 
-EXTRAS = {"litert": "tflite", "onnxruntime": "onnx"}
+EXTRAS = {
+    "coreml": "coreml",
+    "litert": "tflite",
+    "litert_builtin": "tflite",
+    "mil": "coreml",
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "openvino_default": "openvino",
+    "tflite_reference": "tensorflow",
+}
 
 GUEST = Path(__file__).with_name("_guest.py")
 
@@ -35,7 +52,11 @@ class Session(Protocol):
         """Execute once. This alone is timed."""
 
     def fetch(self) -> list[NDArray[Any]]:
-        """The outputs as float32, dequantized where the model gives integers."""
+        """The outputs: floats as float32, also where integers stand for them; token ids and the like as they are."""
+
+    # A session of a runtime that has a profiler also has
+    #     def profile(self, feeds, count) -> list[list[dict[str, Any]]] | None
+    # with what `count` inferences did, node by node: see `Guest.profile` in _guest.py.
 
 
 class Engine(Protocol):
@@ -43,6 +64,8 @@ class Engine(Protocol):
 
     suffixes: Sequence[str]
     """Of the files that it executes."""
+    runtime: str
+    """The module that is its runtime: "onnxruntime"."""
 
     def version(self) -> str:
         """Version of the runtime."""
@@ -50,8 +73,51 @@ class Engine(Protocol):
     def load(self, model: str, threads: int) -> Session:
         """Load a model file."""
 
+    # A runtime that wants something done before it is imported also has
+    #     def prepare(self) -> None
+    # and one that no package brings to this machine says instead what it needs: `needs = "a Mac"`.
+
+
+def able(model: str) -> tuple[str, ...]:
+    """Names of the engines that are installed here and execute a file of that name's ending."""
+    return tuple(name for name in names(_family()) if _executes(name, model))
+
+
+def arithmetic(name: str) -> str:
+    """The precision that an engine computes in whatever the file says; "" where it does as the file says."""
+    return getattr(find(_family(), name), "arithmetic", "")
+
+
+def installed(name: str) -> bool:
+    """True where an engine's runtime is on this machine; it is not loaded to find out."""
+    plugin, file = find(_family(), name), path(name)
+    if environments.packages_of(file):
+        return environments.installed(file)
+    return importlib.util.find_spec(plugin.runtime.partition(".")[0]) is not None
+
+
+def how_to_install(name: str) -> str:
+    """The command that brings an engine's runtime to this machine, or what the engine says that it needs."""
+    needs: str = getattr(find(_family(), name), "needs", "")
+    if needs:
+        return needs
+    if environments.packages_of(path(name)):
+        return f"edgekd engines install {name}"
+    return f"pip install 'edgekd[{EXTRAS[name]}]'" if name in EXTRAS else ""
+
+
+def _executes(name: str, model: str) -> bool:
+    try:
+        return model.endswith(tuple(find(_family(), name).suffixes)) and installed(name)
+    except PluginUnavailable:
+        return False
+
+
+def _family() -> ModuleType:
+    return sys.modules[__name__]
+
 
 def path(name: str) -> Path:
     """File of an engine, to be copied to a device."""
     ours = Path(__file__).with_name(f"{name}.py")
-    return ours if ours.is_file() else Path(inspect.getfile(type(find(sys.modules[__name__], name))))
+    return ours if ours.is_file() else Path(inspect.getfile(type(find(_family(), name))))

@@ -9,6 +9,7 @@ Needs Python 3.8, numpy and the engine's runtime. A request is {"do": VERB, ...}
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import json
 import os
@@ -32,6 +33,8 @@ class Guest:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         self.engine: Any = module.PLUGIN
+        getattr(self.engine, "prepare", bool)()
+        importlib.import_module(self.engine.runtime)  # here, so that no load time and no memory counts it
         self.session: Any = None
 
     def facts(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -55,17 +58,17 @@ class Guest:
         inputs = arrays(request["inputs"])
         collected: list[Any] = []
         for index in range(len(inputs[0])):
-            self.session.feed([array[index : index + 1] for array in inputs])
+            self.session.feed([array[index] for array in inputs])
             self.session.invoke()
             collected.append(self.session.fetch())
-        outputs = {str(i): np.concatenate(parts) for i, parts in enumerate(zip(*collected))}
+        outputs: dict[str, Any] = {str(i): np.stack(parts) for i, parts in enumerate(zip(*collected))}
         np.savez(request["outputs"], **outputs)
         return {"outputs_sha256": digest(outputs.values())}
 
     def time(self, request: dict[str, Any]) -> dict[str, Any]:
         """Time single inferences, a fresh input each, after a warm-up by count and by time."""
         inputs = arrays(request["inputs"])
-        feeds = [[array[index : index + 1] for array in inputs] for index in range(len(inputs[0]))]
+        feeds = [[array[index] for array in inputs] for index in range(len(inputs[0]))]
         first = self._one(feeds[0])
         self._many(feeds, request["warmup_count"], request["warmup_s"], request["warmup_s"] + 60)
         before = conditions()
@@ -80,6 +83,24 @@ class Guest:
             "outputs_sha256": digest(self.session.fetch()),
         }
 
+    def profile(self, request: dict[str, Any]) -> dict[str, Any]:
+        """How long each of the runtime's own operators took, the median of `count` inferences, in execution order.
+
+        `nodes` is null where the runtime has no profiler. Of a node: `name` and `kind` as the runtime calls them, `ms`,
+        and `index` of the model's operator that it is, -1 where the runtime does not say.
+        """
+        if not hasattr(self.session, "profile"):
+            return {"nodes": None}
+        inputs = arrays(request["inputs"])
+        feeds = [[array[index] for array in inputs] for index in range(len(inputs[0]))]
+        runs = self.session.profile(feeds, request["count"])
+        if not runs:
+            return {"nodes": None}
+        usual = max(len(run) for run in runs)
+        runs = [run for run in runs if len(run) == usual]
+        medians = np.median([[node["ms"] for node in run] for run in runs], axis=0)
+        return {"nodes": [dict(node, ms=float(ms)) for node, ms in zip(runs[0], medians)]}
+
     def memory(self, request: dict[str, Any]) -> dict[str, Any]:
         """Peak resident memory of loading and executing, above what the runtime took to import."""
         inputs = arrays(request["inputs"])
@@ -87,8 +108,14 @@ class Guest:
         baseline = resident_bytes()
         self.load(request)
         for _ in range(5):
-            self._one([array[:1] for array in inputs])
+            self._one([array[0] for array in inputs])
         return {"peak_rss_bytes": max(0, peak_resident_bytes() - baseline)}
+
+    def plan(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What the runtime says of how it would execute a model, operation by operation."""
+        if not hasattr(self.engine, "plan"):
+            raise ValueError("this engine does not tell how it would execute a model")
+        return {"plan": self.engine.plan(request["model"])}
 
     def _one(self, feed: list[np.ndarray]) -> float:
         self.session.feed(feed)
@@ -112,7 +139,7 @@ def since_ms(start_ns: int) -> float:
 
 
 def arrays(path: str) -> list[np.ndarray]:
-    """Arrays of a .npz, named "0", "1", ... in the model's order."""
+    """Arrays of shape (examples, *shape) of a .npz, named "0", "1", ... in the model's order."""
     with np.load(path, allow_pickle=False) as opened:
         return [opened[str(index)] for index in range(len(opened.files))]
 

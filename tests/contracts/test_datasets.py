@@ -35,7 +35,8 @@ def test_is_a_whole_data_set_that_is_always_the_same(name: str, tmp_path: Path) 
     first, second = (plugin.load(plugin.Options(**table)) for _ in range(2))
     check(first, name)
     assert set(np.unique(first.train_labels)) == set(range(len(first.classes)))
-    assert first.train_inputs.dtype == np.uint8 and first.train_inputs.ndim == 4
+    images = first.train_inputs.dtype == np.uint8 and first.train_inputs.ndim == 4
+    assert images or first.train_inputs.dtype == first.test_inputs.dtype == np.float32
     assert np.array_equal(first.train_inputs, second.train_inputs) and np.array_equal(
         first.test_labels, second.test_labels
     )

@@ -30,6 +30,15 @@ def test_answers_a_value_a_class_and_learns_everywhere(name: str, shape: tuple[i
 
 
 @pytest.mark.parametrize("name", names(students))
+def test_takes_float_planes_as_they_are(name: str) -> None:
+    family = find(students, name)
+    net: Net = family.build(family.Options(), ("a", "b", "c"), (1, 32, 49), images=False)
+    assert net.preprocessing is None
+    logits = net.module(torch.randn(4, 1, 32, 49))
+    assert logits.shape == (4, 3) and torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("name", names(students))
 def test_can_be_examined_without_memory(name: str) -> None:
     with torch.device("meta"):
         net = build(name, (3, 64, 64))

@@ -4,7 +4,6 @@ import pytest
 
 from edgekd import converters, cost, engines
 from edgekd.agree import foresee
-from edgekd.export import split_export
 from edgekd.plugins import find, names
 from edgekd.shipped import load_recipe, load_target, target_names
 from edgekd.specs import Device
@@ -30,7 +29,7 @@ def test_the_promised_targets_ship() -> None:
 def test_target_is_valid(name: str) -> None:
     target = load_target(name)
     assert target.name == name
-    assert {split_export(export)[0] for export in target.exports} <= set(names(converters))
+    assert {converters.split(export)[0] for export in target.exports} <= set(names(converters))
     assert set(target.engines) <= set(names(engines))
     assert target.cost_profile in names(cost)
     assert 0 < target.threads <= sum(cluster.count for cluster in target.device.clusters)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from edgekd import teachers
-from edgekd.errors import PluginUnavailable
+from edgekd.errors import Disagreement, PluginUnavailable
 from edgekd.nets import input_shape
 from edgekd.plugins import find, names
 
@@ -18,4 +18,18 @@ def test_answers_a_value_a_class(name: str) -> None:
         pytest.skip(f"the weights of {name} are not installed: {missing}")
     with torch.no_grad():
         logits = net.module.eval()(torch.zeros(2, *input_shape(net, (3, 48, 48))))
+    assert logits.shape == (2, 3) and torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("name", names(teachers))
+def test_takes_float_planes_as_they_are_or_says_that_it_does_not(name: str) -> None:
+    source = find(teachers, name)
+    try:
+        net = source.build(source.Options(), ("a", "b", "c"), (1, 32, 49), images=False)
+    except Disagreement as refused:
+        assert "float32" in str(refused)
+        return
+    assert net.preprocessing is None
+    with torch.no_grad():
+        logits = net.module.eval()(torch.randn(2, 1, 32, 49))
     assert logits.shape == (2, 3) and torch.isfinite(logits).all()

@@ -1,0 +1,209 @@
+"""The parity matrix: every execution of a net held against every other."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd import engines, parity, tasks
+from edgekd.divergence import Divergence
+from edgekd.errors import EdgekdError
+from edgekd.lessons import build
+from edgekd.nets import load
+from edgekd.parting import part
+from edgekd.plugins import find
+from edgekd.progress import tell
+from edgekd.runs import Work
+from edgekd.sides import TORCH, Side, Tensors, execute, same_order
+from edgekd.specs import Agreement, Data, Spec, Student
+from edgekd.training import labels_of, predict, viewer_of
+from edgekd.workers import call
+
+VERSION = 1
+
+Array = NDArray[Any]
+
+MOST_EXPLAINED = 4
+"""Pairs that do not agree for which the operator is looked for: each takes as long as many executions."""
+EXAMPLES = 8
+"""Random examples where no inputs are given."""
+
+
+class Pair(Spec, frozen=True, kw_only=True):
+    """Two executions on the same examples; provenance `host`."""
+
+    a: str
+    b: str
+    max_abs: float
+    sqnr_db: float
+    top1_agreement: float | None
+    ok: bool
+    """True when they are as close as the coarser precision of the two explains."""
+    reason: str = ""
+    note: str = ""
+    """How outputs were matched where no names told."""
+    metric_drop: float | None = None
+    """Metric of a minus metric of b, where labels are known, with its 95% bootstrap interval."""
+    metric_drop_low: float | None = None
+    metric_drop_high: float | None = None
+    first_divergence: Divergence | None = None
+    """Where they part, of a pair that does not agree."""
+
+
+class Player(Spec, frozen=True, kw_only=True):
+    """One that was executed, or was to be."""
+
+    name: str
+    model: str
+    engine: str
+    precision: str
+    error: str = ""
+    """Why it could not be executed; "" where it could."""
+
+
+class Matrix(Spec, frozen=True, kw_only=True):
+    """All of them."""
+
+    sides: tuple[Player, ...]
+    pairs: tuple[Pair, ...]
+    examples: int
+
+    @property
+    def ok(self) -> bool:
+        """True when every side could be executed and every pair agrees."""
+        return all(pair.ok for pair in self.pairs) and not any(one.error for one in self.sides)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one answered: arrays of (examples, *shape) in an order that all answers share."""
+
+    name: str
+    precision: str
+    outputs: tuple[Array, ...]
+    note: str = ""
+
+
+def matrix(sides: Sequence[Side], inputs: Tensors | None = None, examples: int = EXAMPLES) -> Matrix:
+    """Execute every side on the same inputs, and hold each against each.
+
+    Without `inputs`, seeded random ones of the shapes that the most exact side declares.
+    """
+    errors: dict[str, str] = {}
+    with TemporaryDirectory(prefix="edgekd-") as scratch:
+        answers, inputs = _execute(sides, inputs, examples, errors, Path(scratch))
+        found = pairs([answers[side.name] for side in sides if side.name in answers])
+        if inputs:
+            found = _explained(found, {side.name: side for side in sides}, inputs, Path(scratch))
+    players = (
+        Player(
+            name=one.name, model=one.model, engine=one.engine, precision=one.precision, error=errors.get(one.name, "")
+        )
+        for one in sides
+    )
+    return Matrix(sides=tuple(players), pairs=found, examples=len(inputs.arrays[0]) if inputs else 0)
+
+
+def _execute(
+    sides: Sequence[Side], inputs: Tensors | None, examples: int, errors: dict[str, str], scratch: Path
+) -> tuple[dict[str, Answer], Tensors | None]:
+    """Answers by name, the most exact first, and the inputs that all were given; why one has none is in `errors`."""
+    answers: dict[str, Answer] = {}
+    first: Tensors | None = None
+    for index, side in enumerate(sorted(sides, key=lambda side: -parity.least_db(side.precision))):
+        tell("executing", index, len(sides))
+        try:
+            taken, found = execute(side, inputs, examples, scratch)
+            inputs, first = inputs or taken, first or found
+            ordered, note = same_order(first, found, side.name)
+            answers[side.name] = Answer(side.name, side.precision, ordered, note)
+        except EdgekdError as error:
+            errors[side.name] = str(error)
+    tell("executing", len(sides), len(sides))
+    return answers, inputs
+
+
+def _explained(found: tuple[Pair, ...], sides: dict[str, Side], inputs: Tensors, scratch: Path) -> tuple[Pair, ...]:
+    """The pairs, the worst of those that do not agree with the operator at which they part."""
+    worst = sorted((pair for pair in found if not pair.ok), key=lambda pair: pair.sqnr_db)[:MOST_EXPLAINED]
+    where = {}
+    for pair in worst:
+        finer, coarser = sorted((sides[pair.a], sides[pair.b]), key=lambda side: -parity.least_db(side.precision))
+        if coarser.engine == TORCH:
+            finer, coarser = coarser, finer
+        if coarser.engine != TORCH:
+            where[pair.a, pair.b] = part(coarser, finer, inputs, scratch)
+    return tuple(msgspec.structs.replace(pair, first_divergence=where.get((pair.a, pair.b))) for pair in found)
+
+
+def cross(work: Work, student: Student, data: Data, agreements: tuple[Agreement, ...], task: str) -> Matrix:
+    """The student and all that its artifacts answered on the test split, each against each."""
+    return call(_cross, work, student, data, agreements, task, threads=1, log=work.out / "worker.log")
+
+
+def _cross(work: Work, student: Student, data: Data, agreements: tuple[Agreement, ...], task: str) -> Matrix:
+    net = build(student.choice, data)
+    load(net.module, work.path(student.weights))
+    outputs = predict(net.module, viewer_of(work, data, "test", student.preprocessing))
+    plugin = find(tasks, task)
+    answers = [Answer("student", "fp32", (outputs,))]
+    for one in agreements:
+        if one.outputs:
+            found = np.load(work.path(one.outputs), allow_pickle=False)
+            answers.append(Answer(f"{one.artifact}@{one.engine}", _precision(one), (found,)))
+
+    def score(outputs: Array, labels: Array) -> float:
+        return float(plugin.metrics(outputs, labels)[plugin.metric])
+
+    players = [
+        Player(name=one.name, model="", engine=one.name.partition("@")[2] or "torch", precision=one.precision)
+        for one in answers
+    ]
+    return Matrix(
+        sides=tuple(players), pairs=pairs(answers, score, labels_of(work, data, "test")), examples=len(outputs)
+    )
+
+
+def _precision(agreement: Agreement) -> str:
+    return engines.arithmetic(agreement.engine) or agreement.artifact.rpartition("-")[2]
+
+
+def pairs(
+    answers: Sequence[Answer], score: Callable[[Array, Array], float] | None = None, labels: Array | None = None
+) -> tuple[Pair, ...]:
+    """Every answer against every later one; with `labels` of the examples and a `score` of first outputs, its drop."""
+    return tuple(_pair(a, b, score, labels) for a, b in combinations(answers, 2))
+
+
+def _pair(a: Answer, b: Answer, score: Callable[[Array, Array], float] | None, labels: Array | None) -> Pair:
+    close = parity.closeness(a.outputs, b.outputs)
+    least = parity.least_db(a.precision, b.precision)
+    coarser = min((a.precision, b.precision), key=parity.least_db)
+    drop = low = high = None
+    reasons = []
+    if close.sqnr_db < least:
+        reasons.append(f"SQNR {close.sqnr_db:.1f} dB is below the {least:.0f} dB that {coarser} explains")
+    if score and labels is not None:
+        drop = score(a.outputs[0], labels) - score(b.outputs[0], labels)
+        low, high = parity.drop_interval(score, a.outputs[0], b.outputs[0], labels)
+        if abs(drop) > parity.most_drop(coarser) + 1e-9:
+            reasons.append(f"the metric differs by {abs(drop):.4f}, more than {parity.most_drop(coarser)}")
+    return Pair(
+        a=a.name,
+        b=b.name,
+        max_abs=close.max_abs,
+        sqnr_db=close.sqnr_db,
+        top1_agreement=close.top1_agreement,
+        ok=not reasons,
+        reason="; ".join(reasons),
+        note=b.note or a.note,
+        metric_drop=drop,
+        metric_drop_low=low,
+        metric_drop_high=high,
+    )

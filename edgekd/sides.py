@@ -1,0 +1,308 @@
+"""Anything that answers here for a net: a model file on one of its engines, or a model in PyTorch."""
+
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekd import devices, engines, formats, parity, sources
+from edgekd.devices import Connection, Device
+from edgekd.errors import ConfigError, MeasureError
+from edgekd.plugins import find, find_object
+from edgekd.runs import Work
+from edgekd.specs import Spec, TensorSpec
+from edgekd.training import write_inputs
+from edgekd.workers import call
+
+Array = NDArray[Any]
+
+TORCH = "torch"
+TIMEOUT_S = 600.0
+LARGEST_RANDOM_INTEGER = 4
+"""Token ids, positions and masks take these; a user who wants others gives inputs."""
+
+
+class Side(Spec, frozen=True, kw_only=True):
+    """One that answers."""
+
+    name: str
+    """"model.tflite@litert"."""
+    model: str
+    """A path, or `module:function`."""
+    engine: str
+    """A file of edgekd/engines, or "torch"."""
+    precision: str
+    """What its answers are as exact as."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    """Of inputs that a torch module leaves open."""
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """Named arrays of shape (examples, *shape)."""
+
+    specs: tuple[TensorSpec, ...]
+    arrays: tuple[Array, ...]
+
+
+class Described(Spec, frozen=True, kw_only=True):
+    """Inputs and outputs as one that answers has them."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+def sides_of(
+    model: str, wanted: Sequence[str] = (), title: str = "", shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> list[Side]:
+    """A model on every engine that is installed here and executes it, or on those of `wanted` alone.
+
+    Raises:
+        ConfigError: no such file, damaged, or none of the engines executes it.
+    """
+    title = title or model.rstrip("/").rpartition("/")[2]
+    if not is_artifact(model):
+        return [Side(name=title, model=model, engine=TORCH, precision="fp32", shapes=dict(shapes or {}))]
+    precision = parity.precision_of(formats.read(Path(model)))
+    found = [name for name in able(model) if not wanted or name in wanted]
+    if not found:
+        raise ConfigError(f"{model}: no engine here executes it", hint="`edgekd engines` lists them")
+    return [
+        Side(
+            name=f"{title}@{engine}",
+            model=str(Path(model).resolve()),
+            engine=engine,
+            precision=_coarser(precision, engines.arithmetic(engine)),
+        )
+        for engine in found
+    ]
+
+
+def able(model: str) -> tuple[str, ...]:
+    """Names of the engines that are installed here and execute a file."""
+    return engines.able(model)
+
+
+def is_artifact(model: str) -> bool:
+    """True for a file of a device's format, false for what becomes a torch module."""
+    if ":" in model and not Path(model).exists():
+        return False
+    try:
+        formats.format_of(Path(model))
+    except ConfigError:
+        if not Path(model).exists():
+            raise
+        return False
+    return True
+
+
+def _coarser(precision: str, arithmetic: str) -> str:
+    return min((precision, arithmetic or precision), key=parity.least_db)
+
+
+def given_inputs(name: str) -> Tensors:
+    """Inputs of a .npz or .npy file, or that a user's function returns: arrays, or a dict of them by name.
+
+    Each is of shape (examples, *shape), where the model's own batch may be left out if it is 1.
+
+    Raises:
+        ConfigError: no such file or function, or what it gives are no arrays of equal length.
+    """
+    found = _load(name)
+    named: dict[str, Any] = found if isinstance(found, dict) else {}
+    arrays = [
+        np.asarray(one) for one in (named.values() if named else found if isinstance(found, tuple | list) else [found])
+    ]
+    names = list(named) or [""] * len(arrays)
+    if not arrays or any(one.ndim == 0 or one.dtype.kind not in "fiub" for one in arrays):
+        raise ConfigError(f"{name}: not arrays of numbers", hint="give one array of (examples, *shape) for each input")
+    if len({len(one) for one in arrays}) > 1 or not len(arrays[0]):
+        raise ConfigError(f"{name}: the arrays have {', '.join(str(len(one)) for one in arrays)} examples")
+    specs = tuple(
+        TensorSpec(name=label, shape=array.shape[1:], dtype=array.dtype.name)
+        for label, array in zip(names, arrays, strict=True)
+    )
+    return Tensors(specs, tuple(arrays))
+
+
+def _load(name: str) -> Any:
+    path = Path(name)
+    if path.suffix not in {".npz", ".npy"}:
+        made = find_object(name)
+        return made() if callable(made) else made
+    try:
+        with path.open("rb") as file:
+            found = np.load(file, allow_pickle=False)
+            return found if isinstance(found, np.ndarray) else {key: found[key] for key in found.files}
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(f"{name}: not arrays of numpy: {line}", hint="write it with numpy.savez") from error
+
+
+def first_examples(given: Tensors, count: int) -> Tensors:
+    """At most `count` of the examples."""
+    return Tensors(given.specs, tuple(array[:count] for array in given.arrays))
+
+
+def execute(side: Side, inputs: Tensors | None, examples: int, scratch: Path) -> tuple[Tensors, Tensors]:
+    """What a side is given and what it answers; without `inputs`, seeded random ones of its own shapes.
+
+    Raises:
+        EdgekdError: it cannot be loaded or executed, or takes other inputs.
+    """
+    if side.engine == TORCH:
+        return _execute_torch(side, inputs, examples, scratch)
+    host: Device = find(devices, "host")
+    with host.start("", engines.GUEST, engines.path(side.engine), scratch) as connection:
+        loaded = connection.ask({"do": "load", "model": connection.put(Path(side.model)), "threads": 1}, TIMEOUT_S)
+        taken = fitted(inputs, specs_of(loaded["inputs"]), side.name) if inputs else drawn(loaded["inputs"], examples)
+        return taken, _ask(connection, taken, loaded, scratch)
+
+
+def _ask(connection: Connection, taken: Tensors, loaded: Mapping[str, Any], scratch: Path) -> Tensors:
+    given, answered = scratch / "inputs.npz", scratch / "outputs.npz"
+    try:
+        write_inputs(given, *taken.arrays)
+        connection.ask({"do": "run", "inputs": connection.put(given), "outputs": str(answered)}, TIMEOUT_S)
+        return Tensors(specs_of(loaded["outputs"]), read_arrays(answered))
+    finally:
+        given.unlink(missing_ok=True)
+        answered.unlink(missing_ok=True)
+
+
+def _execute_torch(side: Side, inputs: Tensors | None, examples: int, scratch: Path) -> tuple[Tensors, Tensors]:
+    given, answered = scratch / "inputs.npz", scratch / "outputs.npz"
+    given.unlink(missing_ok=True)
+    if inputs:
+        write_inputs(given, *inputs.arrays)
+    specs = inputs.specs if inputs else ()
+    work = Work(run_folder=str(scratch), name="", out_folder=str(scratch))
+    try:
+        found = call(_answer, work, side, specs, examples, threads=1, log=scratch / "worker.log", timeout_s=TIMEOUT_S)
+        return Tensors(found.inputs, read_arrays(given)), Tensors(found.outputs, read_arrays(answered))
+    finally:
+        given.unlink(missing_ok=True)
+        answered.unlink(missing_ok=True)
+
+
+def _answer(work: Work, side: Side, given: tuple[TensorSpec, ...], examples: int) -> Described:
+    """Executes a source's torch module; the arrays travel in files."""
+    import torch
+
+    model = sources.open_model(side.model, side.shapes)
+    path = work.out / "inputs.npz"
+    if given:
+        taken = fitted(Tensors(given, read_arrays(path)), model.inputs, side.name)
+    else:
+        taken = drawn([{"name": one.name, "shape": one.shape, "dtype": one.dtype} for one in model.inputs], examples)
+    write_inputs(path, *taken.arrays)
+    answers = []
+    with torch.no_grad():
+        for example in zip(*taken.arrays, strict=True):
+            found = model.module(*(torch.from_numpy(np.ascontiguousarray(one)) for one in example))
+            answers.append([one.numpy() for one in (found if isinstance(found, tuple | list) else [found])])
+    write_inputs(work.out / "outputs.npz", *(np.stack(one) for one in zip(*answers, strict=True)))
+    return Described(inputs=model.inputs, outputs=model.outputs)
+
+
+def read_arrays(path: Path) -> tuple[Array, ...]:
+    """What `write_inputs` or an engine's guest wrote."""
+    with np.load(path, allow_pickle=False) as opened:
+        return tuple(opened[str(index)] for index in range(len(opened.files)))
+
+
+def drawn(inputs: Sequence[Mapping[str, Any]], examples: int, seed: int = 0) -> Tensors:
+    """Seeded random inputs: normal floats, or what the range of a quantized input holds, and small integers."""
+    random = np.random.default_rng(seed)
+    arrays = []
+    for one in inputs:
+        shape = (examples, *(1 if size < 0 else size for size in one["shape"]))
+        if "low" in one:
+            array = random.uniform(one["low"], one["high"], shape).astype(np.float32)
+        elif one["dtype"] == "bool":
+            array = random.integers(0, 2, shape).astype(bool)
+        elif "int" in one["dtype"]:
+            array = random.integers(0, LARGEST_RANDOM_INTEGER, shape).astype(one["dtype"])
+        else:
+            array = random.normal(size=shape).astype(np.float32)
+        arrays.append(array)
+    return Tensors(specs_of(inputs), tuple(arrays))
+
+
+def fitted(given: Tensors, wanted: Sequence[TensorSpec], who: str) -> Tensors:
+    """The same inputs as another takes them: its order, its order of axes, its types.
+
+    Raises:
+        ConfigError: it takes other inputs.
+    """
+    order = parity.paired(wanted, _with_batch(given.specs, wanted))
+    if order is None:
+        raise ConfigError(
+            f"{who} takes {_listed(wanted)}, and the inputs are {_listed(given.specs)}",
+            hint="give one array of (examples, *shape) for each input",
+        )
+    arrays = []
+    for spec, index in zip(wanted, order, strict=True):
+        array = parity.arranged(given.arrays[index], spec.shape)
+        if array is None:
+            raise ConfigError(f"{who} takes {_listed(wanted)}, and the inputs are {_listed(given.specs)}")
+        arrays.append(array if _keeps_floats(array, spec) else array.astype(spec.dtype))
+    return Tensors(tuple(wanted), tuple(arrays))
+
+
+def _with_batch(given: Sequence[TensorSpec], wanted: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """Names that are not told are taken from the order."""
+    if all(one.name for one in given) or len(given) != len(wanted):
+        return list(given)
+    return [
+        TensorSpec(name=other.name, shape=one.shape, dtype=one.dtype) for one, other in zip(given, wanted, strict=True)
+    ]
+
+
+def _keeps_floats(array: Array, spec: TensorSpec) -> bool:
+    """Integer inputs of quantized models are given floats, which the engine quantizes by the model's own scale."""
+    return array.dtype.kind == "f" and spec.dtype in {"int8", "uint8", "int16"}
+
+
+def same_order(expected: Tensors, found: Tensors, who: str) -> tuple[tuple[Array, ...], str]:
+    """Found outputs in the order and the axes of the expected ones, and how they were matched: "" for by name.
+
+    Raises:
+        MeasureError: their number or shapes differ.
+    """
+    listed = [
+        TensorSpec(name=one.name, shape=array.shape[1:]) for one, array in zip(found.specs, found.arrays, strict=True)
+    ]
+    wanted = [
+        TensorSpec(name=one.name, shape=array.shape[1:])
+        for one, array in zip(expected.specs, expected.arrays, strict=True)
+    ]
+    order = parity.paired(wanted, listed)
+    arrays = [
+        parity.arranged(found.arrays[index], spec.shape) for spec, index in zip(wanted, order or (), strict=False)
+    ]
+    if order is None or any(array is None for array in arrays):
+        raise MeasureError(f"{who} answers {_listed(listed)}, not {_listed(wanted)}")
+    ordered = tuple(array for array in arrays if array is not None)
+    if {one.name for one in wanted} == {one.name for one in listed}:
+        return ordered, ""
+    best = parity.by_content(expected.arrays, ordered)
+    how = "outputs matched by shape and order" if best == tuple(range(len(best))) else "outputs matched by their values"
+    return tuple(ordered[index] for index in best), how
+
+
+def specs_of(described: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    """Inputs or outputs as an engine's guest describes them."""
+    return tuple(
+        TensorSpec(name=str(one["name"]), shape=tuple(int(size) for size in one["shape"]), dtype=str(one["dtype"]))
+        for one in described
+    )
+
+
+def _listed(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"{one.name or 'an array'} {one.shape}" for one in specs) or "nothing"
