@@ -17,6 +17,8 @@ FAILURES: Final = (
 """What torch and Python raise where shapes, types, names and contents do not fit each other."""
 
 LONGEST: Final = 160
+ARGUMENTS: Final = ("positional argument", "unexpected keyword", "required positional")
+"""What Python says of functions that are called with too many or too few."""
 
 
 def clean(name: str, longest: int = 80) -> str:
@@ -25,6 +27,15 @@ def clean(name: str, longest: int = 80) -> str:
     return plain if len(plain) <= longest else f"{plain[: longest - 3]}..."
 
 
+def misfit(error: BaseException) -> str:
+    """As `one_line`, of an error that an operator's function raised."""
+    if isinstance(error, TypeError) and any(words in str(error) for words in ARGUMENTS):
+        return "it has too many inputs, or too few"
+    return one_line(error)
+
+
 def one_line(error: BaseException) -> str:
     """What an error says, in one line; the name of its kind where it says nothing."""
+    if isinstance(error, KeyError) and error.args:
+        return f"{clean(str(error.args[0]))!r} is missing"
     return clean(next(iter(str(error).strip().splitlines()), "") or type(error).__name__, LONGEST)

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Literal
+from dataclasses import dataclass
+from functools import partial, reduce
+from typing import Any, Final, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from edgekd.errors import ConfigError
 
 CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 TRANSPOSED: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -40,6 +43,21 @@ def torch_pads(pads: Pads) -> list[int]:
     return [side for pair in reversed(pads) for side in pair]
 
 
+def padded_or_cut(edges: Sequence[tuple[int, int]], value: float = 0.0) -> Callable[[Tensor], Tensor]:
+    """A function that pads the last axes, and cuts where a pad is negative: converters know no negative pads."""
+    grow = [side for pair in reversed(edges) for side in (max(pair[0], 0), max(pair[1], 0))]
+    while grow[-2:] == [0, 0]:
+        grow = grow[:-2]
+    cut = (..., *(slice(max(-before, 0), min(after, 0) or None) for before, after in edges))
+    cuts = any(side < 0 for pair in edges for side in pair)
+
+    def change(data: Tensor) -> Tensor:
+        data = data[cut] if cuts else data
+        return F.pad(data, grow, value=value) if grow else data
+
+    return change
+
+
 def convolution(strides: list[int], pads: Pads, dilations: list[int], groups: int) -> Callable[..., Tensor]:
     """A function of (input, weight, bias or None), channels first, in one to three dimensions."""
     convolve, even = CONVOLUTIONS[len(strides)], symmetric(pads)
@@ -60,29 +78,57 @@ def transposed_convolution(
         more < max(stride, dilation) for more, stride, dilation in zip(outer, strides, dilations, strict=True)
     )
 
+    change_edges = padded_or_cut([(-before, more - after) for (before, after), more in zip(pads, outer, strict=True)])
+
     def conv(data: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         if plain:
             return convolve(data, weight, bias, strides, even, outer, groups, dilations)
         full = convolve(data, weight, None, strides, 0, 0, groups, dilations)
-        edges = tuple((-before, more - after) for (before, after), more in zip(pads, outer, strict=True))
-        cut = F.pad(full, torch_pads(edges))
-        return cut if bias is None else cut + bias.reshape(-1, *[1] * len(strides))
+        made = change_edges(full)
+        return made if bias is None else made + bias.reshape(-1, *[1] * len(strides))
 
     return conv
 
 
+def windows(
+    sizes: Sequence[int],
+    kernel: Sequence[int],
+    strides: Sequence[int],
+    pads: Pads,
+    dilations: Sequence[int],
+    ceil: bool,
+) -> Pads:
+    """Pads with which the windows fit in exactly; in ceil mode the last may stand over, if it starts before the pad."""
+    fitted = []
+    for size, width, stride, (before, after), dilation in zip(sizes, kernel, strides, pads, dilations, strict=True):
+        reach = dilation * (width - 1) + 1
+        room = size + before + after - reach
+        steps = -(-room // stride) if ceil else room // stride
+        if ceil and steps * stride >= size + before:
+            steps -= 1
+        fitted.append((before, steps * stride + reach - size - before))
+    return tuple(fitted)
+
+
 def max_pool(
-    kernel: list[int], strides: list[int], pads: Pads, dilations: list[int], *, ceil: bool, indices: bool = False
+    sizes: Sequence[int],
+    kernel: list[int],
+    strides: list[int],
+    pads: Pads,
+    dilations: list[int],
+    *,
+    ceil: bool,
+    indices: bool = False,
 ) -> Callable[[Tensor], Any]:
-    """A function of (batch, channels, ...): the largest of each window; and where it is, of the padded plane."""
+    """A function of (batch, channels, *sizes): the largest of each window; and where it is, of the padded plane."""
     pool, even = MAX_POOLS[len(kernel)], symmetric(pads)
-    plain = even is not None and all(2 * pad <= width for pad, width in zip(even, kernel, strict=True))
+    if even is not None and all(2 * pad <= width for pad, width in zip(even, kernel, strict=True)):
+        return lambda data: pool(data, kernel, strides, even, dilations, ceil, indices)
+    fitted = windows(sizes, kernel, strides, pads, dilations, ceil)
 
     def largest(data: Tensor) -> Any:
-        if plain:
-            return pool(data, kernel, strides, even, dilations, ceil, indices)
         lowest = -math.inf if data.is_floating_point() else torch.iinfo(data.dtype).min
-        return pool(F.pad(data, torch_pads(pads), value=lowest), kernel, strides, 0, dilations, ceil, indices)
+        return pool(padded_or_cut(fitted, lowest)(data), kernel, strides, 0, dilations, False, indices)
 
     return largest
 
@@ -94,39 +140,69 @@ def average_pool(
     pool, even = AVERAGE_POOLS[len(kernel)], symmetric(pads)
     if even is not None and all(2 * pad <= width for pad, width in zip(even, kernel, strict=True)):
         return (lambda data: pool(data, kernel, strides, even, ceil, count_pads)), None
-    edges = torch_pads(pads)
-    if count_pads and not ceil:
-        return (lambda data: pool(F.pad(data, edges), kernel, strides, 0)), None
-    ones = torch.ones(1, 1, *sizes)
-    inside = F.pad(ones, edges, value=float(count_pads))
-    shares = pool(inside, kernel, strides, 0, ceil, True)
+    fitted = windows(sizes, kernel, strides, pads, [1] * len(kernel), ceil)
+    change_edges, shares = padded_or_cut(fitted), counted(sizes, pads, fitted, count_pads=count_pads)
+    if bool((shares == 1).all()):
+        return (lambda data: pool(change_edges(data), kernel, strides, 0)), None
+    share = pool(shares, kernel, strides, 0)
+    return (lambda data, share: pool(change_edges(data), kernel, strides, 0) / share), share
 
-    def mean(data: Tensor, share: Tensor) -> Tensor:
-        return pool(F.pad(data, edges), kernel, strides, 0, ceil, True) / share
 
-    return mean, shares
+def counted(sizes: Sequence[int], pads: Pads, fitted: Pads, *, count_pads: bool) -> Tensor:
+    """Ones of shape (1, 1, ...) where a place counts in a mean, zeros where it does not; on the fitted plane."""
+    inside = F.pad(torch.ones(1, 1, *sizes), torch_pads(pads), value=float(count_pads))
+    over = [(0, after - pad) for (_, after), (_, pad) in zip(fitted, pads, strict=True)]
+    return padded_or_cut(over)(inside)
 
 
 # --- resizing
 
 Method = Literal["nearest", "linear", "cubic"]
 
+LARGEST_MATRIX: Final = 2**22
+"""Elements; a larger axis is mixed tap by tap."""
+MOST_TAPS: Final = 2**26
+
+
+@dataclass(frozen=True)
+class AxisMap:
+    """How an axis is resized: output i is the sum over k of weights[i, k] * input[places[i, k]]."""
+
+    places: Tensor
+    weights: Tensor
+    size: int
+    """Of the input."""
+
+    @property
+    def outputs(self) -> int:
+        """Size of the result."""
+        return len(self.places)
+
+    def of(self, signal: Tensor) -> Tensor:
+        """The resized signal, of one axis."""
+        return (self.weights * signal[self.places]).sum(1)
+
+    def matrix(self) -> Tensor:
+        """The same, of shape (output, input)."""
+        return torch.zeros(self.outputs, self.size).scatter_add(1, self.places, self.weights)
+
 
 def resize(
-    shape: tuple[int, ...], maps: dict[int, Tensor], method: Method
+    shape: tuple[int, ...], maps: dict[int, AxisMap], method: Method
 ) -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
-    """A function that applies to each axis of data of `shape` its matrix (output, input), and what else it takes.
+    """A function that resizes axes of data of `shape` by their maps, and the tensors that it takes beside the data.
 
     torch's own interpolation is called where it computes the same, as converters know it.
     """
-    axes = sorted(maps)
     known = _interpolation(shape, maps, method)
     if known is not None:
         return known, ()
+    axes = sorted(maps)
     if method == "nearest":
-        indices = tuple(maps[axis].argmax(1) for axis in axes)
-        return _by_index(axes), indices
-    return _by_matrix(axes), tuple(maps[axis] for axis in axes)
+        return _by_index(axes), tuple(maps[axis].places[:, 0] for axis in axes)
+    if all(one.outputs * one.size <= LARGEST_MATRIX for one in maps.values()):
+        return _by_matrix(axes), tuple(maps[axis].matrix() for axis in axes)
+    return _by_taps(axes), tuple(part for axis in axes for part in (maps[axis].places, maps[axis].weights))
 
 
 def _by_index(axes: list[int]) -> Callable[..., Tensor]:
@@ -147,6 +223,20 @@ def _by_matrix(axes: list[int]) -> Callable[..., Tensor]:
     return mix
 
 
+def _by_taps(axes: list[int]) -> Callable[..., Tensor]:
+    def mix(data: Tensor, *taps: Tensor) -> Tensor:
+        for axis, places, weights in zip(axes, taps[::2], taps[1::2], strict=True):
+            shape = [-1 if at == axis else 1 for at in range(data.dim())]
+            parts = [
+                data.index_select(axis, places[:, tap]) * weights[:, tap].to(data.dtype).reshape(shape)
+                for tap in range(places.shape[1])
+            ]
+            data = reduce(torch.add, parts)
+        return data
+
+    return mix
+
+
 MODES: dict[tuple[Method, int], tuple[tuple[str, bool | None], ...]] = {
     ("nearest", 1): (("nearest", None), ("nearest-exact", None)),
     ("nearest", 2): (("nearest", None), ("nearest-exact", None)),
@@ -160,50 +250,53 @@ MODES: dict[tuple[Method, int], tuple[tuple[str, bool | None], ...]] = {
 
 
 def _interpolation(
-    shape: tuple[int, ...], maps: dict[int, Tensor], method: Method
+    shape: tuple[int, ...], maps: dict[int, AxisMap], method: Method
 ) -> Callable[[Tensor], Tensor] | None:
-    """torch's interpolation of all axes but the first two, where it has these matrices."""
+    """torch's interpolation of all axes but the first two, where it resizes these so."""
     if not set(maps) <= set(range(2, len(shape))):
         return None
-    sizes = [len(maps[axis]) if axis in maps else shape[axis] for axis in range(2, len(shape))]
+    sizes = [maps[axis].outputs if axis in maps else shape[axis] for axis in range(2, len(shape))]
     for mode, corners in MODES.get((method, len(sizes)), ()):
-        if all(_same_map(matrix, mode, corners) for matrix in maps.values()):
+        if all(_same_map(one, mode, corners) for one in maps.values()):
             return partial(F.interpolate, size=sizes, mode=mode, align_corners=corners)
     return None
 
 
-def _same_map(wanted: Tensor, mode: str, corners: bool | None) -> bool:
-    """Whether torch resizes an axis by this matrix, seen on the unit vectors."""
-    outputs, inputs = wanted.shape
+def _same_map(wanted: AxisMap, mode: str, corners: bool | None) -> bool:
+    """Whether torch resizes an axis so, seen on noise."""
     spatial = {"linear": 1, "nearest": 1, "nearest-exact": 1, "trilinear": 3}.get(mode, 2)
-    units = torch.eye(inputs).reshape(1, inputs, inputs, *[1] * (spatial - 1))
-    found = F.interpolate(units, [outputs, *[1] * (spatial - 1)], mode=mode, align_corners=corners)
-    return torch.allclose(found.reshape(inputs, outputs).t(), wanted.float(), atol=2e-6)
+    noise = torch.rand(wanted.size, generator=torch.Generator().manual_seed(0))
+    ones = [1] * (spatial - 1)
+    found = F.interpolate(noise.reshape(1, 1, -1, *ones), [wanted.outputs, *ones], mode=mode, align_corners=corners)
+    return torch.allclose(found.reshape(-1), wanted.of(noise), atol=4e-6)
 
 
-def nearest_map(sources: Tensor, size: int) -> Tensor:
-    """The matrix that picks element `sources[i]` of `size` for output i; what is outside is clamped."""
-    index = sources.long().clamp(0, size - 1)
-    return F.one_hot(index, size).float()
+def nearest_map(sources: Tensor, size: int) -> AxisMap:
+    """Output i is element `sources[i]`; what is outside is clamped."""
+    places = sources.long().clamp(0, size - 1)[:, None]
+    return AxisMap(places, torch.ones(len(places), 1), size)
 
 
 def kernel_map(
     sources: Tensor, size: int, kernel: Callable[[Tensor], Tensor], radius: float, *, outside: bool = False
-) -> Tensor:
-    """The matrix that mixes the elements around each real-valued source by a kernel of that radius.
+) -> AxisMap:
+    """Output i mixes the elements around the real number `sources[i]` by a kernel of that radius.
 
     Elements outside stand for the edge, or are left out, and the others scaled to sum to one, where `outside`.
+
+    Raises:
+        ConfigError: the kernel is too wide, or there are too many outputs.
     """
     reach = math.ceil(radius) + 1
-    first = sources.floor().long() - reach
-    offsets = torch.arange(2 * reach + 2)
-    places = first[:, None] + offsets[None, :]
+    if (2 * reach + 2) * len(sources) > MOST_TAPS:
+        raise ConfigError(f"{len(sources)} places with {2 * reach + 2} taps are too many to resize to")
+    places = sources.floor().long()[:, None] + torch.arange(-reach, reach + 2)
     weights = kernel(sources[:, None] - places)
     if outside:
         weights = weights * ((places >= 0) & (places < size))
     weights = weights / weights.sum(1, keepdim=True)
-    matrix = torch.zeros(len(sources), size, dtype=sources.dtype)
-    return matrix.scatter_add(1, places.clamp(0, size - 1), weights).float()
+    used = (weights != 0).any(0)
+    return AxisMap(places.clamp(0, size - 1)[:, used], weights[:, used].float(), size)
 
 
 def linear_kernel(distance: Tensor) -> Tensor:

@@ -180,13 +180,15 @@ def sorted_nodes(graph: "GraphProto", known: Iterable[str]) -> list["NodeProto"]
 
 
 def _reads(node: "NodeProto") -> Iterator[str]:
-    """Names that a node reads, in its subgraphs too."""
+    """Names that a node reads; its subgraphs read what they do not make themselves."""
     yield from filter(None, node.input)
     for attribute in node.attribute:
         if attribute.HasField("g"):
-            for inner in attribute.g.node:
-                yield from _reads(inner)
-            yield from (output.name for output in attribute.g.output)
+            graph = attribute.g
+            own = {name for inner in graph.node for name in inner.output}
+            own.update(info.name for info in (*graph.input, *graph.initializer))
+            read = (name for inner in graph.node for name in _reads(inner))
+            yield from (name for name in (*read, *(info.name for info in graph.output)) if name not in own)
 
 
 def input_shape(info: "ValueInfoProto", asked: tuple[int, ...] | None, sizes: dict[str, int]) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from edgekd.errors import ConfigError, EdgekdError, UnsupportedOperator
-from edgekd.sources._failures import FAILURES, clean, one_line
+from edgekd.sources._failures import FAILURES, clean, misfit, one_line
 from edgekd.sources._graphs import Builder, Function, Maker, Value
 
 if TYPE_CHECKING:
@@ -360,7 +360,7 @@ class Interpreter:
         except FAILURES as error:
             shapes = ", ".join(str(thing.shape) for thing in inputs if isinstance(thing, Array))
             raise ConfigError(
-                f"{node}: {one_line(error)}", hint=f"its inputs are of shapes {shapes}; `shapes` sets what is left open"
+                f"{node}: {misfit(error)}", hint=f"its inputs are of shapes {shapes}; `shapes` sets what is left open"
             ) from error
         return list(made) if isinstance(made, list | tuple) else [made]  # type: ignore[list-item]  # a Sequence is one
 
@@ -473,6 +473,8 @@ def tensor_of(array: Any, where: str) -> Tensor:
     """
     import numpy as np
 
+    if array.dtype == object:
+        raise UnsupportedOperator(f"{where}: it is a text", hint="texts are turned to numbers by the application")
     if array.dtype.name == "bfloat16":
         return torch.from_numpy(array.astype(np.float32)).to(torch.bfloat16)
     try:

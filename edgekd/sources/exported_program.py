@@ -156,7 +156,7 @@ def _samples(content: bytes, count: int) -> bytes:
     try:
         args, kwargs = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ConfigError(f"its example inputs are not plain tensors: {one_line(error)}") from error
+        raise ConfigError("its example inputs are not plain tensors, and would be unpickled") from error
     tensors = [leaf for leaf in _leaves([args, kwargs]) if isinstance(leaf, torch.Tensor)]
     if len(tensors) != count:
         raise ConfigError(f"it has {len(tensors)} example tensors for {count} inputs")

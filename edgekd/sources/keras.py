@@ -24,6 +24,8 @@ MOST_ELEMENTS: Final = 2**28
 MOST_OBJECTS: Final = 200_000
 CONFIG, WEIGHTS, METADATA = "config.json", "model.weights.h5", "metadata.json"
 
+EXPORT: Final = "save the model by model.export(folder), and open the folder"
+
 OWN_MODULES: Final = ("keras", "builtins", None)
 FOREIGN: Final = frozenset(
     ("FlaxLayer", "JaxLayer", "Lambda", "TFSMLayer", "TorchModuleWrapper", "__lambda__", "lambda", "SlicingOpLambda")
@@ -48,7 +50,7 @@ class _Keras:
         except EdgekdError as error:
             raise type(error)(f"{path}: {error}", hint=error.hint) from error
         except (*FAILURES, OSError, zipfile.BadZipFile, RecursionError) as error:
-            raise ConfigError(f"{path}: Keras cannot read it: {one_line(error)}") from error
+            raise ConfigError(f"{path}: Keras cannot read it: {one_line(error)}", hint=EXPORT) from error
 
 
 # --- what may be in a file
@@ -116,15 +118,17 @@ def _check_weights(stored: Any) -> None:
 def _check_config(config: Any) -> None:
     for part in _dicts(config):
         name, module = part.get("class_name"), part.get("module")
+        registered = str(part.get("registered_name") or name or "")
         if name in FOREIGN:
             raise UnsupportedOperator(
                 f"a layer {clean(str(name))!r} holds code, which is not executed",
-                hint="write it with layers of Keras, or save the model by model.export(folder) and open the folder",
+                hint=f"write it with layers of Keras, or {EXPORT}",
             )
-        if name is not None and not (module in OWN_MODULES or str(module).startswith("keras.")):
+        own = module in OWN_MODULES or str(module).startswith("keras.")
+        if name is not None and (not own or ">" in registered):
             raise UnsupportedOperator(
-                f"{clean(str(name))!r} of {clean(str(module))!r} is not a part of Keras",
-                hint="save the model by model.export(folder) and open the folder",
+                f"{clean(registered)!r} of {clean(str(module or 'somebody'))!r} is not a part of Keras",
+                hint=EXPORT,
             )
 
 
@@ -149,9 +153,7 @@ def _built(path: Path) -> Any:
         raise ConfigError(f"Keras runs on {keras.config.backend()} here", hint="set KERAS_BACKEND=tensorflow")
     model = keras.saving.load_model(path, compile=False, safe_mode=True)
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
-        raise ConfigError(
-            "the model does not know its inputs", hint="save it by model.export(folder) and open the folder"
-        )
+        raise ConfigError("the model does not know its inputs", hint=EXPORT)
     return model
 
 
@@ -195,8 +197,7 @@ def _program(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> Any:
 
 def _input_names(model: Any) -> list[str]:
     """Of the input layers, as the file has them; names of tensors change with every load."""
-    names = [str(name) for name in getattr(model, "input_names", None) or []]
-    return names if len(set(names)) == len(model.inputs) else [str(one.name) for one in model.inputs]
+    return [str(one._keras_history.operation.name) for one in model.inputs]
 
 
 def _output_names(model: Any, count: int) -> list[str]:

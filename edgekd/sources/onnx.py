@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from edgekd.errors import ConfigError, EdgekdError, UnsupportedOperator
 from edgekd.sources import Model, ModelSource
-from edgekd.sources._failures import FAILURES, clean, one_line
+from edgekd.sources._failures import FAILURES, clean, misfit, one_line
 
 if TYPE_CHECKING:
     from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 NEWEST_OPSET: Final = 28
 DEEPEST: Final = 24
 """Functions and subgraphs in each other."""
+MOST_VISITS: Final = 300_000
+"""Nodes that are looked at, those of functions and loops as often as they are called."""
 HINTS: Final[Mapping[str, str]] = {
     "NonMaxSuppression": "cut the model before it, and do this step in the application",
     "RoiAlign": "cut the model before it, or write it as GridSample",
@@ -75,7 +77,7 @@ class _Importer:
         self.builder = Builder()
         self._opsets = {imported.domain or "": imported.version for imported in proto.opset_import}
         self._functions = {(one.domain, one.name): one for one in proto.functions}
-        self._depth = 0
+        self._depth = self._visits = 0
 
     def run(self, shapes: dict[str, tuple[int, ...]]) -> tuple[list["Value"], list["Value"]]:
         """The graph's inputs and outputs."""
@@ -141,6 +143,9 @@ class _Importer:
         from edgekd.sources._onnx_files import sorted_nodes
 
         self._depth += 1
+        self._visits += len(graph.node)
+        if self._visits > MOST_VISITS:
+            raise ConfigError(f"the graph has more than {MOST_VISITS} nodes when its functions are put in place")
         if self._depth > DEEPEST:
             raise ConfigError("its functions or subgraphs are nested too deeply, or call themselves")
         for proto in sorted_nodes(graph, values):
@@ -189,7 +194,7 @@ class _Importer:
         except FAILURES as error:
             shapes = ", ".join(str(value.shape) for value in inputs if value is not None)
             raise ConfigError(
-                f"{node}: {one_line(error)}", hint=f"its inputs are of shapes {shapes}; `shapes` sets what is left open"
+                f"{node}: {misfit(error)}", hint=f"its inputs are of shapes {shapes}; `shapes` sets what is left open"
             ) from error
 
     def _translate(self, node: "Node", domain: str, proto: "NodeProto") -> Sequence["Value"]:

@@ -1,6 +1,5 @@
 """Convolutions, pools, and what else slides a window over an image."""
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
@@ -15,10 +14,12 @@ from edgekd.sources._functions import (
     Pads,
     average_pool,
     convolution,
+    counted,
     max_pool,
+    padded_or_cut,
     same_pads,
-    torch_pads,
     transposed_convolution,
+    windows,
 )
 from edgekd.sources._onnx_operators import Node, Translation, operator
 
@@ -110,10 +111,10 @@ def maximum_pool(node: Node) -> Translation:
     pads = pads_of(node, node.shape()[2:], kernel, strides, dilations)
     ceil, places = bool(node.int_of("ceil_mode")), node.wants(1)
     if not places:
-        return max_pool(kernel, strides, pads, dilations, ceil=ceil)
+        return max_pool(node.shape()[2:], kernel, strides, pads, dilations, ceil=ceil)
     if any(side for pair in pads for side in pair) and any(before != after for before, after in pads):
         raise node.refusal("places of maxima with uneven pads", hint="pad in an operator of its own")
-    return _with_places(node, max_pool(kernel, strides, pads, dilations, ceil=ceil, indices=True))
+    return _with_places(node, max_pool(node.shape()[2:], kernel, strides, pads, dilations, ceil=ceil, indices=True))
 
 
 def _with_places(node: Node, pool: Callable[[Tensor], Any]) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -162,27 +163,13 @@ def mean_pool(node: Node) -> Translation:
 def _dilated_mean(node: Node, kernel: list[int], strides: list[int], pads: Pads, dilations: list[int]) -> Translation:
     """By a convolution with ones, as torch's own pool has no dilation."""
     _, channels, *sizes = node.shape()
-    edges = torch_pads(pads)
-    if node.int_of("ceil_mode"):
-        pads = tuple(
-            (before, after + _overhang(size + before + after, width, stride, dilation))
-            for (before, after), size, width, stride, dilation in zip(
-                pads, sizes, kernel, strides, dilations, strict=True
-            )
-        )
+    fitted = windows(sizes, kernel, strides, pads, dilations, bool(node.int_of("ceil_mode")))
+    inside = counted(sizes, pads, fitted, count_pads=bool(node.int_of("count_include_pad")))
     ones = torch.ones(1, 1, *kernel)
-    add = convolution(strides, ((0, 0),) * len(sizes), dilations, 1)
-    counted = F.pad(torch.ones(1, 1, *sizes), edges, value=float(node.int_of("count_include_pad")))
-    shares = add(F.pad(counted, [side - edge for side, edge in zip(torch_pads(pads), edges, strict=True)]), ones)
+    shares = convolution(strides, ((0, 0),) * len(sizes), dilations, 1)(inside, ones)
     node.attach(ones.expand(channels, 1, *kernel).clone(), shares)
-    sums = convolution(strides, pads, dilations, channels)
-    return lambda data, weight, share: sums(data, weight) / share
-
-
-def _overhang(size: int, width: int, stride: int, dilation: int) -> int:
-    """How far the last window of ceil mode stands over."""
-    reach = dilation * (width - 1) + 1
-    return max(0, (math.ceil((size - reach) / stride)) * stride + reach - size)
+    change_edges, sums = padded_or_cut(fitted), convolution(strides, ((0, 0),) * len(sizes), dilations, channels)
+    return lambda data, weight, share: sums(change_edges(data), weight) / share
 
 
 @operator("LpPool")

@@ -61,6 +61,8 @@ def recurrent(node: Node) -> Translation:
         memory: Tensor | None = None,
         peepholes: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
+        if data.is_meta:  # torch would work the shapes out step by step
+            return _empty(cell, data, steps, batch)
         if cell.batch_first:
             data = data.transpose(0, 1)
             hidden, memory = (None if one is None else one.transpose(0, 1) for one in (hidden, memory))
@@ -70,6 +72,14 @@ def recurrent(node: Node) -> Translation:
         return _batch_first(found) if cell.batch_first else found
 
     return function
+
+
+def _empty(cell: Cell, data: Tensor, steps: int, batch: int) -> tuple[Tensor, ...]:
+    """What it returns, without content."""
+    last = (batch, cell.directions, cell.hidden) if cell.batch_first else (cell.directions, batch, cell.hidden)
+    states = (batch, steps, *last[1:]) if cell.batch_first else (steps, *last)
+    shapes = (states, last, last) if cell.kind == "LSTM" else (states, last)
+    return tuple(torch.empty(shape, dtype=data.dtype, device="meta") for shape in shapes)
 
 
 def _batch_first(found: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

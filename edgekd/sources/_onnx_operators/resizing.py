@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from edgekd.errors import ConfigError
-from edgekd.sources._functions import Method, cubic_kernel, kernel_map, linear_kernel, nearest_map, resize
+from edgekd.sources._functions import AxisMap, Method, cubic_kernel, kernel_map, linear_kernel, nearest_map, resize
+from edgekd.sources._graphs import MOST_ELEMENTS
 from edgekd.sources._onnx_operators import Node, Translation, operator
 
 METHODS: dict[str, Method] = {"nearest": "nearest", "linear": "linear", "bilinear": "linear", "cubic": "cubic"}
@@ -143,6 +144,9 @@ def _resized(node: Node, axes: dict[int, Axis], method: Method, coordinates: str
             f"coordinates {coordinates!r} with {rounding!r} are not known", hint=f"known: {', '.join(COORDINATES)}"
         )
     changed = {place: axis for place, axis in axes.items() if axis.output != axis.size or axis.region != (0.0, 1.0)}
+    shape = [axes[at].output if at in axes else size for at, size in enumerate(node.shape())]
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise ConfigError(f"{node}: a result of shape {tuple(shape)}")
     maps = {}
     for place, axis in changed.items():
         sources = COORDINATES[coordinates](torch.arange(axis.output, dtype=torch.float64), axis)
@@ -156,7 +160,7 @@ def _resized(node: Node, axes: dict[int, Axis], method: Method, coordinates: str
     return function
 
 
-def _map(node: Node, axis: Axis, sources: Tensor, method: Method, rounding: str) -> Tensor:
+def _map(node: Node, axis: Axis, sources: Tensor, method: Method, rounding: str) -> AxisMap:
     if method == "nearest":
         return nearest_map(ROUNDINGS[rounding](sources), axis.size)
     kernel = linear_kernel if method == "linear" else cubic_kernel(node.float_of("cubic_coeff_a", -0.75))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgekd.errors import ConfigError
-from edgekd.sources._functions import depth_to_space, space_to_depth
+from edgekd.sources._functions import depth_to_space, padded_or_cut, space_to_depth
 from edgekd.sources._onnx_operators import Node, Translation, operator
 
 
@@ -185,10 +185,7 @@ def pad(node: Node) -> Translation:
     for axis, before, after in zip(axes, pads[: len(axes)], pads[len(axes) :], strict=True):
         edges[node.normal(axis)] = (before, after)
     if mode == "constant":
-        flat = [side for pair in reversed(edges) for side in pair]
-        while flat[-2:] == [0, 0]:
-            flat = flat[:-2]
-        return lambda data: F.pad(data, flat, value=value)
+        return padded_or_cut(edges, value)
     if mode not in PAD_MODES:
         raise node.refusal(f"mode {mode!r} is not known", hint=f"known: constant, {', '.join(PAD_MODES)}")
     return _mirrored(node, edges, mode)
@@ -234,8 +231,7 @@ def centre_crop_pad(node: Node) -> Translation:
         difference = size - node.shape()[place]
         half = abs(difference) // 2
         edges[place] = (half, difference - half) if difference >= 0 else (-half, difference + half)
-    flat = [side for pair in reversed(edges) for side in pair]
-    return lambda data: F.pad(data, flat)
+    return padded_or_cut(edges)
 
 
 # --- blocks

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
 from edgekd.errors import ConfigError
 from edgekd.sources._functions import (
+    AxisMap,
     Method,
     Pads,
     average_pool,
@@ -24,7 +25,7 @@ from edgekd.sources._functions import (
     space_to_depth,
     transposed_convolution,
 )
-from edgekd.sources._graphs import Value
+from edgekd.sources._graphs import MOST_ELEMENTS, Value
 from edgekd.sources._tensorflow_graphs import Array, Made, Node, Thing
 from edgekd.sources._tensorflow_operators import operator
 from edgekd.sources._tensorflow_operators.elementwise import together
@@ -201,7 +202,7 @@ def maximum_pool(node: Node) -> Thing:
     """The largest of each window."""
     data = channels_first(node)
     kernel, strides, pads = _window(node, data, len(data.shape) - 2)
-    return result(node, max_pool(kernel, strides, pads, [1] * len(kernel), ceil=False), [data])
+    return result(node, max_pool(data.shape[2:], kernel, strides, pads, [1] * len(kernel), ceil=False), [data])
 
 
 @operator("AvgPool", "AvgPool3D")
@@ -221,7 +222,7 @@ def mean_pool(node: Node) -> Thing:
 def resize_image(node: Node) -> Thing:
     """To a size; places are computed in single precision, as TensorFlow does."""
     data, sizes = node.array().channels_first(), node.integers(1, "size")
-    if min(sizes, default=0) < 1 or len(sizes) != 2:
+    if min(sizes, default=0) < 1 or len(sizes) != 2 or prod(sizes) * prod(data.shape[:2]) > MOST_ELEMENTS:
         raise ConfigError(f"{node}: a size of {sizes}")
     corners, half = node.bool_of("align_corners"), node.bool_of("half_pixel_centers")
     method: Method = {"ResizeBilinear": "linear", "ResizeBicubic": "cubic"}.get(node.operator, "nearest")  # type: ignore[assignment]  # of a literal's values
@@ -238,7 +239,7 @@ def resize_image(node: Node) -> Thing:
     return node.make(lambda image, *rest: function(image.to(kind), *rest), [data, *extra], first=True)
 
 
-def _map(size: int, output: int, method: Method, *, corners: bool, half: bool) -> Tensor:
+def _map(size: int, output: int, method: Method, *, corners: bool, half: bool) -> AxisMap:
     scale = torch.tensor((size - 1) / (output - 1) if corners and output > 1 else size / output)
     place = torch.arange(output).float()
     if method == "nearest":
@@ -247,7 +248,9 @@ def _map(size: int, output: int, method: Method, *, corners: bool, half: bool) -
     sources = (place + 0.5) * scale - 0.5 if half else place * scale
     if method == "linear":
         return kernel_map(sources.double(), size, linear_kernel, 1.0)
-    return kernel_map(sources.double(), size, cubic_kernel(-0.5 if half else -0.75), 2.0, outside=half)
+    whole = sources.double().floor()  # its weights stand in a table of 1024 steps between two pixels
+    sources = whole + torch.round((sources.double() - whole) * 1024) / 1024
+    return kernel_map(sources, size, cubic_kernel(-0.5 if half else -0.75), 2.0, outside=half)
 
 
 # --- blocks
