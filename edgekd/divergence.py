@@ -6,7 +6,7 @@ it, not on the next convolution.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from pathlib import Path
@@ -28,19 +28,20 @@ from edgekd.executions import (
     follow_torch,
     prepared,
 )
-from edgekd.parity import HIGHEST_SQNR_DB, sqnr_db
+from edgekd.parity import HIGHEST_SQNR_DB, Ratio, least_db, precision_of, sqnr_db
 from edgekd.progress import tell
 from edgekd.specs import Graph, Spec
 
-LEAST_SQNR_DB: Final = {"float": 80.0, "half": 40.0, "integer": 10.0}
-"""What the type of an artifact's numbers explains, as `edgekd verify` has it."""
-MOST_EXAMPLES: Final = 8
+AT_FIRST: Final = 8
+"""Examples by which two executions are told apart."""
+AT_ONCE: Final = 32
+"""Examples that are followed through a torch module at a time."""
 MOST_BYTES: Final = 1_000_000_000
 """Of tensors that a torch module computed and that are kept."""
 SAMPLE: Final = 65_536
 """Elements by which pairs are found."""
-LEAST_PAIR_DB: Final = 1.0
-"""Below this two tensors have nothing in common but their size."""
+LAYER_DB: Final = 20.0
+"""How much nearer a tensor of another layer must be, for files may name an operator after its neighbour."""
 
 Array = NDArray[Any]
 
@@ -55,6 +56,8 @@ class LayerError(Spec, frozen=True, kw_only=True):
     dtype: str
     counterpart: str
     """Name in the reference; "" where none has the same size."""
+    module: str = ""
+    """The torch module that the counterpart is of, or that an activation outside of modules follows."""
     before_db: float
     """SQNR of the input that is furthest off; 200 at the net's own inputs."""
     sqnr_db: float | None
@@ -63,6 +66,8 @@ class LayerError(Spec, frozen=True, kw_only=True):
     """SQNR of the output where the reference is given the artifact's own inputs: what this operator alone does."""
     output_db: float | None = None
     """SQNR of the net's outputs when the reference has only this operator's error."""
+    metric_drop: float | None = None
+    """Metric of the reference, minus that of the reference with only this operator's error."""
 
 
 class Divergence(Spec, frozen=True, kw_only=True):
@@ -101,36 +106,108 @@ def first(
 
 
 def layers(
-    artifact: FileSide, reference: Side, inputs: Sequence[Array], scratch: Path, *, whole: bool = True
+    artifact: FileSide,
+    reference: Side,
+    inputs: Sequence[Array],
+    scratch: Path,
+    *,
+    score: Callable[[list[Array]], float] | None = None,
 ) -> tuple[LayerError, ...]:
-    """Every operator that an input reaches, in the order of execution.
+    """Every operator that an input reaches, in the order of execution, over all examples.
 
-    `whole` also finds what each operator does on its own and what that costs at the outputs, where the reference is a
-    torch module, which can be computed again from any operator on.
+    A reference that is a torch module is computed again from each operator on: this says what the operator does on its
+    own, what that costs at the outputs, and, where a metric of the outputs is given as `score`, in accuracy.
 
     Raises:
         MeasureError, Disagreement: as `first`.
     """
-    found: list[LayerError] = []
-    for pair in _pairs(artifact, reference, inputs, scratch):
-        tell("comparing operators", len(found), len(artifact.graph.operators))
-        found.append(_alone(pair) if whole else pair.error)
+    tallies: dict[str, _Tally] = {}
+    count = len(inputs[0])
+    done = 0
+    while done < count:
+        batch = [array[done:] for array in inputs]
+        examples = 0
+        for pair in _pairs(
+            artifact, reference, batch, scratch, AT_ONCE if isinstance(reference, TorchSide) else AT_FIRST
+        ):
+            tell("comparing operators", done * len(artifact.graph.operators) // count, len(artifact.graph.operators))
+            tallies.setdefault(pair.own.name, _Tally(pair)).add(pair, scored=score is not None)
+            examples = len(pair.own.values)
+        if not examples:
+            break
+        done += examples
     tell("comparing operators", len(artifact.graph.operators), len(artifact.graph.operators))
-    return tuple(found)
+    return tuple(tally.error(tallies, score) for tally in tallies.values())
+
+
+class _Tally:
+    """What is summed up of one operator over all examples."""
+
+    def __init__(self, pair: "_Pair") -> None:
+        self._first = pair.error
+        self._before = [one.own.name for one in pair.before]
+        self._whole, self._local = Ratio(), Ratio()
+        self._ends: list[Ratio] = []
+        self._outputs: list[list[Array]] = []
+        """Of each of the net's outputs a row an example: of the reference with only this error ..."""
+        self._true: list[list[Array]] = []
+        """... and as it is."""
+
+    def add(self, pair: "_Pair", *, scored: bool) -> None:
+        """Take another batch."""
+        followed, index = pair.reference.followed, pair.counterpart
+        if index is None or pair.turned is None:
+            return
+        true = pair.reference.computed[index].values
+        self._whole.add(true, pair.turned)
+        if followed is None:
+            return
+        expected = _expected(pair, followed, index)
+        self._local.add(expected, pair.turned)
+        ends = followed.output_of({index: (true + (pair.turned - expected)).astype(true.dtype)})
+        self._ends = self._ends or [Ratio() for _ in ends]
+        for ratio, one, other in zip(self._ends, followed.outputs, ends, strict=True):
+            ratio.add(one, other)
+        if scored:
+            self._outputs.append(ends)
+            self._true.append(followed.outputs)
+
+    def error(self, tallies: dict[str, "_Tally"], score: Callable[[list[Array]], float] | None) -> LayerError:
+        """The sums as numbers."""
+        if self._first.sqnr_db is None:
+            return self._first
+        before = [one.db for name in self._before if (one := tallies[name]._whole)]
+        alone = bool(self._ends)
+        drop = None
+        if score is not None and self._outputs:
+            true, changed = (
+                [np.concatenate(column) for column in zip(*rows, strict=True)] for rows in (self._true, self._outputs)
+            )
+            drop = score(true) - score(changed)
+        return msgspec.structs.replace(
+            self._first,
+            before_db=min(before, default=HIGHEST_SQNR_DB),
+            sqnr_db=self._whole.db,
+            local_db=self._local.db if alone else None,
+            output_db=min(one.db for one in self._ends) if alone else None,
+            metric_drop=drop,
+        )
+
+
+def _expected(pair: "_Pair", followed: Followed, index: int) -> Array:
+    """What the reference makes of the artifact's own inputs to an operator."""
+    given = {}
+    for one in pair.before:
+        if one.counterpart is not None and one.turned is not None:
+            given[one.counterpart] = one.turned.astype(followed.computed[one.counterpart].values.dtype)
+    if index in given:  # the operator only turns axes, or the like
+        return given[index]
+    return followed.again(given, [index])[index] if given else followed.computed[index].values
 
 
 def explained_db(graph: Graph) -> float:
-    """SQNR that the types of a file's numbers explain; files with integer weights alone cannot be told from float."""
-    dtypes = {one.dtype for one in graph.operators}
-    kinds = {one.kind for one in graph.operators}
-    if (
-        any(dtype.startswith(("int8", "uint8", "int4", "uint4", "int16")) for dtype in dtypes)
-        or "FakeQuantize" in kinds
-    ):
-        return LEAST_SQNR_DB["integer"]
-    if dtypes & {"float16", "bfloat16"}:
-        return LEAST_SQNR_DB["half"]
-    return LEAST_SQNR_DB["float"]
+    """SQNR that the precision of a file explains; what it does not say of itself is told by its operators' types."""
+    return least_db(precision_of(graph))
 
 
 def output_sqnr_db(
@@ -162,6 +239,8 @@ class _Reference:
     """Where it is a torch module."""
     by_size: dict[tuple[int, ...], list[int]]
     """Sorted sizes of a tensor's axes, without ones -> positions of such tensors."""
+    homes: list[str]
+    """Of each tensor the layer whose operator computes it in a file: norms and activations fold into convolutions."""
 
     @staticmethod
     def of(side: Side, inputs: Sequence[Array], scratch: Path) -> "_Reference":
@@ -179,7 +258,7 @@ class _Reference:
         for index, one in enumerate(computed):
             if np.issubdtype(one.values.dtype, np.floating):
                 by_size.setdefault(_size(one.values), []).append(index)
-        return _Reference(computed, followed, by_size)
+        return _Reference(computed, followed, by_size, _homes(computed))
 
 
 @dataclass
@@ -196,9 +275,12 @@ class _Pair:
     """Its output with the axes in the order of the counterpart's."""
 
 
-def _pairs(artifact: FileSide, reference: Side, inputs: Sequence[Array], scratch: Path) -> Iterator[_Pair]:
+def _pairs(
+    artifact: FileSide, reference: Side, inputs: Sequence[Array], scratch: Path, examples: int = AT_FIRST
+) -> Iterator[_Pair]:
+    """The operators of the artifact with what they computed from the first examples, as many as there is memory for."""
     prepared(artifact.graph, inputs)
-    inputs = [array[:MOST_EXAMPLES] for array in inputs]
+    inputs = [array[:examples] for array in inputs]
     known = _Reference.of(reference, _fewer(reference, inputs), scratch)
     examples = len(known.computed[0].values) if known.computed else 0
     layered = _common_layers(artifact, known)
@@ -231,10 +313,10 @@ def _common_layers(artifact: FileSide, known: _Reference) -> bool:
 
 def _pair(own: Computed, before: list[_Pair], known: _Reference, layered: bool) -> _Pair:
     candidates = [] if own.dtype in _COUNTS else known.by_size.get(_size(own.values), [])
-    same = [index for index in candidates if _is_within(known.computed[index].layer, own.layer)] if layered else []
-    best = _best(own, same, known)
-    if best is None or best[0] < LEAST_PAIR_DB:
-        best = _best(own, candidates, known) or best
+    same = [index for index in candidates if _is_within(known.homes[index], own.layer)] if layered else []
+    best, other = _best(own, same, known), _best(own, candidates, known)
+    if best is None or (other is not None and other[0] > best[0] + LAYER_DB):
+        best = other
     ratios = [pair.error.sqnr_db for pair in before if pair.error.sqnr_db is not None]
     before_db = min(ratios, default=HIGHEST_SQNR_DB)
     made = LayerError(
@@ -252,8 +334,29 @@ def _pair(own: Computed, before: list[_Pair], known: _Reference, layered: bool) 
     whole = nearest(known.computed[index].values, own.values)
     assert whole is not None  # of a size
     ratio, turned = whole
-    error = msgspec.structs.replace(made, counterpart=known.computed[index].name, sqnr_db=ratio)
+    error = msgspec.structs.replace(
+        made, counterpart=known.computed[index].name, module=known.computed[index].layer, sqnr_db=ratio
+    )
     return _Pair(error, own, known, index, before, turned)
+
+
+_FOLLOWING: Final = re.compile(r"relu|clamp|clip|hardtanh|sigmoid|swish|silu|mish|gelu|elu|batch_norm|dropout|hard")
+"""Operators that belong to the layer before them where a net calls them by functions."""
+
+
+def _homes(computed: Sequence[Computed]) -> list[str]:
+    homes: list[str] = []
+    for one in computed:
+        folds = len(one.parents) == 1 and _FOLLOWING.search(one.kind.lower())
+        homes.append(homes[one.parents[0]] if folds else one.layer)
+    return homes
+
+
+def _module_of(index: int, computed: Sequence[Computed]) -> str:
+    one = computed[index]
+    while not one.layer and len(one.parents) == 1 and _FOLLOWING.search(one.kind.lower()):
+        one = computed[one.parents[0]]
+    return one.layer
 
 
 _COUNTS: Final = frozenset({"int32", "int64", "uint32", "uint64", "bool", "string"})
@@ -369,22 +472,3 @@ def _read_db(kernel: int, before: _Pair) -> float:
             return max(ratios)
         level = [parent for index in level for parent in computed[index].parents]
     return HIGHEST_SQNR_DB
-
-
-def _alone(pair: _Pair) -> LayerError:
-    """With what the operator does on its own, where the reference can be computed again."""
-    followed, index = pair.reference.followed, pair.counterpart
-    if followed is None or index is None or pair.turned is None:
-        return pair.error
-    given = {
-        one.counterpart: one.turned for one in pair.before if one.counterpart is not None and one.turned is not None
-    }
-    given = {
-        place: array.astype(followed.computed[place].values.dtype) for place, array in given.items() if place != index
-    }
-    expected = followed.again(given, [index])[index] if given else followed.computed[index].values
-    local = sqnr_db(expected, pair.turned)
-    true = followed.computed[index].values
-    ends = followed.output_of({index: (true + (pair.turned - expected)).astype(true.dtype)})
-    ratios = [sqnr_db(one, other) for one, other in zip(followed.outputs, ends, strict=True)]
-    return msgspec.structs.replace(pair.error, local_db=local, output_db=min(ratios))

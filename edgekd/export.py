@@ -1,49 +1,87 @@
 """Turn the student into one file of one format and precision."""
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
 
 from edgekd import converters
 from edgekd.converters import Source
+from edgekd.corrections import correct_biases, equalize
 from edgekd.errors import ConvertError, WorkerDied
 from edgekd.lessons import build
 from edgekd.nets import load
 from edgekd.runs import Work
-from edgekd.specs import Artifact, Data, Student, TensorSpec
+from edgekd.specs import Artifact, Data, Quantization, Student, TensorSpec
 from edgekd.training import in_layout, viewer_of, write_inputs
 from edgekd.workers import call
 
-VERSION = 1
+VERSION = 2
 
 CALIBRATION_EXAMPLES = 200
 SAMPLES = 32
 TIMEOUT_S = 900.0
+FIRST_TRY = Quantization()
 
 
-def export(work: Work, student: Student, data: Data, wanted: str) -> Artifact:
+def export(work: Work, student: Student, data: Data, wanted: str, quantization: Quantization = FIRST_TRY) -> Artifact:
     """One artifact of the student.
 
     Raises:
         ConvertError: the converter gave up, crashed, or took longer than 15 minutes.
     """
     try:
-        return call(_export, work, student, data, wanted, threads=1, log=work.out / "worker.log", timeout_s=TIMEOUT_S)
+        return call(
+            make_artifact,
+            work,
+            student,
+            data,
+            wanted,
+            quantization,
+            threads=1,
+            log=work.out / "worker.log",
+            timeout_s=TIMEOUT_S,
+        )
     except WorkerDied as error:
         raise ConvertError(f"{wanted}: {error}", hint=error.hint) from error
 
 
-def _export(work: Work, student: Student, data: Data, wanted: str) -> Artifact:
-    name, precision = converters.split(wanted)
+def make_artifact(work: Work, student: Student, data: Data, wanted: str, quantization: Quantization) -> Artifact:
+    """As `export`, in this process."""
+    return convert(work, student, data, wanted, quantization, module_of(work, student, data, quantization))
+
+
+def module_of(work: Work, student: Student, data: Data, quantization: Quantization) -> nn.Module:
+    """The student's net in evaluation mode, corrected as it says."""
     net = build(student.choice, data)
     load(net.module, work.path(student.weights))
+    module = net.module.eval()
+    if not (quantization.equalization or quantization.bias_correction):
+        return module
+    examples = [torch.from_numpy(_calibration(work, student, data)[:, 0])]
+    if quantization.equalization:
+        module = equalize(module, examples)
+    if quantization.bias_correction:
+        module = correct_biases(module, examples, quantization.in_float)
+    return module
+
+
+def convert(
+    work: Work, student: Student, data: Data, wanted: str, quantization: Quantization, module: nn.Module
+) -> Artifact:
+    """The artifact of a module that is the student's, or a correction of it."""
+    name, precision = converters.split(wanted)
     source = Source(
-        module=net.module.eval(),
+        module=module,
         inputs=student.inputs,
         outputs=student.outputs,
         calibration=(_calibration(work, student, data),),
-        properties=_properties(student, data),
+        properties=_properties(student, data, precision),
+        quantization=quantization,
     )
     out = work.out / f"model{converters.check(wanted).suffix}"
     inputs, outputs, tools = converters.write(source, wanted, out)
@@ -56,15 +94,19 @@ def _export(work: Work, student: Student, data: Data, wanted: str) -> Artifact:
         outputs=outputs,
         samples=work.keep(_samples(work, student, data, inputs)),
         tools=tools,
+        quantization=quantization,
     )
 
 
 def _calibration(work: Work, student: Student, data: Data) -> np.ndarray:
     """Training examples as they are, spread evenly over the split."""
     viewer = viewer_of(work, data, "train", student.preprocessing)
-    count = min(CALIBRATION_EXAMPLES, len(viewer))
-    indices = np.linspace(0, len(viewer) - 1, count).round().astype(np.int64)
-    return viewer.batch(indices).numpy()[:, None]
+    return viewer.batch(calibration_indices(len(viewer))).numpy()[:, None]
+
+
+def calibration_indices(examples: int) -> NDArray[np.int64]:
+    """Which examples of a training split set the ranges of activations."""
+    return np.linspace(0, examples - 1, min(CALIBRATION_EXAMPLES, examples)).round().astype(np.int64)
 
 
 def _samples(work: Work, student: Student, data: Data, inputs: tuple[TensorSpec, ...]) -> Path:
@@ -75,9 +117,17 @@ def _samples(work: Work, student: Student, data: Data, inputs: tuple[TensorSpec,
     return path
 
 
-def _properties(student: Student, data: Data) -> dict[str, str]:
+def _properties(student: Student, data: Data, precision: str) -> dict[str, str]:
     return {
-        "edgekd.classes": msgspec.json.encode(student.classes).decode(),
+        "edgekd.classes": _json(student.classes),
+        "edgekd.data": data.name,
         "edgekd.data_licence": data.licence,
-        "edgekd.preprocessing": msgspec.json.encode(student.preprocessing).decode(),
+        "edgekd.precision": precision,
+        "edgekd.preprocessing": _json(student.preprocessing),
+        "edgekd.student": _json(student.choice),
+        "edgekd.weights_sha256": student.weights.sha256,
     }
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()

@@ -68,7 +68,7 @@ def learn(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: st
     fit(
         net.module,
         viewer_of(work, data, "train", net.preprocessing, lesson.views, lesson.seed),
-        _objective(work, lesson, data, knowledge),
+        objective_of(work, lesson, data, knowledge),
         lesson.training,
         views=lesson.views.count,
         seed=lesson.seed,
@@ -103,7 +103,8 @@ def loss_plugins(choices: tuple[LossChoice, ...]) -> list[tuple[float, Loss, msg
     return found
 
 
-def _objective(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge) -> Objective:
+def objective_of(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge) -> Objective:
+    """The lesson's losses, added up by weight."""
     task = find(tasks, lesson.task)
     labels = torch.from_numpy(labels_of(work, data, "train"))
     said = [np.load(work.path(file), mmap_mode="r", allow_pickle=False) for file in knowledge.views]

@@ -14,6 +14,8 @@ from edgekd.distil import distil
 from edgekd.engines import able
 from edgekd.export import export
 from edgekd.files import dumps, write_text
+from edgekd.fitness import unfit
+from edgekd.ladder import Slope, agreement_after, artifact_after, climb, falls_short
 from edgekd.lessons import Lesson
 from edgekd.matrix import Matrix, cross
 from edgekd.measure import measure
@@ -25,6 +27,7 @@ from edgekd.specs import (
     Agreement,
     Artifact,
     Choice,
+    Climb,
     Data,
     Knowledge,
     Measurement,
@@ -43,7 +46,7 @@ from edgekd.workers import cores, together
 
 R = TypeVar("R")
 
-Step = Literal["teach", "plan", "distil", "export", "verify", "measure", "report"]
+Step = Literal["teach", "plan", "distil", "export", "verify", "climb", "measure", "report"]
 THREADS: Final = 1
 """Of a timing on this machine: one thread is what is the same on all machines."""
 PACKAGES: Final = (
@@ -74,8 +77,11 @@ class Made(Spec, frozen=True, kw_only=True):
     plan: Plan | None = None
     student: Student | None = None
     artifacts: tuple[Artifact, ...] = ()
+    unfit: dict[str, tuple[str, ...]] = {}
+    """Export -> why no runtime of the target executes it rightly."""
     agreements: tuple[Agreement, ...] = ()
     matrix: Matrix | None = None
+    climbs: tuple[Climb, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     report: Report | None = None
 
@@ -153,10 +159,12 @@ def _take(
     made = Made(target=at, teacher=shared.teacher)
     yield "teach", made
 
-    floor = effective_budget(recipe, target).accuracy_floor
+    budget = effective_budget(recipe, target)
     short = msgspec.structs.replace(recipe.student.training, epochs=recipe.probe_epochs)
     probe = msgspec.structs.replace(lesson, training=short)
-    plan = run.step(f"{at}/1-plan/choice", choose, recipe.prefer, floor, listed, at, probe, data, knowledge)
+    plan = run.step(
+        f"{at}/1-plan/choice", choose, recipe.prefer, budget.accuracy_floor, listed, at, probe, data, knowledge
+    )
     made = msgspec.structs.replace(made, plan=plan)
     yield "plan", made
 
@@ -164,10 +172,10 @@ def _take(
     made = msgspec.structs.replace(made, student=student)
     yield "distil", made
 
-    artifacts = _at_once(
-        partial(run.step, f"{at}/3-export/{wanted}", export, student, data, wanted) for wanted in target.exports
-    )
-    made = msgspec.structs.replace(made, artifacts=artifacts)
+    exports = _at_once(partial(_export, run, target, student, data, wanted) for wanted in target.exports)
+    artifacts = tuple({one.export: one for one, _ in exports}.values())
+    doubts = {one.export: reasons for one, reasons in exports if reasons}
+    made = msgspec.structs.replace(made, artifacts=artifacts, unfit=doubts)
     yield "export", made
 
     executable = [(artifact, engine) for artifact in artifacts if (engine := engine_for(artifact, target.engines))]
@@ -179,6 +187,17 @@ def _take(
     if crosswise:
         made = msgspec.structs.replace(made, matrix=_cross(run, made, recipe.task, data))
     yield "verify", made
+
+    climbs = []
+    for (one, engine), agreement in zip(executable, agreements, strict=True):
+        slope = Slope(run, target, budget, plan, lesson, data, knowledge, student, one, engine)
+        if falls_short(slope, agreement):
+            climbs.append(climb(slope, agreement))
+    artifacts = tuple(map(partial(artifact_after, climbs), artifacts))
+    agreements = tuple(map(partial(agreement_after, climbs), agreements))
+    executable = [(artifact_after(climbs, one), engine) for one, engine in executable]
+    made = msgspec.structs.replace(made, artifacts=artifacts, agreements=agreements, climbs=tuple(climbs))
+    yield "climb", made
 
     # One after the other: two timings at once would disturb each other.
     place = device.replace(":", "-")
@@ -197,11 +216,25 @@ def _take(
         plan=plan,
         student=student,
         artifacts=artifacts,
+        unfit=made.unfit,
         agreements=agreements,
+        climbs=tuple(climbs),
         measurements=measurements,
         environment=environment(),
     )
     yield "report", msgspec.structs.replace(made, report=run.step(f"{at}/6-report", report, evidence))
+
+
+def _export(run: Run, target: Target, student: Student, data: Data, wanted: str) -> tuple[Artifact, tuple[str, ...]]:
+    """An export, or what the target says stands in for it where its runtimes do not execute it; and what they say."""
+    artifact = run.step(f"{target.name}/3-export/{wanted}", export, student, data, wanted)
+    reasons = unfit(run.folder / artifact.model.path, artifact.precision, target)
+    if not reasons or wanted not in target.fallbacks:
+        return artifact, reasons
+    instead = target.fallbacks[wanted]
+    run.log(step=f"{target.name}/3-export/{wanted}", event="replaced", by=instead, reasons=list(reasons))
+    artifact = run.step(f"{target.name}/3-export/{instead}", export, student, data, instead)
+    return artifact, unfit(run.folder / artifact.model.path, artifact.precision, target)
 
 
 def _cross(run: Run, made: Made, task: str, data: Data) -> Matrix:

@@ -13,11 +13,14 @@ from edgekd.specs import (
     Agreement,
     Artifact,
     Budget,
+    Climb,
+    Cost,
     Data,
     Measurement,
     Plan,
     Recipe,
     Report,
+    Rung,
     Spec,
     Student,
     Target,
@@ -41,7 +44,9 @@ class Evidence(Spec, frozen=True, kw_only=True):
     plan: Plan
     student: Student
     artifacts: tuple[Artifact, ...]
+    unfit: dict[str, tuple[str, ...]] = {}
     agreements: tuple[Agreement, ...] = ()
+    climbs: tuple[Climb, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     environment: dict[str, str]
     """Packages and system that the run was made with."""
@@ -90,6 +95,7 @@ def judge(evidence: Evidence, artifact: Artifact, budget: Budget) -> tuple[Verdi
     Latency is held against what was measured on the device; where nothing was, against the upper end of the estimate.
     """
     agreement = next((one for one in evidence.agreements if one.artifact == artifact.export), None)
+    refused = evidence.unfit.get(artifact.export, ())
     verdicts = [_latency(evidence, artifact, budget), _memory(evidence, artifact, budget), _file(artifact, budget)]
     if agreement:
         verdicts.append(_accuracy(evidence, agreement, budget))
@@ -103,7 +109,12 @@ def judge(evidence: Evidence, artifact: Artifact, budget: Budget) -> tuple[Verdi
                 note=agreement.reason or f"SQNR {agreement.sqnr_db:.1f} dB on {agreement.engine}",
             )
         )
-    return tuple(verdict for verdict in verdicts if verdict.limit == "parity" or math.isfinite(verdict.allowed))
+    if refused:
+        note = "; ".join(refused)
+        verdicts.append(Verdict(limit="runtimes", allowed=1.0, found=0.0, provenance="estimated", ok=False, note=note))
+    return tuple(
+        verdict for verdict in verdicts if verdict.limit in {"parity", "runtimes"} or math.isfinite(verdict.allowed)
+    )
 
 
 def _latency(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
@@ -117,29 +128,40 @@ def _latency(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
         return Verdict(
             limit="latency_ms", allowed=budget.latency_ms, found=p90, provenance="measured", ok=ok, note=note
         )
-    cost = evidence.plan.by_export.get(artifact.export, evidence.plan.predicted)
-    predicted = cost.latency_ms
+    cost, export = _predicted(evidence, artifact)
     return Verdict(
         limit="latency_ms",
         allowed=budget.latency_ms,
-        found=predicted.value,
-        low=predicted.low,
-        high=predicted.high,
+        found=cost.latency_ms.value,
+        low=cost.latency_ms.low,
+        high=cost.latency_ms.high,
         provenance="estimated",
-        ok=predicted.high <= budget.latency_ms,
-        note=f"{cost.tier}; not measured on the device",
+        ok=cost.latency_ms.high <= budget.latency_ms,
+        note=f"for {export}; {cost.tier}; not measured on the device",
     )
 
 
+def _predicted(evidence: Evidence, artifact: Artifact) -> tuple[Cost, str]:
+    """The cost that is predicted for an artifact, and what exactly it is for."""
+    climbed = next((one.best.tried.predicted for one in evidence.climbs if one.export == artifact.export), None)
+    by_export = evidence.plan.by_export
+    export = artifact.export if artifact.export in by_export else evidence.plan.export
+    if climbed:
+        layers = len(artifact.quantization.in_float)
+        return climbed, f"{export} with {layers} module{'s' * (layers != 1)} in float"
+    return by_export.get(export, evidence.plan.predicted), export
+
+
 def _memory(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
-    found = evidence.plan.by_export.get(artifact.export, evidence.plan.predicted).peak_memory_bytes
+    cost, export = _predicted(evidence, artifact)
+    found = cost.peak_memory_bytes
     return Verdict(
         limit="peak_memory_bytes",
         allowed=budget.peak_memory_bytes,
         found=found,
         provenance="estimated",
         ok=found <= budget.peak_memory_bytes,
-        note="weights and planned arena, without the runtime",
+        note=f"for {export}; weights and planned arena, without the runtime",
     )
 
 
@@ -183,6 +205,7 @@ def findings(evidence: Evidence) -> list[str]:
     if student >= teacher:
         times = evidence.teacher.parameters / max(1, evidence.student.parameters)
         found.append(f"Bigger is not better: the teacher, {times:.0f} times as big, scores {metric} {teacher:.4f}.")
+    found += [_climbed(one) for one in evidence.climbs]
     found += _slower_than_float(evidence)
     found += [
         f"The timing of {one.artifact} on {one.device} is not valid: {'; '.join(one.reasons)}."
@@ -196,6 +219,20 @@ def findings(evidence: Evidence) -> list[str]:
         if one.export not in verified
     ]
     return found
+
+
+def _climbed(climb: Climb) -> str:
+    first, best = climb.rungs[0], climb.best
+    assert first.agreement is not None and best.agreement is not None
+    metric, before = next(iter(first.agreement.metrics.items()))
+    after = best.agreement.metrics[metric]
+    if climb.held:
+        return f"{climb.export} lost too much in integers ({metric} {before:.4f}); {best.name} mended it ({after:.4f})."
+    tried = ", ".join(rung.name for rung in climb.rungs[1:])
+    return (
+        f"{climb.export} loses too much in integers, and nothing that was tried holds accuracy and budget: {tried}. "
+        f"The most accurate within the budget is kept: {best.name} ({metric} {after:.4f})."
+    )
 
 
 def _slower_than_float(evidence: Evidence) -> list[str]:
@@ -216,6 +253,7 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
     student = evidence.student
     parity: dict[str, list[Any]] = {artifact.export: [] for artifact in evidence.artifacts}
     metrics: dict[str, dict[str, float]] = {}
+    ladders = {climb.export: ladder(climb) for climb in evidence.climbs}
     for agreement in evidence.agreements:
         parity[agreement.artifact].append(_plain(agreement))
         metrics.setdefault(agreement.artifact, agreement.metrics)
@@ -251,6 +289,7 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
                 "inputs": _plain(artifact.inputs),
                 "outputs": _plain(artifact.outputs),
                 "parity": parity[artifact.export],
+                **({"ladder": ladders[artifact.export]} if artifact.export in ladders else {}),
             }
             for artifact in evidence.artifacts
         ],
@@ -262,6 +301,36 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
         "verdicts": [_plain(verdict) for verdict in verdicts],
         "findings": list(found),
         "environment": evidence.environment,
+    }
+
+
+def ladder(climb: Climb) -> dict[str, Any]:
+    """What was tried when an export lost too much in integers."""
+    return {
+        "floor": climb.floor,
+        "most_drop": climb.most_drop,
+        "chosen": climb.chosen,
+        "held": climb.held,
+        "rungs": [_rung(rung) for rung in climb.rungs],
+    }
+
+
+def _rung(rung: Rung) -> dict[str, Any]:
+    artifact, agreement, predicted = rung.tried.artifact, rung.agreement, rung.tried.predicted
+    return {
+        "name": rung.name,
+        "file": artifact.model.path if artifact else None,
+        "file_bytes": artifact.model.size_bytes if artifact else None,
+        "quantization": _plain(artifact.quantization) if artifact else None,
+        "metrics": agreement.metrics if agreement else {},
+        "metric_drop": agreement.metric_drop if agreement else None,
+        "sqnr_db": agreement.sqnr_db if agreement else None,
+        "provenance": agreement.provenance if agreement else None,
+        "latency_ms": _plain(predicted.latency_ms) if predicted else None,
+        "holds_accuracy": rung.holds_accuracy,
+        "holds_budget": rung.holds_budget,
+        "trials": _plain(rung.tried.trials),
+        "blame": _plain(rung.tried.blame),
     }
 
 

@@ -78,7 +78,8 @@ class Operator(Spec, frozen=True, kw_only=True):
     layer: str = ""
     """The torch module that it came from: "blocks.3.conv"; "" where the file does not say."""
     version: int = 1
-    """Of the operator where the format counts those (TFLite), else of the operator set."""
+    """Of the operator where the format counts those (TFLite), else of the operator set; in Core ML the iOS that brought
+    the set."""
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     dtype: str = ""
@@ -104,6 +105,8 @@ class Quantization(Spec, frozen=True, kw_only=True):
     """Of activations: everything that calibration saw, or its tails cut off by a rule."""
     bias_correction: bool = False
     """Take the mean error that rounded weights make out of the biases (Nagel et al. 2019, arXiv:1906.04721)."""
+    equalization: bool = False
+    """Even the ranges of channels out before anything is rounded: see edgekd/corrections.py."""
     in_float: tuple[str, ...] = ()
     """Torch modules that stay in float."""
 
@@ -197,6 +200,11 @@ class Target(Spec, frozen=True, kw_only=True):
     """The core that QEMU imitates: "cortex-a72"."""
     cost_profile: Name = "spec_sheet"
     """A file of edgekd/cost."""
+    runtimes: dict[Name, Text] = {}
+    """Version of each runtime that the device has: engine name -> version."""
+    fallbacks: dict[Name, Name] = {}
+    """Export -> export that stands in for it where a runtime of the device cannot execute it, or would silently answer
+    wrongly; nothing is replaced that is not named here."""
 
 
 class Views(Spec, frozen=True, kw_only=True):
@@ -396,6 +404,8 @@ class Artifact(Spec, frozen=True, kw_only=True):
     *shape) for each input."""
     tools: dict[str, str]
     """Package -> version that made it."""
+    quantization: Quantization = Quantization()
+    """How its integers were chosen, where it has any."""
 
 
 class Agreement(Spec, frozen=True, kw_only=True):
@@ -419,6 +429,82 @@ class Agreement(Spec, frozen=True, kw_only=True):
     reason: str = ""
     outputs: File | None = None
     """What the artifact answered on the test split: a .npy of shape (examples, classes)."""
+
+
+class Trial(Spec, frozen=True, kw_only=True):
+    """A way to quantize, done for real and examined on training examples that calibration does not use; `host`."""
+
+    quantization: Quantization
+    metric: float = 0.0
+    metric_drop: float = 0.0
+    """Metric of the student in float32 on the same examples, minus this one's."""
+    sqnr_db: float = 0.0
+    file_bytes: Size = 0
+    failed: str = ""
+    """Why there is no artifact, where there is none."""
+
+
+class LayerCost(Spec, frozen=True, kw_only=True):
+    """What it costs that layers are in integers: measured on an artifact that has them, and nothing else, in float.
+
+    A rounded weight belongs to one layer, a rounded tensor to the one that writes it and to those that read it: it
+    stays in float only where all of them do.
+    """
+
+    layers: tuple[Text, ...]
+    metric_gain: float
+    """Metric of the artifact with these layers in float, minus that of the one without; as in Trial."""
+    sqnr_gain_db: float
+    added_bytes: int
+    """Of the file."""
+
+
+class Tried(Spec, frozen=True, kw_only=True):
+    """What a rung of the ladder came to."""
+
+    artifact: Artifact | None = None
+    """Of the best trial; None where all failed."""
+    trials: tuple[Trial, ...] = ()
+    blame: tuple[LayerCost, ...] = ()
+    """Worst first."""
+    predicted: Cost | None = None
+    """Where it differs from the plan's: some layers are in float."""
+
+
+class Rung(Spec, frozen=True, kw_only=True):
+    """One remedy for what integers cost, as it was tried on an export."""
+
+    name: Text
+    tried: Tried
+    agreement: Agreement | None = None
+    """Over the test split; None where there is no artifact."""
+    holds_accuracy: bool = False
+    holds_budget: bool = False
+    """The file's size as it is, latency and memory as they are estimated."""
+
+
+class Climb(Spec, frozen=True, kw_only=True):
+    """The ladder of an export that is not accurate enough as it was made first."""
+
+    export: str
+    floor: float
+    """Least metric on the test split."""
+    most_drop: float
+    """Largest difference to the metric of the student in float32."""
+    rungs: tuple[Rung, ...]
+    """In the order in which they were tried, the first try in front."""
+    chosen: str
+    """The first that holds accuracy and budget; else the most accurate of those within the budget."""
+
+    @property
+    def best(self) -> Rung:
+        """The chosen one; it has an artifact."""
+        return next(rung for rung in self.rungs if rung.name == self.chosen)
+
+    @property
+    def held(self) -> bool:
+        """Whether the chosen one holds accuracy and budget."""
+        return self.best.holds_accuracy and self.best.holds_budget
 
 
 class Latency(Spec, frozen=True, kw_only=True):

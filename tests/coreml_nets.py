@@ -26,7 +26,8 @@ class Mobile(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.Hardswish())
         self.block = nn.Sequential(
             nn.Conv2d(16, 32, 1), nn.BatchNorm2d(32), nn.ReLU6(),
-            nn.Conv2d(32, 32, 5, 1, 2, groups=32), nn.BatchNorm2d(32), nn.Hardswish(), Squeeze(32), nn.Conv2d(32, 16, 1),
+            nn.Conv2d(32, 32, 5, 1, 2, groups=32), nn.BatchNorm2d(32), nn.Hardswish(),
+            Squeeze(32), nn.Conv2d(32, 16, 1),
         )  # fmt: skip
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
 
@@ -58,7 +59,9 @@ class Encoder(nn.Module):
         super().__init__()
         self.tokens, self.places = nn.Embedding(50, width), nn.Parameter(torch.randn(1, 12, width))
         self.attentions = nn.ModuleList(Attention(width, 4) for _ in range(2))
-        self.wide = nn.ModuleList(nn.Sequential(nn.Linear(width, 64), nn.GELU(), nn.Linear(64, width)) for _ in range(2))
+        self.wide = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, 64), nn.GELU(), nn.Linear(64, width)) for _ in range(2)
+        )
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(4))
         self.head = nn.Linear(width, 5)
 
@@ -93,24 +96,29 @@ class DecoderStep(nn.Module):
 
 
 class Heads(nn.Module):
-    """Several outputs: a map as large as the image, boxes, and a sequence read by an LSTM."""
+    """Several outputs: a map as large as the image, boxes, lines read by an LSTM, and what a GRU makes of them."""
 
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(nn.Conv2d(1, 8, 3, 2, 1), nn.GroupNorm(2, 8), nn.SiLU(), nn.MaxPool2d(2))
         self.back = nn.ConvTranspose2d(8, 4, 2, 2)
         self.map, self.boxes = nn.Conv2d(4, 2, 1), nn.Conv2d(8, 4, 1)
-        self.reader = nn.LSTM(32, 6, batch_first=True, bidirectional=True)
+        self.reader, self.last = nn.LSTM(32, 6, batch_first=True, bidirectional=True), nn.GRU(12, 5, batch_first=True)
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         x = self.body(image)
         large = functional.interpolate(self.map(self.back(x)), scale_factor=2, mode="bilinear", align_corners=False)
-        lines, _ = self.reader(x.permute(0, 3, 1, 2).flatten(2)[..., :32])
-        return torch.softmax(large, 1), torch.sigmoid(self.boxes(x)).flatten(2).transpose(1, 2), lines
+        lines, _ = self.reader(x.permute(0, 3, 1, 2).flatten(2))
+        return (
+            torch.softmax(large, 1),
+            torch.sigmoid(self.boxes(x)).flatten(2).transpose(1, 2),
+            lines,
+            self.last(lines)[1],
+        )
 
 
 class Quantized(nn.Module):
-    """Convolutions whose weights and activations are rounded to eight bits, as quantization-aware training leaves them."""
+    """Convolutions of activations that are rounded to eight bits, as quantization-aware training leaves them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -127,20 +135,43 @@ class Quantized(nn.Module):
         return self.head(self.rounded(x).mean((2, 3)))
 
 
+class Counter(nn.Module):
+    """Keeps a sum from call to call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.total += x
+        return self.total * 2
+
+
+class Wide(nn.Module):
+    """Takes images of any width."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 2, 3, 2)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.conv(image)
+        return x.flatten(1).softmax(1).reshape(x.shape[0], 2, -1)
+
+
 def nets() -> dict[str, tuple[nn.Module, tuple[Tensor, ...], tuple[str, ...], tuple[str, ...]]]:
     """Name -> module, examples, names of inputs and outputs; the same each time."""
     torch.manual_seed(7)
+    ids, cache = torch.randint(0, 50, (1, 12)).int(), torch.randn(1, 4, 8, 8)
     made: dict[str, Any] = {
         "mobile": (Mobile(), (torch.randn(1, 3, 32, 32),), ("image",), ("logits",)),
-        "encoder": (
-            Encoder(), (torch.randint(0, 50, (1, 12)).int(), (torch.arange(12) < 9).float()[None]), ("ids", "mask"), ("logits",)
-        ),
+        "encoder": (Encoder(), (ids, (torch.arange(12) < 9).float()[None]), ("ids", "mask"), ("logits",)),
         "decoder": (
-            DecoderStep(),
-            (torch.tensor([[7]]).int(), torch.randn(1, 6, 32), torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8), torch.tensor([3]).int()),
+            DecoderStep(), (ids[:, :1], torch.randn(1, 6, 32), cache, -cache, torch.tensor([3]).int()),
             ("token", "memory", "keys", "values", "place"), ("logits", "new_keys", "new_values"),
         ),
-        "heads": (Heads(), (torch.randn(1, 1, 16, 16),), ("image",), ("map", "boxes", "lines")),
+        "quantized": (Quantized(), (torch.randn(1, 3, 16, 16),), ("image",), ("logits",)),
+        "heads": (Heads(), (torch.randn(1, 1, 16, 16),), ("image",), ("map", "boxes", "lines", "last")),
     }  # fmt: skip
     for module, *_ in made.values():
         for part in module.modules():

@@ -1,5 +1,6 @@
 """Small model files of every format, made by the formats' own libraries and by none of our converters."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -205,8 +206,66 @@ def openvino(path: Path, *, properties: dict[str, str] | None = None) -> Path:
     return path
 
 
-MAKERS = {"tflite": tflite, "onnx": onnx, "openvino": openvino}
-SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "openvino": ".xml"}
+def coreml(path: Path, *, properties: dict[str, str] | None = None) -> Path:
+    """Two convolutions and an addition, encoded by hand as MIL.proto and Model.proto have it."""
+    from edgekd.formats._protobuf import encode, encode_number
+
+    random = np.random.default_rng(0)
+
+    def type_of(shape: list[int]) -> bytes:
+        sizes = b"".join(encode(3, encode(1, encode_number(1, size))) for size in shape)
+        return encode(1, encode_number(1, 11) + encode_number(2, len(shape)) + sizes)
+
+    def named(name: str, shape: list[int]) -> bytes:
+        return encode(1, name.encode()) + encode(2, type_of(shape))
+
+    def entry(field: int, key: str, value: bytes) -> bytes:
+        return encode(field, encode(1, key.encode()) + encode(2, value))
+
+    def operation(kind: str, name: str, inputs: dict[str, bytes], shape: list[int]) -> bytes:
+        arguments = b"".join(entry(2, key, encode(1, value)) for key, value in inputs.items())
+        return encode(3, encode(1, kind.encode()) + arguments + encode(3, named(name, shape)))
+
+    def value_of(name: str) -> bytes:
+        return encode(1, name.encode())
+
+    def weights() -> bytes:
+        numbers = random.normal(size=4).astype("<f4").tobytes()
+        return encode(2, encode(2, type_of([2, 2, 1, 1])) + encode(3, encode(1, encode(1, encode(1, numbers)))))
+
+    pixels = [1, 2, 4, 4]
+    block = operation("conv", "first", {"x": value_of("image"), "weight": weights()}, pixels)
+    block += operation("conv", "second", {"x": value_of("first"), "weight": weights()}, pixels)
+    block += operation("add", "sum", {"x": value_of("first"), "y": value_of("second")}, pixels)
+    block += encode(2, b"sum")
+    function = encode(1, named("image", pixels)) + encode(2, b"CoreML5") + entry(3, "CoreML5", block)
+
+    def feature(name: str) -> bytes:
+        array = b"".join(encode_number(1, size) for size in pixels) + encode_number(2, 65568)
+        return encode(1, name.encode()) + encode(3, encode(5, array))
+
+    told = dict(properties or {})
+    if told:
+        paths = {"first": "blocks.0.conv", "second": "blocks.0.conv", "sum": "blocks.1"}
+        told["edgekd.layers"] = json.dumps(paths)
+    metadata = encode(100, b"".join(entry(100, key, value.encode()) for key, value in told.items()))
+    description = encode(1, feature("image")) + encode(10, feature("sum")) + metadata
+    model = encode_number(1, 6) + encode(2, description) + encode(502, encode_number(1, 1) + entry(2, "main", function))
+    item = {
+        "author": "com.apple.CoreML",
+        "description": "",
+        "name": "model.mlmodel",
+        "path": "com.apple.CoreML/model.mlmodel",
+    }
+    manifest = {"fileFormatVersion": "1.0.0", "itemInfoEntries": {"a": item}, "rootModelIdentifier": "a"}
+    (path / "Data" / "com.apple.CoreML").mkdir(parents=True)
+    (path / "Manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (path / "Data" / "com.apple.CoreML" / "model.mlmodel").write_bytes(model)
+    return path
+
+
+MAKERS = {"tflite": tflite, "onnx": onnx, "openvino": openvino, "coreml": coreml}
+SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "openvino": ".xml", "coreml": ".mlpackage"}
 """Format -> a function that makes a small file, and its ending."""
 
 

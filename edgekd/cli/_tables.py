@@ -9,7 +9,7 @@ from edgekd.api import Result
 from edgekd.cli._common import console, plain, size, table
 from edgekd.matrix import Matrix, Pair
 from edgekd.pipeline import Made
-from edgekd.specs import Plan, Verdict
+from edgekd.specs import Climb, Plan, Quantization, Verdict
 
 
 def print_result(result: Result) -> None:
@@ -24,6 +24,8 @@ def print_result(result: Result) -> None:
         _print_artifacts(out, made)
     if made.matrix:
         print_matrix(made.matrix)
+    for climb in made.climbs:
+        _print_climb(out, climb)
     if made.report:
         _print_verdicts(out, result)
 
@@ -70,16 +72,52 @@ def _print_artifacts(out: Console, made: Made) -> None:
     out.print(shown)
 
 
+def _print_climb(out: Console, climb: Climb) -> None:
+    shown = table(f"{climb.export}, tried", "how", "file", "metric \\[host]", "drop", "SQNR", "accuracy", "budget")
+    for rung in climb.rungs:
+        artifact, agreement = rung.tried.artifact, rung.agreement
+        if artifact is None or agreement is None:
+            failed = next((trial.failed for trial in rung.tried.trials if trial.failed), "")
+            shown.add_row(rung.name, f"failed: {plain(failed)}", "", "", "", "", "", "")
+            continue
+        shown.add_row(
+            f"{rung.name} \\[chosen]" if rung.name == climb.chosen else rung.name,
+            plain(_way(artifact.quantization)),
+            size(artifact.model.size_bytes),
+            _metrics(agreement.metrics),
+            f"{agreement.metric_drop:+.4f}",
+            f"{agreement.sqnr_db:.1f} dB",
+            _mark(rung.holds_accuracy),
+            _mark(rung.holds_budget),
+        )
+    out.print(shown)
+
+
+def _way(way: Quantization) -> str:
+    """How integers were chosen."""
+    parts = [f"{way.ranges} ranges"]
+    parts += ["channels equalized"] * way.equalization + ["biases corrected"] * way.bias_correction
+    return ", ".join(parts + [f"in float: {', '.join(way.in_float)}"] * bool(way.in_float))
+
+
+def _mark(ok: bool) -> str:
+    return "[green]holds[/green]" if ok else "[red]broken[/red]"
+
+
 def _print_verdicts(out: Console, result: Result) -> None:
     assert result.made.report is not None
     shown = table("limit", "allowed", "found", "provenance", "", "note")
     for verdict in result.verdicts:
-        mark = "[green]holds[/green]" if verdict.ok else "[red]broken[/red]"
         found = _quantity(verdict, verdict.found)
         if verdict.high is not None:
             found += f" (at most {_quantity(verdict, verdict.high)})"
         shown.add_row(
-            verdict.limit, _quantity(verdict, verdict.allowed), found, verdict.provenance, mark, escape(verdict.note)
+            verdict.limit,
+            _quantity(verdict, verdict.allowed),
+            found,
+            verdict.provenance,
+            _mark(verdict.ok),
+            escape(verdict.note),
         )
     out.print(shown)
     for finding in result.made.report.findings:

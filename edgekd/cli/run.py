@@ -7,7 +7,7 @@ import typer
 
 from edgekd.cli._common import AsJson, MeasureMode, progress_bars, show
 
-Until = Literal["teach", "plan", "distil", "export", "verify", "measure", "report"]
+Until = Literal["teach", "plan", "distil", "export", "verify", "climb", "measure", "report"]
 
 
 def command(

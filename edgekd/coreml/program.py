@@ -72,6 +72,22 @@ class Block:
     outputs: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Feature:
+    """What the package's description says of an input, an output or a state."""
+
+    type: Type | None = None
+    """None for images and classes, which a program sees as something else."""
+    default: float | None = None
+    """What an optional input is filled with when it is left out."""
+    colours: str = ""
+    """Of an image: "RGB", "BGR", "GRAYSCALE" or "GRAYSCALE_FLOAT16"."""
+    ranges: tuple[tuple[int, int], ...] = ()
+    """Of an input of no fixed shape, smallest and largest sizes of its last axes; -1 for no largest."""
+    listed: tuple[tuple[int, ...], ...] = ()
+    """Or all sizes that its last axes may have."""
+
+
 @dataclass(frozen=True, eq=False)
 class Program:
     """A package's default function, with what the package says of it."""
@@ -88,14 +104,15 @@ class Program:
     metadata: dict[str, str]
     """author, license, version and short_description where the package has them, classes of a classifier as a JSON
     list, and the user-defined entries under their own names."""
-    defaults: Mapping[str, float]
-    """Of an optional input the number that it is filled with when it is left out."""
+    features: Mapping[str, Feature]
+    """Of each input. Images come as tensors (1, channels, height, width) of 0 to 255, in the order of their colours;
+    scale and bias, where they have them, are operations of the program."""
     sha256: str
     """Of all files that the program was read from: the format itself has no checksums."""
     size_bytes: int
     """Of these files."""
-    cache: dict[Any, Any] = field(default_factory=dict, repr=False)
-    """What the interpreter prepares once."""
+    cache: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    """What the interpreter prepares once; a copy of a program begins with an empty one."""
 
     @property
     def operations(self) -> Sequence[Operation]:
@@ -106,6 +123,16 @@ class Program:
     def opset_number(self) -> int:
         """5 for iOS 15, 6 for iOS 16 and so on."""
         return int(self.opset.removeprefix("CoreML"))
+
+    @property
+    def ios(self) -> int:
+        """The iOS that brought its operator set: 15, 16, 17, 18, 26."""
+        return int(OPSETS[self.opset].removeprefix("iOS "))
+
+
+def quote(name: str) -> str:
+    """A name out of a package as it may stand in a message: in quotes, in one line, and not too long."""
+    return repr(name if len(name) <= 100 else f"{name[:97]}...")
 
 
 def describe(named: Named) -> TensorSpec:

@@ -7,12 +7,19 @@ from typing import Any, Sequence
 
 import numpy as np
 
+WARMUP = 3
+
 
 class OpenVINODefault:
     """An engine; see edgekd/engines/__init__.py."""
 
     suffixes = (".xml",)
     runtime = "openvino"
+    arithmetic = "bf16"  # on some CPUs
+
+    def prepare(self) -> None:
+        """Leave its telemetry out, which reports over the network."""
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
     def version(self) -> str:
         """Version of the package."""
@@ -29,11 +36,11 @@ class OpenVINODefaultSession:
     """A session; see edgekd/engines/__init__.py."""
 
     def __init__(self, model: str, threads: int) -> None:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it reports over the network
         import openvino
 
         properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
-        compiled = openvino.Core().compile_model(model, "CPU", properties)
+        self._compile: Any = lambda more: openvino.Core().compile_model(model, "CPU", dict(properties, **more))
+        compiled = self._compile({})
         self._tensor = openvino.Tensor
         self._request = compiled.create_infer_request()
         self._kept: list[np.ndarray] = []
@@ -54,6 +61,31 @@ class OpenVINODefaultSession:
         """The outputs, floats as float32."""
         arrays = [self._request.get_output_tensor(index).data for index in range(len(self.outputs))]
         return [np.array(array, np.float32 if array.dtype.kind == "f" else array.dtype) for array in arrays]
+
+    def profile(self, feeds: Sequence[Sequence[np.ndarray]], count: int) -> list[list[dict[str, Any]]]:
+        """What three times a third of `count` inferences did: see edgekd/engines/_guest.py."""
+        return [self._profiled(feeds, max(1, count // 3)) for _ in range(3)]
+
+    def _profiled(self, feeds: Sequence[Sequence[np.ndarray]], count: int) -> list[dict[str, Any]]:
+        """Means, for OpenVINO's times are means of all inferences so far; the first ones prepare weights."""
+        request = self._compile({"PERF_COUNT": True}).create_infer_request()
+        first: list[Any] = []
+        for turn in range(WARMUP + count):
+            if turn == WARMUP:
+                first = request.get_profiling_info()
+            arrays = zip(self.inputs, feeds[turn % len(feeds)])
+            kept = [np.ascontiguousarray(array, given["dtype"]) for given, array in arrays]
+            for index, array in enumerate(kept):
+                request.set_input_tensor(index, self._tensor(array, shared_memory=True))
+            request.infer()
+        nodes = []
+        for before, after in zip(first, request.get_profiling_info()):
+            if after.status == after.Status.EXECUTED:
+                seconds = [one.real_time.total_seconds() for one in (before, after)]
+                ms = 1000 * max(0.0, ((WARMUP + count) * seconds[1] - WARMUP * seconds[0]) / count)
+                kind = "%s %s" % (after.node_type, after.exec_type)
+                nodes.append({"name": after.node_name, "kind": kind, "ms": ms, "index": -1})
+        return nodes
 
 
 def _described(port: Any) -> dict[str, Any]:

@@ -38,6 +38,7 @@ from edgekd.page._words import (
     commands,
     comparison,
     device_facts,
+    ladders,
     machines,
     metric_of,
     spoken,
@@ -117,6 +118,7 @@ def page(summary: Summary) -> dict[str, Any]:
         "verdicts": verdicts,
         "artifacts": chosen_first(summary, "export", mappings(summary, "artifacts")),
         "parities": chosen_first(summary, "artifact", parities),
+        "ladders": ladders(summary),
         "measurements": chosen_first(summary, "artifact", mappings(summary, "measurements")),
         "most_rows": MOST_ROWS,
         "pictures": {

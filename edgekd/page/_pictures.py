@@ -367,14 +367,23 @@ def _short(text: str, most: int = 26) -> str:
 
 
 def svg(chart: Any) -> str:
-    import altair as alt
+    """A chart as SVG."""
     import vl_convert
 
+    plain, version = styled(chart)
+    drawn: str = vl_convert.vegalite_to_svg(plain, vl_version=version)
+    return drawn
+
+
+def styled(chart: Any, background: str = "transparent") -> tuple[dict[str, Any], str]:
+    """A chart in the page's style, as vl-convert takes it, and the version of Vega-Lite that it is of."""
+    import altair as alt
+
     grey = {"labelColor": _light("muted"), "titleColor": _light("ink"), "gridColor": _light("grid")}
-    plain = (
+    plain: dict[str, Any] = (
         chart.configure(
             aria=False,
-            background="transparent",
+            background=background,
             font="system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
             text=alt.MarkConfig(fontSize=TEXT),
             padding=4,
@@ -392,9 +401,7 @@ def svg(chart: Any) -> str:
         .configure_view(stroke=_light("grid"))
         .to_dict(validate=False)
     )
-    version = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
-    svg: str = vl_convert.vegalite_to_svg(plain, vl_version=version)
-    return svg
+    return plain, ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 
 
 def _formats(summary: Summary) -> dict[str, tuple[str, str, str]]:

@@ -143,6 +143,51 @@ def _margin(row: dict[str, Any]) -> str:
     return f"{points(abs(found - allowed)).lstrip('+')} {'above' if found >= allowed else 'below'}"
 
 
+def ladders(summary: Summary) -> list[dict[str, Any]]:
+    """What was tried for each export that lost too much in integers, and which layers were to blame."""
+    found = []
+    for artifact in mappings(summary, "artifacts"):
+        ladder = artifact.get("ladder")
+        if not isinstance(ladder, dict):
+            continue
+        rungs = mappings(ladder, "rungs")
+        blame = [one for rung in rungs for one in mappings(rung, "blame")]
+        found.append(
+            {
+                "export": artifact.get("export"),
+                "held": ladder.get("held"),
+                "floor": ladder.get("floor"),
+                "most_drop": ladder.get("most_drop"),
+                "rungs": [
+                    {**rung, **_tried(rung), "chosen": rung.get("name") == ladder.get("chosen")} for rung in rungs
+                ],
+                "blame": [{**one, "layers": ", ".join(map(str, one.get("layers") or ()))} for one in blame],
+            }
+        )
+    return found
+
+
+def _tried(rung: dict[str, Any]) -> dict[str, str]:
+    trials = mappings(rung, "trials")
+    failures = [str(one["failed"]) for one in trials if one.get("failed")]
+    way = rung.get("quantization")
+    how = quantized(way) if isinstance(way, dict) else f"failed: {failures[0]}" if failures else NOTHING
+    return {"title": str(rung.get("name")).capitalize(), "how": how, "trials": str(len(trials) or 1)}
+
+
+def quantized(way: dict[str, Any]) -> str:
+    """How integers were chosen.
+
+    >>> quantized({"ranges": "mse", "equalization": True, "in_float": ["stem"]})
+    'ranges by mse, channels equalized, in float: stem'
+    """
+    parts = [f"ranges by {way['ranges']}" if way.get("ranges", "full") != "full" else "full ranges"]
+    parts += ["channels equalized"] if way.get("equalization") else []
+    parts += ["biases corrected"] if way.get("bias_correction") else []
+    in_float = [str(one) for one in way.get("in_float") or ()]
+    return ", ".join(parts + ([f"in float: {', '.join(in_float)}"] if in_float else []))
+
+
 def comparison(summary: Summary, chosen: dict[str, Any]) -> list[dict[str, str]]:
     """Teacher, student and the student's twin, a quantity a row."""
     teacher, student, twin = (summary.get(who) or {} for who in ("teacher", "student", "student_without_distillation"))

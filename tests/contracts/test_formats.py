@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import random
 import resource
+import shutil
 import signal
 import struct
 import subprocess
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekd import devices, engines, formats
+from edgekd import formats
 from edgekd.errors import ConfigError
 from edgekd.files import members
 from edgekd.plugins import find, names
@@ -26,7 +27,7 @@ from tests import models
 from tests.conftest import data_folder
 
 NAMES = names(formats)
-PACKAGES = {"tflite": "ai_edge_litert", "onnx": "onnx", "openvino": "openvino", "coreml": "coremltools"}
+PACKAGES = {"tflite": "ai_edge_litert", "onnx": "onnx", "openvino": "openvino", "coreml": "numpy"}
 """What makes the small files."""
 OURS = {"edgekd.classes": '["a", "b"]'}
 LONGEST_S = 5
@@ -87,16 +88,13 @@ def survives(path: Path) -> bool:
 
 def outputs_of(model: Path, inputs: list[np.ndarray[Any, Any]], folder: Path) -> list[np.ndarray[Any, Any]]:
     """What the first engine that executes such files answers."""
-    able = [name for name in names(engines) if model.suffix in find(engines, name).suffixes]
-    if not able:
-        pytest.skip(f"no engine executes {model.suffix}")
-    np.savez(folder / "inputs.npz", **{str(index): array for index, array in enumerate(inputs)})
-    run = {"do": "run", "inputs": str(folder / "inputs.npz"), "outputs": str(folder / "outputs.npz")}
-    with find(devices, "host").start("", engines.GUEST, engines.path(able[0]), folder) as connection:
-        connection.ask({"do": "load", "model": str(model), "threads": 1}, 60)
-        connection.ask(run, 60)
-    with np.load(folder / "outputs.npz", allow_pickle=False) as answered:
-        return [answered[str(index)] for index in range(len(answered.files))]
+    from edgekd.executions import FileSide, execute
+
+    try:
+        side = FileSide.of(model)
+    except ConfigError as missing:
+        pytest.skip(str(missing))
+    return execute(side, inputs, folder)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -195,17 +193,22 @@ def mutated(content: bytes, chance: random.Random) -> bytes:
     return bytes(broken)
 
 
+def copied(model: Path, folder: Path) -> tuple[Path, Path]:
+    """A copy of a model with what belongs to it, and the file in it to break."""
+    copy = folder / "copy" / model.name
+    shutil.copytree(model.parent, copy.parent)
+    return copy, next(copy.rglob("*.mlmodel")) if copy.is_dir() else copy
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_broken_files_are_read_or_refused(name: str, small: Callable[[str], Path], tmp_path: Path) -> None:
     model = small(name)
-    content, chance = model.read_bytes(), random.Random(0)
-    for part in (path for path in model.parent.iterdir() if path.stem == model.stem and path != model):
-        (tmp_path / f"broken{part.suffix}").write_bytes(part.read_bytes())
-    path = tmp_path / f"broken{model.suffix}"
+    path, target = copied(model, tmp_path)
+    content, chance = target.read_bytes(), random.Random(0)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     read = 0
     for _ in range(1000):
-        path.write_bytes(mutated(content, chance))
+        target.write_bytes(mutated(content, chance))
         read += survives(path)
     assert 0 < read < 1000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_GROWTH_KB
@@ -214,12 +217,10 @@ def test_broken_files_are_read_or_refused(name: str, small: Callable[[str], Path
 @pytest.mark.parametrize("name", NAMES)
 def test_tapping_a_broken_file_ends_well(name: str, small: Callable[[str], Path], tmp_path: Path) -> None:
     model = small(name)
-    content, chance = model.read_bytes(), random.Random(1)
-    for part in (path for path in model.parent.iterdir() if path.stem == model.stem and path != model):
-        (tmp_path / f"broken{part.suffix}").write_bytes(part.read_bytes())
-    path, out = tmp_path / f"broken{model.suffix}", tmp_path / f"out{model.suffix}"
+    path, target = copied(model, tmp_path)
+    content, chance, out = target.read_bytes(), random.Random(1), tmp_path / f"out{model.suffix}"
     for _ in range(200):
-        path.write_bytes(mutated(content, chance))
+        target.write_bytes(mutated(content, chance))
         with watchdog(), contextlib.suppress(ConfigError):
             graph = formats.read(path)
             formats.tap(path, [tensor for one in graph.operators[:2] for tensor in one.outputs], out)
@@ -228,9 +229,10 @@ def test_tapping_a_broken_file_ends_well(name: str, small: Callable[[str], Path]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_cut_anywhere_is_read_or_refused(name: str, small: Callable[[str], Path], tmp_path: Path) -> None:
-    content, path = small(name).read_bytes(), tmp_path / f"cut{models.SUFFIXES[name]}"
+    path, target = copied(small(name), tmp_path)
+    content = target.read_bytes()
     for end in range(0, len(content), max(1, len(content) // 150)):
-        path.write_bytes(content[:end])
+        target.write_bytes(content[:end])
         assert not survives(path), end
 
 
@@ -245,6 +247,9 @@ def test_what_is_no_model_is_refused(name: str, content: bytes, tmp_path: Path) 
     path.write_bytes(content)
     with watchdog(), pytest.raises(ConfigError):
         formats.read(path)
+    (tmp_path / f"folder{models.SUFFIXES[name]}").mkdir()
+    with watchdog(), pytest.raises(ConfigError):
+        formats.read(tmp_path / f"folder{models.SUFFIXES[name]}")
 
 
 def test_a_path_that_is_no_file_is_refused(tmp_path: Path) -> None:
@@ -447,8 +452,8 @@ def test_onnx_graphs_in_graphs_in_graphs(tmp_path: Path) -> None:
 
 
 def test_onnx_a_file_of_nothing_but_fields(tmp_path: Path) -> None:
-    """Eight million empty operators, each of two bytes."""
-    nodes = b"\x0a\x00" * 8_000_000
+    """A million empty operators, each of two bytes."""
+    nodes = b"\x0a\x00" * 1_050_000
     size = bytes([len(nodes) & 127 | 128, len(nodes) >> 7 & 127 | 128, len(nodes) >> 14 & 127 | 128, len(nodes) >> 21])
     path = tmp_path / "many.onnx"
     path.write_bytes(b"\x08\x08\x42\x02\x10\x11\x3a" + size + nodes)

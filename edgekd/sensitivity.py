@@ -1,0 +1,226 @@
+"""Which layers cost the accuracy, and how many of them must stay in float for the rest to be worth it.
+
+What may be to blame is ranked by simulation, which takes a forward pass a rounding: the noise at the output when
+nothing else is rounded. The worst are then measured on real artifacts, executed by the device's runtime, and layers go
+back to float in the order of what that gained: one after the other, until what is held back of the training examples
+shows no more loss than is allowed, or a limit of the budget is reached.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import msgspec
+import torch
+from torch import Tensor
+
+from edgekd import cost
+from edgekd.fake_quant import FakeQuantized, is_below, roundings
+from edgekd.nets import anatomy
+from edgekd.plugins import find
+from edgekd.progress import tell
+from edgekd.runs import Work
+from edgekd.specs import Budget, Cost, Interval, LayerCost, Quantization, Spec, Target, Trial, Tried
+from edgekd.traces import Trace, trace
+from edgekd.trials import Aim, Bench, Done, best
+from edgekd.workers import call
+
+VERSION = 1
+
+TIMEOUT_S: Final = 7200.0
+MOST_MEASURED: Final = 8
+"""Suspects that are measured on artifacts of their own."""
+EXAMPLES: Final = 64
+"""That the simulation computes with."""
+GROWTH: Final = 1.5
+"""How much larger a set of layers is than the one before it, once it has a few."""
+SAFETY: Final = 0.5
+"""Share of the allowed drop that may show on training examples: nets lose less on what they have learned from."""
+
+
+class Suspect(Spec, frozen=True, kw_only=True):
+    """Layers that one rounding goes away with."""
+
+    layers: tuple[str, ...]
+    noise: float
+    """Sum of squared errors of the outputs when nothing else is rounded, by the sum of their squares."""
+
+
+class Room(Spec, frozen=True, kw_only=True):
+    """What may be spent."""
+
+    target: Target
+    budget: Budget
+    predicted: Cost
+    """Of the plan, whose layers are all in its precision."""
+    most_drop: float
+    """Of the metric, on the test split."""
+
+
+def mix(work: Work, aim: Aim, base: Quantization, room: Room) -> Tried:
+    """The fewest layers in float, of the worst, that bring accuracy back within the budget; `base` is for the rest.
+
+    Where no number of them does, the most accurate trial is kept.
+
+    Raises:
+        ConvertError: the net cannot be followed.
+    """
+    return call(_mix, work, aim, base, room, threads=1, log=work.out / "worker.log", timeout_s=TIMEOUT_S)
+
+
+def _mix(work: Work, aim: Aim, base: Quantization, room: Room) -> Tried:
+    bench = Bench(work, aim)
+    module, shape = bench.corrected(base), bench.calibration.shape[1:]
+    whole = find(cost, room.target.cost_profile).estimate(anatomy(module, shape), room.target, "fp32")
+    calibration = torch.from_numpy(bench.calibration)
+    followed = trace(module, [shape])
+    suspects = rank(followed, calibration, torch.from_numpy(bench.inputs[:EXAMPLES]))
+    plain = bench.try_one(base)
+    blame, measured = _measure(bench, base, suspects[:MOST_MEASURED], plain)
+    done = [plain, *measured]
+    chosen = _lightest([one for one in measured if _is_enough(one, room)], followed)
+    if chosen is None:
+        order = [one.layers for one in blame] + [one.layers for one in suspects[MOST_MEASURED:]]
+        done += _mixtures(bench, base, _growing(order), lambda layers: _predicted(followed, layers, room, whole), room)
+        chosen = done[-1] if _is_enough(done[-1], room) else best(one for one in done if _fits(one, room.budget))
+    tried = bench.keep(chosen, done)
+    in_float = chosen.trial.quantization.in_float if chosen else ()
+    return msgspec.structs.replace(
+        tried,
+        blame=tuple(blame),
+        predicted=_predicted(followed, in_float, room, whole),
+    )
+
+
+def _mixtures(
+    bench: Bench,
+    base: Quantization,
+    sets: Sequence[tuple[str, ...]],
+    predict: Callable[[tuple[str, ...]], Cost],
+    room: Room,
+) -> list[Done]:
+    """Trials of larger and larger sets of layers in float, up to the first that is enough or breaks the budget."""
+    done: list[Done] = []
+    for index, layers in enumerate(sets):
+        tell("mixing precisions", index, len(sets))
+        if _breaks(predict(layers), room.budget):
+            break
+        done.append(bench.try_one(msgspec.structs.replace(base, in_float=layers)))
+        if _is_enough(done[-1], room):
+            break
+    tell("mixing precisions", len(sets), len(sets))
+    return done
+
+
+def _lightest(enough: Sequence[Done], followed: Trace) -> Done | None:
+    """The one with the least arithmetic in float."""
+
+    def weight(one: Done) -> tuple[float, int]:
+        return _share(followed, one.trial.quantization.in_float), one.trial.file_bytes
+
+    return min(enough, key=weight, default=None)
+
+
+def rank(followed: Trace, calibration: Tensor, examples: Tensor) -> list[Suspect]:
+    """What to blame, worst first, by the noise of each rounding alone; `examples` is of shape (examples, *shape).
+
+    Roundings that no module's name stands for are left out.
+    """
+    with torch.no_grad():
+        clean = FakeQuantized(followed, frozenset())(examples)
+        simulated = FakeQuantized(followed)
+        simulated.observe([calibration])
+        noises: dict[tuple[str, ...], float] = {}
+        found = [one for one in roundings(followed) if one.modules]
+        for index, one in enumerate(found):
+            tell("simulating integers", index, len(found))
+            simulated.rounded = frozenset({one.node})
+            noise = float((simulated.eval()(examples) - clean).square().sum() / clean.square().sum().clamp_min(1e-30))
+            noises[one.modules] = noises.get(one.modules, 0.0) + noise
+    tell("simulating integers", len(found), len(found))
+    suspects = [Suspect(layers=layers, noise=noise) for layers, noise in noises.items()]
+    return sorted(suspects, key=lambda one: (-one.noise, one.layers))
+
+
+def _measure(
+    bench: Bench, base: Quantization, suspects: Sequence[Suspect], plain: Done
+) -> tuple[list[LayerCost], list[Done]]:
+    """What each suspect costs, worst first, and the trials that say so."""
+    costs, done = [], []
+    for index, suspect in enumerate(suspects):
+        tell("measuring layers in float", index, len(suspects))
+        done.append(bench.try_one(msgspec.structs.replace(base, in_float=suspect.layers)))
+        if not done[-1].trial.failed:
+            costs.append(_gain(suspect.layers, done[-1].trial, plain.trial))
+    tell("measuring layers in float", len(suspects), len(suspects))
+    # By the ratio of signal and noise: with several culprits, the metric recovers only when the last of them is gone.
+    return sorted(costs, key=lambda one: (-one.sqnr_gain_db, -one.metric_gain)), done
+
+
+def _gain(layers: tuple[str, ...], trial: Trial, plain: Trial) -> LayerCost:
+    return LayerCost(
+        layers=layers,
+        metric_gain=trial.metric - plain.metric,
+        sqnr_gain_db=trial.sqnr_db - plain.sqnr_db,
+        added_bytes=trial.file_bytes - plain.file_bytes,
+    )
+
+
+def _growing(order: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Sets of layers, each holding the one before it: one culprit more at first, then half as many again.
+
+    >>> _growing([("a",), ("b", "c"), ("a", "b"), ("d",)])
+    [('a',), ('a', 'b', 'c'), ('a', 'b', 'c', 'd')]
+    """
+    sets: list[tuple[str, ...]] = []
+    taken = 0
+    while taken < len(order):
+        taken = min(len(order), max(taken + 1, int(taken * GROWTH)))
+        together = {layer for layers in order[:taken] for layer in layers}
+        outermost = tuple(sorted(one for one in together if not is_below(one, [*(together - {one})])))
+        if outermost not in sets:
+            sets.append(outermost)
+    return sets
+
+
+def _is_enough(done: Done, room: Room) -> bool:
+    return _fits(done, room.budget) and done.trial.metric_drop <= SAFETY * room.most_drop
+
+
+def _fits(done: Done, budget: Budget) -> bool:
+    return done.artifact is not None and done.trial.file_bytes <= budget.file_bytes
+
+
+def _predicted(followed: Trace, in_float: Sequence[str], room: Room, whole: Cost) -> Cost:
+    """The plan's cost, with as much of a float model's in it as the layers in float have of the arithmetic."""
+    share = _share(followed, in_float)
+
+    def between(low: float, high: float) -> float:
+        return low + share * max(0.0, high - low)
+
+    latency, slowest = room.predicted.latency_ms, whole.latency_ms
+    return msgspec.structs.replace(
+        room.predicted,
+        latency_ms=Interval(
+            value=between(latency.value, slowest.value),
+            low=between(latency.low, slowest.low),
+            high=between(latency.high, slowest.high),
+        ),
+        peak_memory_bytes=math.ceil(between(room.predicted.peak_memory_bytes, whole.peak_memory_bytes)),
+        file_bytes=math.ceil(between(room.predicted.file_bytes, whole.file_bytes)),
+    )
+
+
+def _share(followed: Trace, in_float: Sequence[str]) -> float:
+    """Of a net's multiplications, those of the layers in float."""
+    macs = dict.fromkeys(followed.layers.values(), 0)
+    for name, path in followed.layers.items():
+        node = followed.node(name)
+        weight = node.all_input_nodes[1].meta["val"]
+        macs[path] += math.prod(node.meta["val"].shape[1:]) * math.prod(weight.shape[1:])
+    in_floats = sum(count for path, count in macs.items() if is_below(path, in_float))
+    return in_floats / max(1, sum(macs.values()))
+
+
+def _breaks(predicted: Cost, budget: Budget) -> bool:
+    return predicted.latency_ms.high > budget.latency_ms or predicted.peak_memory_bytes > budget.peak_memory_bytes

@@ -1,0 +1,172 @@
+"""Try ways to quantize, for real: each is exported, and executed by the device's runtime on training examples.
+
+Ways are told apart by training examples that calibration does not use, never by the test split: what wins there would
+look better than it is. All trials of a step share one process, since loading converters takes longer than converting.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from edgekd import devices, engines, tasks
+from edgekd.devices import Device
+from edgekd.errors import ConvertError, MeasureError
+from edgekd.export import TIMEOUT_S, calibration_indices, convert, module_of
+from edgekd.files import digest, discard, dumps, write_text
+from edgekd.parity import sqnr_db
+from edgekd.plugins import find
+from edgekd.progress import tell
+from edgekd.runs import Work
+from edgekd.specs import Artifact, Data, Quantization, Spec, Student, Trial, Tried
+from edgekd.training import in_layout, labels_of, predict, viewer_of, write_inputs
+from edgekd.verify import RUN_TIMEOUT_S
+from edgekd.workers import call
+
+VERSION = 1
+
+EXAMPLES: Final = 500
+"""That trials are examined on."""
+
+
+class Aim(Spec, frozen=True, kw_only=True):
+    """What is quantized, and for which runtime."""
+
+    student: Student
+    data: Data
+    export: str
+    engine: str
+    task: str
+
+
+class Done(Spec, frozen=True, kw_only=True):
+    """A trial and what it made."""
+
+    trial: Trial
+    artifact: Artifact | None = None
+
+
+def try_out(work: Work, aim: Aim, ways: tuple[Quantization, ...]) -> Tried:
+    """All ways; the best one's artifact is kept.
+
+    A way that the converter or the runtime cannot go is a trial that failed, not an error.
+    """
+    log = work.out / "worker.log"
+    return call(_try_out, work, aim, ways, threads=1, log=log, timeout_s=TIMEOUT_S * len(ways))
+
+
+def _try_out(work: Work, aim: Aim, ways: tuple[Quantization, ...]) -> Tried:
+    bench = Bench(work, aim)
+    done = []
+    for index, way in enumerate(ways):
+        tell(f"quantizing {aim.export}", index, len(ways))
+        done.append(bench.try_one(way))
+    tell(f"quantizing {aim.export}", len(ways), len(ways))
+    return bench.keep(best(done), done)
+
+
+def best(done: Iterable[Done]) -> Done | None:
+    """The most accurate; among equals the one that follows the float student most closely; None where all failed."""
+    good = [one for one in done if one.artifact is not None]
+    return max(good, key=lambda one: (one.trial.metric, one.trial.sqnr_db), default=None)
+
+
+class Bench:
+    """Where trials are done: the examples, and what the student in float32 answers on them.
+
+    Each trial has a folder below the step's, and is not done again by a second try of the step.
+    """
+
+    def __init__(self, work: Work, aim: Aim) -> None:
+        self._work = work
+        self._aim = aim
+        viewer = viewer_of(work, aim.data, "train", aim.student.preprocessing)
+        chosen = held_back(len(viewer))
+        self._corrected: tuple[Quantization, nn.Module] | None = None
+        self.inputs: NDArray[np.float32] = viewer.batch(chosen).numpy()
+        self.calibration: NDArray[np.float32] = viewer.batch(calibration_indices(len(viewer))).numpy()
+        self._labels = labels_of(work, aim.data, "train")[chosen]
+        self._task = find(tasks, aim.task)
+        self._expected = predict(self.corrected(Quantization()), viewer, examples=chosen)
+
+    def corrected(self, way: Quantization) -> nn.Module:
+        """The student's module as a way corrects it; the same object as before, where the last way was as this one.
+
+        Converters keep the float model of the last module that they saw.
+        """
+        in_float = way.in_float if way.bias_correction else ()
+        matters = msgspec.structs.replace(way, ranges="full", in_float=in_float)
+        if self._corrected is None or self._corrected[0] != matters:
+            self._corrected = matters, module_of(self._work, self._aim.student, self._aim.data, matters)
+        return self._corrected[1]
+
+    def try_one(self, way: Quantization) -> Done:
+        """Export and examine one way."""
+        name = f"trial-{digest(way)[:12]}"
+        finished = self._work.out / name / "trial.json"
+        if not finished.exists():
+            (self._work.out / name).mkdir(exist_ok=True)
+            write_text(finished, dumps(self._do(name, way)))
+        return msgspec.json.decode(finished.read_bytes(), type=Done)
+
+    def keep(self, chosen: Done | None, done: Sequence[Done]) -> Tried:
+        """What the step returns; the files of the other trials are thrown away."""
+        kept = chosen.artifact if chosen else None
+        for one in done:
+            if one.artifact is not None and one.artifact != kept:
+                discard((self._work.out / one.artifact.model.path.removeprefix(f"{self._work.name}/")).parent)
+        return Tried(artifact=kept, trials=tuple(one.trial for one in done))
+
+    def _do(self, name: str, way: Quantization) -> Done:
+        work = Work(self._work.run_folder, f"{self._work.name}/{name}", str(self._work.out / name))
+        aim = self._aim
+        try:
+            artifact = convert(work, aim.student, aim.data, aim.export, way, self.corrected(way))
+            found = self._execute(work, artifact)
+        except (ConvertError, MeasureError) as error:
+            return Done(trial=Trial(quantization=way, failed=str(error)))
+        metric = self._task.metrics(found, self._labels)[self._task.metric]
+        reference = self._task.metrics(self._expected, self._labels)[self._task.metric]
+        trial = Trial(
+            quantization=way,
+            metric=metric,
+            metric_drop=reference - metric,
+            sqnr_db=sqnr_db(self._expected, found),
+            file_bytes=artifact.model.size_bytes,
+        )
+        return Done(trial=trial, artifact=artifact)
+
+    def _execute(self, work: Work, artifact: Artifact) -> NDArray[np.float32]:
+        host: Device = find(devices, "host")
+        given, answered = work.out / "inputs.npz", work.out / "outputs.npz"
+        # the artifact is not yet where its File says: the step's folder is renamed when it is done
+        model = work.out / artifact.model.path.rpartition("/")[2]
+        try:
+            write_inputs(given, in_layout(self.inputs, artifact.inputs[0]))
+            with host.start("", engines.GUEST, engines.path(self._aim.engine), work.out) as connection:
+                connection.ask({"do": "load", "model": connection.put(model), "threads": 1}, RUN_TIMEOUT_S)
+                request = {"do": "run", "inputs": connection.put(given), "outputs": str(answered)}
+                connection.ask(request, RUN_TIMEOUT_S)
+            with np.load(answered, allow_pickle=False) as outputs:
+                found: NDArray[np.float32] = outputs["0"][:, 0]
+        finally:
+            given.unlink(missing_ok=True)
+            answered.unlink(missing_ok=True)
+        if found.shape != self._expected.shape:
+            raise MeasureError(f"{artifact.export} answers {found.shape}, the student {self._expected.shape}")
+        return found
+
+
+def held_back(examples: int) -> NDArray[np.int64]:
+    """Training examples that calibration does not use, spread evenly; all there are where it uses them all.
+
+    >>> held_back(205)[:3]
+    array([26, 77, 128])
+    """
+    others = np.setdiff1d(np.arange(examples), calibration_indices(examples))
+    if not len(others):
+        return np.arange(examples)
+    return others[np.linspace(0, len(others) - 1, min(EXAMPLES, len(others))).round().astype(np.int64)]

@@ -1,0 +1,94 @@
+"""A user's own students for the data of toys.py, which static int8 breaks, each in its own way."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgekd import Preprocessing
+
+SIZE = Preprocessing(size=(16, 16), mean=(127.5,), std=(127.5,))
+
+
+def spread(channels: int, times: float, seed: int = 0) -> Tensor:
+    """Factors between 1 / times and times."""
+    exponents = np.random.default_rng(seed).permutation(np.linspace(-1, 1, channels))
+    return torch.from_numpy(np.exp(exponents * math.log(times)).astype(np.float32))
+
+
+class Uneven(nn.Module):
+    """A depthwise convolution whose channels are far apart, by factors that are no weights: nothing can move them."""
+
+    def __init__(self, channels: int, times: float) -> None:
+        super().__init__()
+        self.filter = nn.Conv2d(channels, channels, 3, 1, 1, groups=channels)
+        self.register_buffer("gains", spread(channels, times).view(1, -1, 1, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.filter(features * self.gains) / self.gains
+
+
+class Stream(nn.Module):
+    """x + f(x)."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, hidden, 1, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU6(),
+            nn.Conv2d(hidden, hidden, 3, 1, 1, groups=hidden, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.ReLU6(),
+            nn.Conv2d(hidden, channels, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.layers(features)
+
+
+def residual(channels: int = 8) -> nn.Module:
+    """Two residual blocks between a stem and a head; the stream has no activation."""
+    module = nn.Sequential(
+        nn.Sequential(nn.Conv2d(1, channels, 3, 2, 1, bias=False), nn.BatchNorm2d(channels)),
+        Stream(channels, 2 * channels),
+        Stream(channels, 2 * channels),
+        nn.Sequential(nn.Conv2d(channels, 16, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6()),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    )
+    module.preprocessing = SIZE  # type: ignore[assignment]
+    return module
+
+
+def unevened(module: Any, times: float, seed: int = 0) -> None:
+    """Scale the channels of a `residual` net's stream, and all that reads them, so that it computes the same."""
+    scales = spread(module[0][1].num_features, times, seed)
+    for norm in (module[0][1], module[1].layers[7], module[2].layers[7]):
+        norm.weight.data *= scales
+        norm.bias.data *= scales
+    for layer in (module[1].layers[0], module[2].layers[0], module[3][0]):
+        layer.weight.data /= scales.view(1, -1, 1, 1)
+
+
+def uneven(channels: int = 8, times: float = 300.0) -> nn.Module:
+    """Trains as well as any, and is lost in int8."""
+    module = nn.Sequential(
+        nn.Conv2d(1, channels, 3, 2, 1, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(),
+        Uneven(channels, times),
+        nn.ReLU(),
+        nn.Conv2d(channels, 16, 3, 2, 1, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    )
+    module.preprocessing = SIZE  # type: ignore[assignment]
+    return module
