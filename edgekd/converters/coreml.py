@@ -16,18 +16,22 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from edgekd.converters import Converter, Source, _coreml_compress
 from edgekd.converters._coreml_layers import module_of_values, spread
 from edgekd.converters._coreml_package import write_package
-from edgekd.converters._modules import check_in_float
+from edgekd.converters._modules import check_in_float, fingerprint
 from edgekd.converters._unsupported import FAILURES, blame_operator, export_program
 from edgekd.errors import ConvertError
 from edgekd.specs import TensorSpec
+
+if TYPE_CHECKING:
+    from torch import nn
 
 NAME: Final = "Core ML"
 
@@ -42,7 +46,10 @@ class _CoreML:
     ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         check_in_float(source)
         with _quiet(), tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-            model, modules = _float_model(source, precision)
+            kind = "FLOAT32" if precision == "fp32" else "FLOAT16"
+            model, modules = _float_model(
+                source.module, source.inputs, source.outputs, kind, fingerprint(source.module)
+            )
             try:
                 model = _coreml_compress.compress(model, modules, source, precision, Path(scratch))
             except FAILURES as error:
@@ -79,37 +86,39 @@ def _load_coremltools() -> None:
             del sys.modules[name]
 
 
-def _float_model(source: Source, precision: str) -> tuple[Any, dict[str, str]]:
-    """The MLModel, and of its values the torch modules that they come from."""
+@lru_cache(maxsize=2)  # all precisions but one are made of the same float16, and this is what takes long
+def _float_model(
+    module: "nn.Module", inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], kind: str, weights: str
+) -> tuple[Any, dict[str, str]]:
+    """The MLModel, and of its values the torch modules that they come from; `weights` is their fingerprint."""
     import coremltools
     import torch
 
-    zeros = tuple(torch.zeros(given.shape, dtype=getattr(torch, given.dtype)) for given in source.inputs)
-    program = export_program(source.module, zeros, NAME)
-    target = coremltools.target.iOS17 if precision == "w8a8" else coremltools.target.iOS16
-    kind = coremltools.precision.FLOAT32 if precision == "fp32" else coremltools.precision.FLOAT16
+    del weights
+    zeros = tuple(torch.zeros(given.shape, dtype=getattr(torch, given.dtype)) for given in inputs)
+    program = export_program(module, zeros, NAME)
     try:
         with torch.no_grad():
-            traced: Any = torch.jit.trace(source.module, zeros, check_trace=False)  # type: ignore[no-untyped-call]
+            traced: Any = torch.jit.trace(module, zeros, check_trace=False)  # type: ignore[no-untyped-call]
         model = coremltools.convert(
             traced,
-            inputs=[coremltools.TensorType(given.name, given.shape, _dtype(given)) for given in source.inputs],
-            outputs=[coremltools.TensorType(given.name, dtype=_dtype(given)) for given in source.outputs],
+            inputs=[coremltools.TensorType(given.name, given.shape, _dtype(given)) for given in inputs],
+            outputs=[coremltools.TensorType(given.name, dtype=_dtype(given)) for given in outputs],
             convert_to="mlprogram",
-            minimum_deployment_target=target,
-            compute_precision=kind,
+            minimum_deployment_target=coremltools.target.iOS16,
+            compute_precision=getattr(coremltools.precision, kind),
             skip_model_load=True,
         )
     except FAILURES as error:
         raise blame_operator(program, error, NAME) from error
-    _check_names(model, source)
+    _check_names(model, inputs, outputs)
     return model, module_of_values(model, traced)
 
 
-def _check_names(model: Any, source: Source) -> None:
+def _check_names(model: Any, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
     """Raise where coremltools gave another name than it was told, for MIL's names are those of C."""
     description = model.get_spec().description
-    for features, specs in ((description.input, source.inputs), (description.output, source.outputs)):
+    for features, specs in ((description.input, inputs), (description.output, outputs)):
         for feature, given in zip(features, specs, strict=True):
             if feature.name != given.name:
                 raise ConvertError(
