@@ -36,9 +36,9 @@ def compress(model: Any, modules: Mapping[str, str], source: Source, precision: 
     if precision in PALETTE_BITS:
         return _with_palettes(model, PALETTE_BITS[precision], in_float)
     if precision == "int8":
-        return _with_int8_weights(model, in_float, SMALLEST)
-    if precision == "w8a8":  # of all weights, for operators of integers take no others
-        return _with_int8_weights(_with_int8_activations(model, source, in_float, scratch), in_float, 0)
+        return _with_int8_weights(model, in_float)
+    if precision == "w8a8":
+        return _with_int8(model, source, in_float, scratch)
     return model
 
 
@@ -47,23 +47,29 @@ def _names_within(model: Any, modules: Mapping[str, str], in_float: tuple[str, .
     program = model.get_spec().mlProgram
     layers = spread(program, modules)
     (block,) = program.functions["main"].block_specializations.values()
+    constants = {operation.outputs[0].name for operation in block.operations if operation.type == "const"}
     found: set[str] = set()
     for operation in block.operations:
         outputs = [output.name for output in operation.outputs]
         if any(lies_below(layers.get(output, ""), in_float) for output in outputs):
             found.update(outputs)
-            found.update(one.name for given in operation.inputs.values() for one in given.arguments if one.name)
+            found |= constants & {one.name for given in operation.inputs.values() for one in given.arguments}
     return found
 
 
 # --- weights
 
 
-def _with_int8_weights(model: Any, in_float: Iterable[str], smallest: int) -> Any:
+def _with_int8_weights(model: Any, in_float: Iterable[str]) -> Any:
     from coremltools import optimize
 
-    kind = optimize.coreml.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=smallest)
-    return optimize.coreml.linear_quantize_weights(model, _all_but(in_float, kind))
+    return optimize.coreml.linear_quantize_weights(model, _linear(in_float, "linear_symmetric", SMALLEST))
+
+
+def _linear(in_float: Iterable[str], mode: str, smallest: int) -> Any:
+    from coremltools import optimize
+
+    return _all_but(in_float, optimize.coreml.OpLinearQuantizerConfig(mode=mode, weight_threshold=smallest))
 
 
 def _with_palettes(model: Any, bits: int, in_float: Iterable[str]) -> Any:
@@ -114,30 +120,38 @@ def _first_table(ordered: NDArray[np.float64], size: int) -> NDArray[np.float64]
 # --- activations
 
 
-def _with_int8_activations(model: Any, source: Source, in_float: set[str], scratch: Path) -> Any:
-    """Between convolutions, products with weights, sums and pools integers, with zero points."""
-    from coremltools import _SPECIFICATION_VERSION_IOS_17, optimize
+def _with_int8(model: Any, source: Source, in_float: set[str], scratch: Path) -> Any:
+    """Of integers all weights, and with zero points what convolutions, products with weights, sums and pools read and
+    make.
+    """
+    from coremltools import _SPECIFICATION_VERSION_IOS_17
     from coremltools.converters.mil.frontend.milproto.load import load
-    from coremltools.converters.mil.mil.passes.graph_pass import PassOption
-    from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
     from coremltools.models.utils import _apply_graph_pass
 
     package = scratch / "float.mlpackage"
     model.save(str(package))
     program = coreml.open_package(package)
     ranges = _ranges(program, source)
-    kept = in_float | _with_integers(program, ranges)
-    options = [
-        PassOption("config", _all_but(kept, optimize.coreml.OpLinearQuantizerConfig(mode="linear"))),
-        PassOption("activation_stats", ranges),
+    activations = _linear(in_float | _with_integers(program, ranges), "linear", 0)
+    passes = [
+        _relu6_pass(),
+        _pass("compression::insert_prefix_quantize_dequantize_pair", config=activations, activation_stats=ranges),
+        _pass("compression::insert_suffix_quantize_dequantize_pair", config=activations, activation_stats=ranges),
+        _pass("common::dequantize_quantize_pair_elimination"),
+        _pass("compression::linear_quantize_weights", config=_linear(in_float, "linear_symmetric", 0)),
     ]
-    pairs = [PASS_REGISTRY[f"compression::insert_{place}_quantize_dequantize_pair"] for place in ("prefix", "suffix")]
-    for one in pairs:
-        one.set_options(options)
-    passes = [_relu6_pass(), *pairs, PASS_REGISTRY["common::dequantize_quantize_pair_elimination"]]
     return _apply_graph_pass(
         model, passes, spec_version=_SPECIFICATION_VERSION_IOS_17, pymil_load_func=load, skip_model_load=True
     )
+
+
+def _pass(name: str, **options: Any) -> Any:
+    from coremltools.converters.mil.mil.passes.graph_pass import PassOption
+    from coremltools.converters.mil.mil.passes.pass_registry import PASS_REGISTRY
+
+    found = PASS_REGISTRY[name]
+    found.set_options([PassOption(key, value) for key, value in options.items()])
+    return found
 
 
 def _relu6_pass() -> Any:

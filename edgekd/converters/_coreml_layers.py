@@ -4,8 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def module_of_values(model: Any, traced: Any) -> dict[str, str]:
-    """For each value that coremltools made of a traced module the path of its module; "" for the outermost.
+def module_of_values(model: Any, traced: Any, inner: str) -> dict[str, str]:
+    """For each value that coremltools made of a traced module the path of its module below `inner`; "" for that itself.
 
     coremltools notes of each value the traced one that it stands for, and its modules but for lists of modules, whose
     members it calls "0"; the trace itself knows their whole paths. A batch norm belongs to its convolution's module,
@@ -13,12 +13,12 @@ def module_of_values(model: Any, traced: Any) -> dict[str, str]:
     """
     from coremltools.converters.mil.mil.scope import ScopeSource
 
-    paths = _paths(traced)
+    paths = {value: _below(path, inner) for value, path in _paths(traced).items()}
     found = {}
     for operation in model._mil_program.functions["main"].operations:
         scopes = operation.scopes.get(ScopeSource.TORCHSCRIPT_MODULE_NAME)
         if operation.op_type != "const" and scopes:
-            path = paths.get(scopes[-1], ".".join(scopes[:-1]))
+            path = paths.get(scopes[-1], "")
             found.update({output.name: path for output in operation.outputs})
     return found
 
@@ -36,6 +36,10 @@ def _paths(traced: Any) -> dict[str, str]:
         folded = before is not None and "conv" in before.kind() and len(next(before.outputs()).uses()) == 1
         found[name] = _path(before if folded else node)
     return found
+
+
+def _below(path: str, inner: str) -> str:
+    return path.removeprefix(inner).removeprefix(".") if inner else path
 
 
 def _path(node: Any) -> str:

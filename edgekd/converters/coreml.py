@@ -14,6 +14,7 @@ import io
 import logging
 import sys
 import tempfile
+import traceback
 import warnings
 from collections.abc import Iterator
 from functools import lru_cache
@@ -25,9 +26,11 @@ import numpy as np
 from edgekd.converters import Converter, Source, _coreml_compress
 from edgekd.converters._coreml_layers import module_of_values, spread
 from edgekd.converters._coreml_package import write_package
+from edgekd.converters._coreml_trace import trace
+from edgekd.converters._ends import check_names_differ
 from edgekd.converters._modules import check_in_float, fingerprint
 from edgekd.converters._unsupported import FAILURES, blame_operator, export_program
-from edgekd.errors import ConvertError
+from edgekd.errors import ConvertError, EdgekdError
 from edgekd.specs import TensorSpec
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ class _CoreML:
         self, source: Source, precision: str, out: Path
     ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         check_in_float(source)
+        check_names_differ(source, NAME)
         with _quiet(), tempfile.TemporaryDirectory(dir=out.parent) as scratch:
             kind = "FLOAT32" if precision == "fp32" else "FLOAT16"
             model, modules = _float_model(
@@ -72,8 +76,18 @@ def _quiet() -> Iterator[None]:
         _load_coremltools()
         try:
             yield
+        except EdgekdError as error:
+            _clear(error)
+            raise
         finally:
             gc.collect()  # here, for coremltools leaves folders to the garbage collector, which warns of each
+
+
+def _clear(error: BaseException | None) -> None:
+    """Let go of what the frames of an error hold."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__
 
 
 def _load_coremltools() -> None:
@@ -99,7 +113,7 @@ def _float_model(
     program = export_program(module, zeros, NAME)
     try:
         with torch.no_grad():
-            traced: Any = torch.jit.trace(module, zeros, check_trace=False)  # type: ignore[no-untyped-call]
+            traced, inner = trace(module, zeros, program)
         model = coremltools.convert(
             traced,
             inputs=[coremltools.TensorType(given.name, given.shape, _dtype(given)) for given in inputs],
@@ -112,7 +126,7 @@ def _float_model(
     except FAILURES as error:
         raise blame_operator(program, error, NAME) from error
     _check_names(model, inputs, outputs)
-    return model, module_of_values(model, traced)
+    return model, module_of_values(model, traced, inner)
 
 
 def _check_names(model: Any, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
