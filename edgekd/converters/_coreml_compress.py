@@ -6,7 +6,8 @@ calibration examples, and `edgekd.ranges` makes the ranges. Activations have zer
 18 dB in place of 23. None of this was timed on Apple's hardware.
 
 Palettes are the best of one table a tensor, by Lloyd's iteration in place of coremltools' k-means, which is slow and
-wants scikit-learn. Weights of few elements stay as they are, for their tables and scales would be as large.
+wants scikit-learn. Weights of few elements stay as they are: on the tests' mobile nets that is worth 6 dB of a palette,
+for a tenth of the size.
 """
 
 from collections.abc import Iterable, Mapping
