@@ -3,10 +3,11 @@
 Activations are asymmetric and weights symmetric for each channel, in half of their integers: without VNNI an x86 core
 adds two products in 16 bits, and full weights overflow there. That is 24 against 12 dB on a MobileNetV3 and 32 against
 21 on a decoder, and costs a core that has VNNI about 1 dB. NNCF's defaults cut activations off at the mean of the
-examples' extremes and correct biases unasked; here ranges are the rule's and biases are as the user wants them.
+examples' extremes and correct biases unasked. Here ranges are the rule's, and biases stay as they are: where they are
+to be corrected, the module comes so, and NNCF would take that back.
 
 The rule "full" is NNCF's own. With any other, ranges that NNCF keeps for each channel (before depthwise convolutions)
-stay full. Bias correction is NNCF's fast one, layer by layer, with full ranges.
+stay full.
 """
 
 from collections.abc import Iterator
@@ -38,7 +39,7 @@ def quantize(model: Any, source: Source) -> Any:
         ignored_scope=nncf.IgnoredScope(names=sorted(in_float), validate=False),
         advanced_parameters=nncf.AdvancedQuantizationParameters(
             overflow_fix=nncf.OverflowFix.ENABLE,
-            disable_bias_correction=not wanted.bias_correction,
+            disable_bias_correction=True,
             activations_range_estimator_params=_whole_range(),
         ),
     )

@@ -1,36 +1,42 @@
-"""Core ML programs by coremltools, from a trace of torch.jit, whose scopes tell the module of every operation.
+"""Core ML packages with an ML program, by coremltools.
 
-int8, palette6 and palette4 are what weights are stored as; activations are computed in fp16. w8a8 also rounds what
-goes into convolutions and linear layers to integers.
+fp32 and fp16 say what is stored and computed in; all others compute in fp16. int8 and the palettes (6 and 4 bits) store
+weights only, w8a8 has integers between operators too, and wants iOS 17 where the others want iOS 16.
+
+The module is traced, for coremltools' reader of torch.export knows fewer operators (it has no LSTM), is slower, and
+writes the lines of the user's source files into the package. torch.export goes first all the same: what a trace would
+silently keep as it was for one input, it refuses.
 """
 
 import contextlib
-import json
+import gc
+import io
 import logging
-import shutil
+import sys
+import tempfile
+import traceback
 import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from edgekd.converters import Converter, Source
-from edgekd.converters._coreml_rounding import rounded
-from edgekd.converters._modules import check_in_float, lies_below
+from edgekd.converters import Converter, Source, _coreml_compress
+from edgekd.converters._coreml_layers import module_of_values, spread
+from edgekd.converters._coreml_package import write_package
+from edgekd.converters._coreml_trace import trace
+from edgekd.converters._ends import check_names_differ
+from edgekd.converters._modules import check_in_float, fingerprint
 from edgekd.converters._unsupported import FAILURES, blame_operator, export_program
-from edgekd.errors import ConvertError
+from edgekd.errors import ConvertError, EdgekdError
 from edgekd.specs import TensorSpec
 
 if TYPE_CHECKING:
     from torch import nn
 
 NAME: Final = "Core ML"
-LEAST_WEIGHTS: Final = 512
-"""Tensors of fewer elements are not quantized: their scales and tables would take what is saved."""
-NARROWER: Final = {"int64": "int32", "bool": "bool", "float64": "float32"}
-LAYERS: Final = "edgekd.layers"
-"""Key of the metadata that tells the torch module of every value."""
 
 
 class _CoreML:
@@ -42,129 +48,105 @@ class _CoreML:
         self, source: Source, precision: str, out: Path
     ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
         check_in_float(source)
-        module = rounded(source) if precision == "w8a8" else source.module
-        with _quiet():
-            model, names = _converted(module, source, precision)
-            model = _smaller(model, names, precision, source.quantization.in_float)
-            modules = {value: path for value, path in names.items() if path}
-            _describe(model, {**source.properties, LAYERS: json.dumps(modules, sort_keys=True)})
-            model.save(str(out))
-        _settle(out)
-        inputs = tuple(_narrowed(given) for given in source.inputs)
-        return inputs, tuple(_narrowed(given) for given in source.outputs)
-
-
-def _narrowed(given: TensorSpec) -> TensorSpec:
-    dtype = NARROWER.get(given.dtype, given.dtype)
-    return TensorSpec(name=given.name, shape=given.shape, dtype=dtype, layout=given.layout)
+        check_names_differ(source, NAME)
+        with _quiet(), tempfile.TemporaryDirectory(dir=out.parent) as scratch:
+            kind = "FLOAT32" if precision == "fp32" else "FLOAT16"
+            model, modules = _float_model(
+                source.module, source.inputs, source.outputs, kind, fingerprint(source.module)
+            )
+            try:
+                model = _coreml_compress.compress(model, modules, source, precision, Path(scratch))
+            except FAILURES as error:
+                raise ConvertError(f"{NAME} cannot hold this module in {precision}: {error}") from error
+            specification, weights = model.get_spec(), Path(model.weights_dir) / "weight.bin"
+            layers = spread(specification.mlProgram, modules)
+            write_package(specification, weights, source.properties, layers, out)
+        return tuple(map(_stored, source.inputs)), tuple(map(_stored, source.outputs))
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Converters warn of versions of torch that they were not tested with, and draw bars."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+    """Load coremltools without what it would load to convert from, in silence, and let go of its files at the end."""
+    logging.getLogger("coremltools").setLevel(logging.ERROR)
+    with (
+        contextlib.redirect_stderr(io.StringIO()),  # progress bars
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")
+        _load_coremltools()
+        try:
             yield
+        except EdgekdError as error:
+            _clear(error)
+            raise
+        finally:
+            gc.collect()  # here, for coremltools leaves folders to the garbage collector, which warns of each
+
+
+def _clear(error: BaseException | None) -> None:
+    """Let go of what the frames of an error hold."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__
+
+
+def _load_coremltools() -> None:
+    others = [name for name in ("tensorflow", "torchao", "sklearn") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(others))  # type: ignore[arg-type]  # as if they were not installed: 9 s, not 45
+    try:
+        import coremltools.optimize  # noqa: F401 - for what it loads
     finally:
-        logging.disable(level)
+        for name in others:
+            del sys.modules[name]
 
 
-def _converted(module: "nn.Module", source: Source, precision: str) -> tuple[Any, dict[str, str]]:
-    """The package in float, and for each of its values the torch module that it comes from."""
+@lru_cache(maxsize=2)  # all precisions but one are made of the same float16, and this is what takes long
+def _float_model(
+    module: "nn.Module", inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], kind: str, weights: str
+) -> tuple[Any, dict[str, str]]:
+    """The MLModel, and of its values the torch modules that they come from; `weights` is their fingerprint."""
     import coremltools
     import torch
 
-    zeros = [torch.zeros(given.shape, dtype=getattr(torch, given.dtype)) for given in source.inputs]
+    del weights
+    zeros = tuple(torch.zeros(given.shape, dtype=getattr(torch, given.dtype)) for given in inputs)
+    program = export_program(module, zeros, NAME)
     try:
         with torch.no_grad():
-            traced = torch.jit.trace(module, tuple(zeros), check_trace=False)  # type: ignore[no-untyped-call]  # torch
+            traced, inner = trace(module, zeros, program)
         model = coremltools.convert(
             traced,
-            inputs=[
-                coremltools.TensorType(
-                    name=given.name, shape=given.shape, dtype=np.dtype(NARROWER.get(given.dtype, given.dtype)).type
-                )
-                for given in source.inputs
-            ],
-            outputs=[coremltools.TensorType(name=given.name, **_output_type(given)) for given in source.outputs],
+            inputs=[coremltools.TensorType(given.name, given.shape, _dtype(given)) for given in inputs],
+            outputs=[coremltools.TensorType(given.name, dtype=_dtype(given)) for given in outputs],
             convert_to="mlprogram",
-            compute_precision=getattr(coremltools.precision, "FLOAT32" if precision == "fp32" else "FLOAT16"),
-            minimum_deployment_target=coremltools.target.iOS17 if precision == "w8a8" else coremltools.target.iOS16,
+            minimum_deployment_target=coremltools.target.iOS16,
+            compute_precision=getattr(coremltools.precision, kind),
             skip_model_load=True,
         )
-    except (*FAILURES, NotImplementedError) as error:
-        raise blame_operator(export_program(source.module, zeros, NAME), error, NAME) from error
-    return model, _modules(model, traced)
+    except FAILURES as error:
+        raise blame_operator(program, error, NAME) from error
+    _check_names(model, inputs, outputs)
+    return model, module_of_values(model, traced, inner)
 
 
-def _output_type(given: TensorSpec) -> dict[str, Any]:
-    """Outputs that are floats are float32 whatever the precision, so that applications read the same everywhere."""
-    return {"dtype": np.float32} if given.dtype == "float32" else {}
+def _check_names(model: Any, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...]) -> None:
+    """Raise where coremltools gave another name than it was told, for MIL's names are those of C."""
+    description = model.get_spec().description
+    for features, specs in ((description.input, inputs), (description.output, outputs)):
+        for feature, given in zip(features, specs, strict=True):
+            if feature.name != given.name:
+                raise ConvertError(
+                    f"{NAME} cannot name a tensor {given.name!r}", hint="use letters, digits and _, no digit first"
+                )
 
 
-def _modules(model: Any, traced: Any) -> dict[str, str]:
-    """Value -> torch module; coremltools keeps a module's last name, the trace its whole path."""
-    import torch
-    from coremltools.converters.mil.mil.scope import ScopeSource
-
-    graph = torch._C._jit_pass_canonicalize(traced.forward.graph)
-    paths = {out.debugName(): node.scopeName().split("/")[-1] for node in graph.nodes() for out in node.outputs()}
-    found = {}
-    for operation in model._mil_program.functions["main"].operations:
-        scope = operation.scopes.get(ScopeSource.TORCHSCRIPT_MODULE_NAME, [])
-        path = paths.get(scope[-1], "") if scope else ""
-        for output in operation.outputs:
-            found[output.name] = path.removeprefix("__module.").removeprefix("__module")
-    return found
+def _dtype(given: TensorSpec) -> type[Any]:
+    """Arrays at the ends hold float32 or int32 at every precision: they are what every API of Apple's takes."""
+    return np.float32 if given.dtype.startswith("float") else np.int32
 
 
-def _smaller(model: Any, modules: dict[str, str], precision: str, in_float: tuple[str, ...]) -> Any:
-    from coremltools.optimize import coreml as smaller
-
-    if precision in {"fp32", "fp16"}:
-        return model
-    bits = {"palette6": 6, "palette4": 4}.get(precision)
-    config: Any = (
-        smaller.OpPalettizerConfig(mode="kmeans", nbits=bits, weight_threshold=LEAST_WEIGHTS)
-        if bits
-        else smaller.OpLinearQuantizerConfig(mode="linear_symmetric", weight_threshold=LEAST_WEIGHTS)
-    )
-    whole = smaller.OptimizationConfig(global_config=config)
-    for operation in model._mil_program.functions["main"].operations:
-        if operation.op_type != "const" and lies_below(modules.get(operation.outputs[0].name, ""), in_float):
-            whole.set_op_name(operation.name, None)
-    return smaller.palettize_weights(model, whole) if bits else smaller.linear_quantize_weights(model, whole)
-
-
-def _describe(model: Any, properties: dict[str, str]) -> None:
-    model.license = properties.get("edgekd.licence", properties.get("edgekd.data_licence", ""))
-    model.short_description = properties.get("edgekd.title", "")
-    for key in list(model.user_defined_metadata):
-        del model.user_defined_metadata[key]
-    for key, value in properties.items():
-        model.user_defined_metadata[key] = value
-
-
-def _settle(out: Path) -> None:
-    """Make equal packages equal files: names instead of random numbers, and maps in the order of their keys."""
-    from coremltools.proto import Model_pb2
-
-    manifest = json.loads((out / "Manifest.json").read_text(encoding="utf-8"))
-    names = {key: entry["name"] for key, entry in sorted(manifest["itemInfoEntries"].items())}
-    manifest["itemInfoEntries"] = {names[key]: entry for key, entry in manifest["itemInfoEntries"].items()}
-    manifest["rootModelIdentifier"] = names[manifest["rootModelIdentifier"]]
-    (out / "Manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True), encoding="utf-8")
-    for path in out.rglob("*.mlmodel"):
-        spec = Model_pb2.Model.FromString(path.read_bytes())
-        path.write_bytes(spec.SerializeToString(deterministic=True))
-    for folder in sorted(out.rglob("*"), reverse=True):
-        if folder.is_dir() and not any(folder.iterdir()):
-            shutil.rmtree(folder)
-    if not any(out.rglob("*.mlmodel")):
-        raise ConvertError(f"{NAME}: coremltools wrote no model")
+def _stored(given: TensorSpec) -> TensorSpec:
+    return TensorSpec(name=given.name, shape=given.shape, dtype=_dtype(given).__name__, layout=given.layout)
 
 
 PLUGIN: Final[Converter] = _CoreML()
