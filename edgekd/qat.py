@@ -73,7 +73,7 @@ def _train(work: Work, lesson: Lesson, student: Student, data: Data, knowledge: 
     calibration = viewer.batch(calibration_indices(len(viewer)))
     # From where int8 does the least harm: a net that starts at chance has little to learn from.
     rounded = FakeQuantized(trace(equalize(net.module, [calibration]), [calibration.shape[1:]]), momentum=MOMENTUM)
-    rounded.observe(calibration.split(OBSERVED_AT_ONCE))
+    rounded.observe(torch.split(calibration, OBSERVED_AT_ONCE))
     fit(
         rounded,
         viewer,

@@ -20,15 +20,17 @@ def spread(channels: int, times: float, seed: int = 0) -> Tensor:
 
 
 class Uneven(nn.Module):
-    """A depthwise convolution whose channels are far apart, by factors that are no weights: nothing can move them."""
+    """A depthwise convolution between factors that are taken back behind it; hard-swish lets no other factors pass."""
 
     def __init__(self, channels: int, times: float) -> None:
         super().__init__()
-        self.filter = nn.Conv2d(channels, channels, 3, 1, 1, groups=channels)
-        self.register_buffer("gains", spread(channels, times).view(1, -1, 1, 1))
+        self.filter = nn.Conv2d(channels, channels, 3, 1, 1, groups=channels, bias=False)
+        self.register_buffer("gains", spread(channels, times).view(-1, 1, 1, 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.filter(features * self.gains) / self.gains
+        channels = len(self.gains)
+        scaled = nn.functional.hardswish(nn.functional.conv2d(features, self.gains, groups=channels))
+        return nn.functional.conv2d(self.filter(scaled), 1 / self.gains, groups=channels)
 
 
 class Stream(nn.Module):

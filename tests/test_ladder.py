@@ -150,7 +150,7 @@ def test_mixed_precision_mends_what_nothing_can_move(uneven: Ground) -> None:
 
 @pytest.mark.slow
 def test_training_mends_what_may_not_cost_more_on_the_device(tmp_path: Path) -> None:
-    hard = ground(tmp_path, "uneven", {"times": 60.0})
+    hard = ground(tmp_path, "uneven", {"times": 300.0})
     hard = replace(hard, lesson=msgspec.structs.replace(hard.lesson, training=Training(epochs=100, batch=16)))
     made, agreement = slope(hard)
     made = replace(made, budget=msgspec.structs.replace(made.budget, latency_ms=made.predicted.latency_ms.high))
