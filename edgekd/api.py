@@ -154,8 +154,9 @@ class Export(msgspec.Struct, frozen=True):
 
     @property
     def ok(self) -> bool:
-        """True when all were written, and those that could be executed agree with the model."""
-        return not self.failed and all(pair.ok for pair in self.parity.values())
+        """True when all were written and fit the target, and those that could be executed agree with the model."""
+        fit = not any(one.unfit for one in self.artifacts)
+        return fit and not self.failed and all(pair.ok for pair in self.parity.values())
 
     def summary(self) -> dict[str, Any]:
         """What `edgekd export MODEL --json` prints."""
@@ -202,7 +203,7 @@ def export_model(
     )
     examples = first_examples(given_inputs(order.calibration), EXAMPLES) if order.calibration else None
     folder = Path(out)
-    made = convert(order, folder)
+    made = convert(order, folder, aim)
     return Export(folder, made.artifacts, _held_against_the_model(made, folder, examples))
 
 

@@ -11,9 +11,9 @@ from edgekd import formats
 from edgekd.cases import Case, Request, find_case
 from edgekd.divergence import Divergence, LayerError, first, layers, output_sqnr_db
 from edgekd.errors import MeasureError
-from edgekd.executions import prepared
+from edgekd.executions import QUANTIZING, makers_of, prepared
 from edgekd.profile import How, OperatorTime, Profile, Slower, profile, slower_operators
-from edgekd.specs import Graph, NonNegative, Provenance, Share, Spec
+from edgekd.specs import Graph, NonNegative, Operator, Provenance, Share, Spec
 from edgekd.training import write_inputs
 from edgekd.workers import call
 
@@ -81,10 +81,11 @@ def blame(request: Request) -> Blame:
     """
     with tempfile.TemporaryDirectory(prefix="edgekd-blame-") as scratch:
         log = Path(scratch) / "worker.log"
-        return call(_blame, request, scratch, threads=1, log=log, timeout_s=TIMEOUT_S)
+        return call(examine, request, scratch, threads=1, log=log, timeout_s=TIMEOUT_S)
 
 
-def _blame(request: Request, scratch: str) -> Blame:
+def examine(request: Request, scratch: str) -> Blame:
+    """As `blame`, in this process; `scratch` is a folder for files."""
     folder = Path(scratch)
     case = find_case(request, folder)
     notes: list[str] = list(case.notes)
@@ -140,12 +141,10 @@ def rows(graph: Graph, errors: Sequence[LayerError], timed: Profile | None) -> l
     """A row for each layer, in the order of execution; for each operator where neither side names layers."""
     told = {one.operator: one for one in errors}
     live = formats.live(graph)
+    names = _layers_of(graph, live, {one.operator: one.module for one in errors})
     members: dict[str, list[str]] = {}
-    modules = {one.operator: one.module for one in errors}
-    names = {one.name: one.layer or modules.get(one.name) or one.name for one in live}
     for one in live:
-        if one.name in told or one.layer or not errors:
-            members.setdefault(names[one.name], []).append(one.name)
+        members.setdefault(names[one.name], []).append(one.name)
     times = _times(timed, members, names)
     whole = sum(times.values())
     kinds = {one.name: one.kind for one in live}
@@ -159,7 +158,7 @@ def rows(graph: Graph, errors: Sequence[LayerError], timed: Profile | None) -> l
                 layer=layer,
                 operators=tuple(operators),
                 kinds=tuple(dict.fromkeys(kinds[name] for name in operators)),
-                dtype=dtypes[operators[-1]],
+                dtype=next((dtypes[name] for name in operators if kinds[name] not in QUANTIZING), dtypes[operators[0]]),
                 sqnr_db=next((one.sqnr_db for one in reversed(found) if one.sqnr_db is not None), None),
                 local_db=_joined(one.local_db for one in found),
                 output_db=_joined(one.output_db for one in found),
@@ -171,6 +170,19 @@ def rows(graph: Graph, errors: Sequence[LayerError], timed: Profile | None) -> l
     if rest := times.get("", 0.0):
         made.append(_rest(timed, rest, whole))
     return made
+
+
+def _layers_of(graph: Graph, live: Sequence[Operator], modules: dict[str, str]) -> dict[str, str]:
+    """Operator -> the layer that it belongs to: as the file says, or the reference, or else its own name.
+
+    What quantizes belongs to what it quantizes.
+    """
+    makers = makers_of(graph)
+    names: dict[str, str] = {}
+    for one in live:
+        source = graph.operators[makers[one.outputs[0]]].name if one.outputs else one.name
+        names[one.name] = one.layer or modules.get(one.name) or names.get(source) or one.name
+    return names
 
 
 def _times(timed: Profile | None, members: dict[str, list[str]], names: dict[str, str]) -> dict[str, float]:

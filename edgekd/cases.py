@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd import tasks
+from edgekd import sources, tasks
 from edgekd.divergence import explained_db
 from edgekd.errors import ConfigError, EdgekdError
 from edgekd.executions import FileSide, Side, TorchSide
@@ -20,9 +20,10 @@ from edgekd.files import decode_json, read_text
 from edgekd.lessons import build
 from edgekd.nets import load
 from edgekd.parity import least_db
-from edgekd.plugins import find, find_object
+from edgekd.plugins import find
 from edgekd.runs import Run, Work
-from edgekd.specs import Artifact, Data, Graph, Recipe, Seed, Spec, Student, Target
+from edgekd.sides import drawn, first_examples, fitted, given_inputs, is_artifact
+from edgekd.specs import Artifact, Data, Recipe, Seed, Spec, Student, Target, TensorSpec
 from edgekd.training import labels_of, viewer_of
 from edgekd.verify import engine_for
 
@@ -42,12 +43,12 @@ class Request(Spec, frozen=True, kw_only=True):
     artifact: str
     """A model file, a folder of a finished export, or an export by name in a run folder: "runs/digits/tflite-int8"."""
     against: str = ""
-    """A float file of the same net, in any format; "" takes the student of the run, or nothing."""
+    """A float model of the same net, in any format, or as `module:function`; "" takes the run's student, or nothing."""
     engine: str = ""
     """That executes the artifact; "" takes the first that can."""
     inputs: str = ""
-    """A `module:function` that returns an array for each input, of shape (examples, *input shape); "" takes the run's
-    test data, or random numbers."""
+    """A .npz or .npy file, or a `module:function` that returns an array for each input, of shape (examples, *input
+    shape); "" takes the run's test data, or random numbers."""
     examples: int = EXAMPLES
     seed: Seed = 0
     least_db: float | None = None
@@ -63,6 +64,8 @@ class Case:
     side: FileSide
     reference: Side | None
     against: str
+    takes: tuple[TensorSpec, ...]
+    """Inputs of the reference, or of the artifact where there is none."""
     inputs: list[Array]
     told: str
     """Where the inputs are from."""
@@ -86,8 +89,8 @@ def find_case(request: Request, scratch: Path) -> Case:
     if request.least_db is not None:
         case.least_db = request.least_db
     if request.inputs:
-        case.inputs = _own_inputs(request.inputs, case.side.graph)[: request.examples]
-        case.inputs = [array[: request.examples] for array in case.inputs]
+        given = first_examples(given_inputs(request.inputs), request.examples)
+        case.inputs = list(fitted(given, case.takes, case.name).arrays)
         case.told, case.score, case.metric = request.inputs, None, ""
     return case
 
@@ -147,20 +150,33 @@ def _run_folder(path: Path) -> Path | None:
 
 def _of_file(request: Request, path: Path) -> Case:
     side = FileSide.of(path, request.engine)
-    twin = FileSide.of(Path(request.against)) if request.against else None
-    graph = twin.graph if twin else side.graph
-    notes = () if twin else ("there is no float file to compare with: --against FILE",)
+    reference, takes = _against(request.against) if request.against else (None, side.graph.inputs)
+    examples = request.examples if reference else FEW
+    notes = () if reference else ("there is no float model to compare with: --against FILE",)
+    described = [{"name": one.name, "shape": one.shape, "dtype": one.dtype} for one in takes]
+    if any(np.prod([examples, *map(abs, one.shape)], dtype=np.float64) > MOST_ELEMENTS for one in takes):
+        raise ConfigError(f"{path} takes inputs that are too large to draw", hint="give smaller ones with --inputs")
     return Case(
         name=str(path),
         side=side,
-        reference=twin,
+        reference=reference,
         against=request.against,
-        inputs=random_inputs(graph, request.examples if twin else FEW, request.seed),
+        takes=takes,
+        inputs=list(drawn(described, examples, request.seed).arrays),
         told=f"random numbers, seed {request.seed}",
         least_db=explained_db(side.graph),
-        twin=twin,
+        twin=reference if isinstance(reference, FileSide) else None,
         notes=notes,
     )
+
+
+def _against(name: str) -> tuple[Side, tuple[TensorSpec, ...]]:
+    """A float model, and what it takes: a file of a device's format, or anything that becomes a torch module."""
+    if is_artifact(name):
+        side = FileSide.of(Path(name))
+        return side, side.graph.inputs
+    model = sources.open_model(name)
+    return TorchSide(model.module), model.inputs
 
 
 def _of_run(request: Request, path: Path, where: _Where, scratch: Path) -> Case:
@@ -176,16 +192,18 @@ def _of_run(request: Request, path: Path, where: _Where, scratch: Path) -> Case:
     labels = labels_of(work, data, "test")[chosen]
     task = find(tasks, recipe.task)
     side = FileSide.of(path, request.engine or _engine(where))
-    against = FileSide.of(Path(request.against)) if request.against else None
+    against = _against(request.against)[0] if request.against else None
+    examples = viewer.batch(chosen).numpy()[:, None]
     return Case(
         name=artifact.export if artifact else str(path),
         side=side,
         reference=against or TorchSide(net.module.eval()),
         against=request.against or "student",
-        inputs=[viewer.batch(chosen).numpy()[:, None]],
+        takes=(TensorSpec(name="", shape=examples.shape[1:]),),
+        inputs=[examples],
         told="test data of the run",
         least_db=least_db(artifact.precision) if artifact else explained_db(side.graph),
-        twin=against or _twin(run, where, side),
+        twin=against if isinstance(against, FileSide) else _twin(run, where, side),
         metric=task.metric,
         score=lambda outputs: float(task.metrics(outputs[0][:, 0], labels)[task.metric]),
     )
@@ -210,41 +228,3 @@ def _twin(run: Run, where: _Where, side: FileSide) -> FileSide | None:
         except EdgekdError:
             continue
     return None
-
-
-def random_inputs(graph: Graph, examples: int, seed: int) -> list[Array]:
-    """Normal numbers, small whole ones where a model takes those; open sizes are one.
-
-    Raises:
-        ConfigError: an input is larger than a machine should be asked for.
-    """
-    random = np.random.default_rng(seed)
-    made = []
-    for spec in graph.inputs:
-        shape = (examples, *(size if size > 0 else 1 for size in spec.shape))
-        if np.prod(shape, dtype=np.float64) > MOST_ELEMENTS:
-            raise ConfigError(f"input {spec.name!r} is of shape {spec.shape}", hint="give smaller ones with --inputs")
-        whole = spec.dtype in {"int32", "int64", "bool"}
-        made.append(
-            random.integers(0, 2, shape).astype(spec.dtype) if whole else random.normal(size=shape).astype("f4")
-        )
-    return made
-
-
-def _own_inputs(name: str, graph: Graph) -> list[Array]:
-    """What a user's function returns.
-
-    Raises:
-        ConfigError: it is no function, raises, or returns something else.
-    """
-    function = find_object(name)
-    try:
-        returned = function()
-        arrays = list(returned) if isinstance(returned, tuple | list) else [returned]
-        made = [np.asarray(array) for array in arrays]
-    except Exception as error:
-        raise ConfigError(f"{name} failed: {type(error).__name__}: {error}") from error
-    if any(array.dtype.kind not in "fiub" or array.ndim < 1 or not len(array) for array in made):
-        raise ConfigError(f"{name} must return an array of numbers for each input", hint="of shape (examples, *shape)")
-    ranks = {len(spec.shape) for spec in graph.inputs}
-    return [array[:, None] if array.ndim in ranks else array for array in made]

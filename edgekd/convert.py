@@ -13,10 +13,11 @@ from edgekd import converters, sources
 from edgekd.converters import Source
 from edgekd.errors import ConfigError, ConvertError, EdgekdError, WorkerDied
 from edgekd.files import content, decode_json, dumps, read_text, storage_errors, write_text
+from edgekd.fitness import unfit
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.sides import Tensors, fitted, given_inputs
-from edgekd.specs import Quantization, Spec, TensorSpec
+from edgekd.specs import Quantization, Spec, Target, TensorSpec
 from edgekd.workers import call, cores, together
 
 SCHEMA = 1
@@ -53,6 +54,10 @@ class Exported(Spec, frozen=True, kw_only=True):
     tools: dict[str, str] = {}
     error: str = ""
     hint: str = ""
+    unfit: tuple[str, ...] = ()
+    """Why no runtime of the target executes it rightly."""
+    instead_of: str = ""
+    """The export that it stands in for, as the target says."""
 
 
 class Manifest(Spec, frozen=True, kw_only=True):
@@ -69,8 +74,10 @@ class Manifest(Spec, frozen=True, kw_only=True):
         return not any(one.error for one in self.artifacts)
 
 
-def convert(order: Order, folder: Path) -> Manifest:
+def convert(order: Order, folder: Path, target: Target | None = None) -> Manifest:
     """Write each export into `folder`, named after the model, with a manifest; one that fails does not stop others.
+
+    With a target, files are held against the runtimes that it has, and replaced where it names a stand-in.
 
     Raises:
         UnknownPlugin, PluginUnavailable, ConfigError: an export or the model is not known, before any work.
@@ -80,7 +87,7 @@ def convert(order: Order, folder: Path) -> Manifest:
         converters.check(export)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        jobs = [partial(_one, order, export, folder) for export in order.exports]
+        jobs = [partial(_fitting, order, export, folder, target) for export in order.exports]
         done = 0
 
         def counted(job: Callable[[], Exported]) -> Exported:
@@ -127,6 +134,17 @@ def absolute(model: str) -> str:
     if colon and path.endswith(".py"):
         return f"{Path(path).resolve()}:{function}"
     return str(Path(model).resolve()) if Path(model).exists() else model
+
+
+def _fitting(order: Order, export: str, folder: Path, target: Target | None) -> Exported:
+    made = _one(order, export, folder)
+    if made.error or target is None:
+        return made
+    reasons = unfit(folder / made.file, converters.split(export)[1], target)
+    if reasons and export in target.fallbacks:
+        instead = _fitting(order, target.fallbacks[export], folder, msgspec.structs.replace(target, fallbacks={}))
+        return msgspec.structs.replace(instead, instead_of=export)
+    return msgspec.structs.replace(made, unfit=reasons)
 
 
 def _one(order: Order, export: str, folder: Path) -> Exported:

@@ -40,8 +40,8 @@ MOST_BYTES: Final = 1_000_000_000
 """Of tensors that a torch module computed and that are kept."""
 SAMPLE: Final = 65_536
 """Elements by which pairs are found."""
-LEAST_PAIR_DB: Final = 1.0
-"""Below this two tensors have nothing in common but their size."""
+LAYER_DB: Final = 20.0
+"""How much nearer a tensor of another layer must be, for files may name an operator after its neighbour."""
 
 Array = NDArray[Any]
 
@@ -57,7 +57,7 @@ class LayerError(Spec, frozen=True, kw_only=True):
     counterpart: str
     """Name in the reference; "" where none has the same size."""
     module: str = ""
-    """The torch module that the counterpart is of, where the reference says."""
+    """The torch module that the counterpart is of, or that an activation outside of modules follows."""
     before_db: float
     """SQNR of the input that is furthest off; 200 at the net's own inputs."""
     sqnr_db: float | None
@@ -196,11 +196,12 @@ class _Tally:
 
 def _expected(pair: "_Pair", followed: Followed, index: int) -> Array:
     """What the reference makes of the artifact's own inputs to an operator."""
-    given = {
-        one.counterpart: one.turned.astype(followed.computed[one.counterpart].values.dtype)
-        for one in pair.before
-        if one.counterpart is not None and one.counterpart != index and one.turned is not None
-    }
+    given = {}
+    for one in pair.before:
+        if one.counterpart is not None and one.turned is not None:
+            given[one.counterpart] = one.turned.astype(followed.computed[one.counterpart].values.dtype)
+    if index in given:  # the operator only turns axes, or the like
+        return given[index]
     return followed.again(given, [index])[index] if given else followed.computed[index].values
 
 
@@ -238,6 +239,8 @@ class _Reference:
     """Where it is a torch module."""
     by_size: dict[tuple[int, ...], list[int]]
     """Sorted sizes of a tensor's axes, without ones -> positions of such tensors."""
+    homes: list[str]
+    """Of each tensor the layer whose operator computes it in a file: norms and activations fold into convolutions."""
 
     @staticmethod
     def of(side: Side, inputs: Sequence[Array], scratch: Path) -> "_Reference":
@@ -255,7 +258,7 @@ class _Reference:
         for index, one in enumerate(computed):
             if np.issubdtype(one.values.dtype, np.floating):
                 by_size.setdefault(_size(one.values), []).append(index)
-        return _Reference(computed, followed, by_size)
+        return _Reference(computed, followed, by_size, _homes(computed))
 
 
 @dataclass
@@ -310,10 +313,10 @@ def _common_layers(artifact: FileSide, known: _Reference) -> bool:
 
 def _pair(own: Computed, before: list[_Pair], known: _Reference, layered: bool) -> _Pair:
     candidates = [] if own.dtype in _COUNTS else known.by_size.get(_size(own.values), [])
-    same = [index for index in candidates if _is_within(known.computed[index].layer, own.layer)] if layered else []
-    best = _best(own, same, known)
-    if best is None or best[0] < LEAST_PAIR_DB:
-        best = _best(own, candidates, known) or best
+    same = [index for index in candidates if _is_within(known.homes[index], own.layer)] if layered else []
+    best, other = _best(own, same, known), _best(own, candidates, known)
+    if best is None or (other is not None and other[0] > best[0] + LAYER_DB):
+        best = other
     ratios = [pair.error.sqnr_db for pair in before if pair.error.sqnr_db is not None]
     before_db = min(ratios, default=HIGHEST_SQNR_DB)
     made = LayerError(
@@ -335,6 +338,25 @@ def _pair(own: Computed, before: list[_Pair], known: _Reference, layered: bool) 
         made, counterpart=known.computed[index].name, module=known.computed[index].layer, sqnr_db=ratio
     )
     return _Pair(error, own, known, index, before, turned)
+
+
+_FOLLOWING: Final = re.compile(r"relu|clamp|clip|hardtanh|sigmoid|swish|silu|mish|gelu|elu|batch_norm|dropout|hard")
+"""Operators that belong to the layer before them where a net calls them by functions."""
+
+
+def _homes(computed: Sequence[Computed]) -> list[str]:
+    homes: list[str] = []
+    for one in computed:
+        folds = len(one.parents) == 1 and _FOLLOWING.search(one.kind.lower())
+        homes.append(homes[one.parents[0]] if folds else one.layer)
+    return homes
+
+
+def _module_of(index: int, computed: Sequence[Computed]) -> str:
+    one = computed[index]
+    while not one.layer and len(one.parents) == 1 and _FOLLOWING.search(one.kind.lower()):
+        one = computed[one.parents[0]]
+    return one.layer
 
 
 _COUNTS: Final = frozenset({"int32", "int64", "uint32", "uint64", "bool", "string"})

@@ -1,6 +1,5 @@
 """What a net computes inside, tensor by tensor: a file executed by a runtime, or a torch module."""
 
-import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgekd import devices, engines, formats
 from edgekd.devices import Device
-from edgekd.errors import ConfigError, Disagreement, PluginUnavailable
+from edgekd.errors import ConfigError, Disagreement
 from edgekd.files import discard
 from edgekd.nets import evaluating
-from edgekd.plugins import find, names
+from edgekd.plugins import find
 from edgekd.specs import Graph, TensorSpec
 from edgekd.training import write_inputs
 
@@ -42,9 +41,13 @@ class FileSide:
         """A file, executed by the named engine, or by the first one that executes its format.
 
         Raises:
-            ConfigError: as `formats.read`, or no engine executes it.
+            ConfigError: as `formats.read`, or the engine does not execute it, or none does.
+            UnknownPlugin, PluginUnavailable: there is no such engine, or not here.
         """
-        return FileSide(path, engine or engine_of(path), formats.read(path))
+        graph = formats.read(path)
+        if engine and path.suffix not in find(engines, engine).suffixes:
+            raise ConfigError(f"{engine} does not execute {path.suffix} files")
+        return FileSide(path, engine or engine_of(path), graph)
 
 
 @dataclass(frozen=True)
@@ -63,21 +66,10 @@ def engine_of(path: Path) -> str:
     Raises:
         ConfigError: there is none here.
     """
-    for name in _installed():
-        if path.suffix in find(engines, name).suffixes:
-            return name
-    raise ConfigError(f"{path}: no engine here executes {path.suffix} files", hint="edgekd doctor says what is missing")
-
-
-def _installed() -> Iterator[str]:
-    """Engines whose runtime is here."""
-    for name in names(engines):
-        try:
-            runtime = getattr(find(engines, name), "runtime", "")
-        except PluginUnavailable:
-            continue
-        if not runtime or importlib.util.find_spec(runtime) is not None:
-            yield name
+    able = engines.able(path.name)
+    if not able:
+        raise ConfigError(f"{path}: no engine here executes {path.suffix} files", hint="`edgekd engines` lists them")
+    return able[0]
 
 
 @dataclass
@@ -124,7 +116,7 @@ def prepared(graph: Graph, inputs: Sequence[Array]) -> list[Array]:
     return [in_order(array, spec) for array, spec in zip(inputs, graph.inputs, strict=True)]
 
 
-_QUANTIZING: Final = frozenset({"QuantizeLinear", "DequantizeLinear", "FakeQuantize", "quantize", "dequantize"})
+QUANTIZING: Final = frozenset({"QuantizeLinear", "DequantizeLinear", "FakeQuantize", "quantize", "dequantize"})
 """Operators behind a layer that make its output what the next one reads."""
 
 
@@ -141,12 +133,12 @@ def observed(graph: Graph) -> list[tuple[int, str]]:
             readers.setdefault(tensor, []).append(index)
     found = []
     for index, one in enumerate(graph.operators):
-        if one.name not in live or one.kind in _QUANTIZING or not one.outputs:
+        if one.name not in live or one.kind in QUANTIZING or not one.outputs:
             continue
         tensor = one.outputs[0]
         while tensor not in ends and (after := readers.get(tensor)):
             next_one = graph.operators[after[0]]
-            if any(graph.operators[reader].kind not in _QUANTIZING for reader in after) or not next_one.outputs:
+            if any(graph.operators[reader].kind not in QUANTIZING for reader in after) or not next_one.outputs:
                 break
             tensor = next_one.outputs[0]
         found.append((index, tensor))
@@ -164,7 +156,7 @@ def follow_file(side: FileSide, inputs: Sequence[Array], scratch: Path) -> Itera
     """
     graph = side.graph
     places = observed(graph)
-    makers = _makers(graph)
+    makers = makers_of(graph)
     ready = prepared(graph, inputs)
     for start in range(0, len(places), AT_ONCE):
         chunk = places[start : start + AT_ONCE]
@@ -175,12 +167,12 @@ def follow_file(side: FileSide, inputs: Sequence[Array], scratch: Path) -> Itera
             yield index, Computed(one.name, one.layer, one.kind, parents, one.dtype, array)
 
 
-def _makers(graph: Graph) -> dict[str, int]:
+def makers_of(graph: Graph) -> dict[str, int]:
     """Tensor -> position of the operator that made its values, behind all that quantizes them."""
     makers: dict[str, int] = {}
     for index, one in enumerate(graph.operators):
         through = [makers[tensor] for tensor in one.inputs if tensor in makers]
-        source = through[0] if one.kind in _QUANTIZING and through else index
+        source = through[0] if one.kind in QUANTIZING and through else index
         makers |= dict.fromkeys(one.outputs, source)
     return makers
 

@@ -14,6 +14,7 @@ from edgekd.distil import distil
 from edgekd.engines import able
 from edgekd.export import export
 from edgekd.files import dumps, write_text
+from edgekd.fitness import unfit
 from edgekd.ladder import Slope, agreement_after, artifact_after, climb, falls_short
 from edgekd.lessons import Lesson
 from edgekd.matrix import Matrix, cross
@@ -76,6 +77,8 @@ class Made(Spec, frozen=True, kw_only=True):
     plan: Plan | None = None
     student: Student | None = None
     artifacts: tuple[Artifact, ...] = ()
+    unfit: dict[str, tuple[str, ...]] = {}
+    """Export -> why no runtime of the target executes it rightly."""
     agreements: tuple[Agreement, ...] = ()
     matrix: Matrix | None = None
     climbs: tuple[Climb, ...] = ()
@@ -169,10 +172,10 @@ def _take(
     made = msgspec.structs.replace(made, student=student)
     yield "distil", made
 
-    artifacts = _at_once(
-        partial(run.step, f"{at}/3-export/{wanted}", export, student, data, wanted) for wanted in target.exports
-    )
-    made = msgspec.structs.replace(made, artifacts=artifacts)
+    exports = _at_once(partial(_export, run, target, student, data, wanted) for wanted in target.exports)
+    artifacts = tuple({one.export: one for one, _ in exports}.values())
+    doubts = {one.export: reasons for one, reasons in exports if reasons}
+    made = msgspec.structs.replace(made, artifacts=artifacts, unfit=doubts)
     yield "export", made
 
     executable = [(artifact, engine) for artifact in artifacts if (engine := engine_for(artifact, target.engines))]
@@ -213,12 +216,25 @@ def _take(
         plan=plan,
         student=student,
         artifacts=artifacts,
+        unfit=made.unfit,
         agreements=agreements,
         climbs=tuple(climbs),
         measurements=measurements,
         environment=environment(),
     )
     yield "report", msgspec.structs.replace(made, report=run.step(f"{at}/6-report", report, evidence))
+
+
+def _export(run: Run, target: Target, student: Student, data: Data, wanted: str) -> tuple[Artifact, tuple[str, ...]]:
+    """An export, or what the target says stands in for it where its runtimes do not execute it; and what they say."""
+    artifact = run.step(f"{target.name}/3-export/{wanted}", export, student, data, wanted)
+    reasons = unfit(run.folder / artifact.model.path, artifact.precision, target)
+    if not reasons or wanted not in target.fallbacks:
+        return artifact, reasons
+    instead = target.fallbacks[wanted]
+    run.log(step=f"{target.name}/3-export/{wanted}", event="replaced", by=instead, reasons=list(reasons))
+    artifact = run.step(f"{target.name}/3-export/{instead}", export, student, data, instead)
+    return artifact, unfit(run.folder / artifact.model.path, artifact.precision, target)
 
 
 def _cross(run: Run, made: Made, task: str, data: Data) -> Matrix:

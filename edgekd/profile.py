@@ -101,10 +101,13 @@ def _median_ms(connection: Connection, inputs: Path) -> float:
 
 def assign(nodes: Sequence[dict[str, Any]], graph: Graph) -> tuple[OperatorTime, ...] | None:
     """Times of the operators that a profiler's nodes stand for; None where too many stand for nothing known."""
-    named = [_by_name(node["name"], graph) for node in nodes] if any(node["name"] for node in nodes) else None
-    places = named or _align(nodes, graph.operators)
-    if places is None:
-        return None
+    if any(node["name"] for node in nodes):
+        places = _with_the_nameless([_by_name(node["name"], graph) for node in nodes], nodes, graph.operators)
+    else:
+        found = _align(nodes, graph.operators)
+        if found is None:
+            return None
+        places = found
     taken: set[int] = set()
     times: dict[int, OperatorTime] = {}
     makers = {tensor: index for index, one in enumerate(graph.operators) for tensor in one.outputs}
@@ -213,7 +216,8 @@ def _weight(node: dict[str, Any], operator: Operator, place: int) -> int:
     if node["index"] >= 0:
         return 1000 if node["index"] == place else 0
     called, kind = _plain(node["kind"]), _plain(operator.kind)
-    fits = called == kind or any(called.startswith(key) and kind in made for key, made in _KINDS.items())
+    fits = called == kind or _family(node["kind"]) == _family(operator.kind)
+    fits |= any(called.startswith(key) and kind in made for key, made in _KINDS.items())
     return (10 if _is_heavy(operator.kind) else 1) if fits else 0
 
 
@@ -223,14 +227,35 @@ def _align(nodes: Sequence[dict[str, Any]], operators: Sequence[Operator]) -> li
     Nodes that are paired with none belong to a neighbour: a clamp to the operator before it. None where a node that
     computes much is paired with no operator.
     """
-    if len(nodes) * len(operators) > _MOST_PAIRS:
+    places = _pairing(nodes, operators)
+    if any(place is None and _is_heavy(node["kind"]) for node, place in zip(nodes, places, strict=True)):
         return None
+    return _with_neighbours(places, nodes)
+
+
+def _with_the_nameless(
+    places: list[int | None], nodes: Sequence[dict[str, Any]], operators: Sequence[Operator]
+) -> list[int | None]:
+    """With nodes that a runtime left without a name, such as two fused ones, paired with what no other node is."""
+    open_nodes = [turn for turn, place in enumerate(places) if place is None and _is_heavy(nodes[turn]["kind"])]
+    open_operators = [index for index in range(len(operators)) if index not in set(places)]
+    found = _pairing([nodes[turn] for turn in open_nodes], [operators[index] for index in open_operators])
+    filled = list(places)
+    for turn, place in zip(open_nodes, found, strict=True):
+        filled[turn] = None if place is None else open_operators[place]
+    return filled
+
+
+def _pairing(nodes: Sequence[dict[str, Any]], operators: Sequence[Operator]) -> list[int | None]:
+    """For each node the position of an operator of its kind, or None; the heaviest pairing that keeps both orders."""
+    places: list[int | None] = [None] * len(nodes)
+    if not nodes or not operators or len(nodes) * len(operators) > _MOST_PAIRS:
+        return places
     best = np.zeros((len(nodes) + 1, len(operators) + 1), np.int64)
     weights = np.array([[_weight(node, one, place) for place, one in enumerate(operators)] for node in nodes])
     for i in range(len(nodes)):
         row = np.maximum(best[i, 1:], np.where(weights[i] > 0, best[i, :-1] + weights[i], 0))
         best[i + 1, 1:] = np.maximum.accumulate(row)
-    places: list[int | None] = [None] * len(nodes)
     i, j = len(nodes), len(operators)
     while i and j:
         if weights[i - 1, j - 1] and best[i, j] == best[i - 1, j - 1] + weights[i - 1, j - 1]:
@@ -240,9 +265,7 @@ def _align(nodes: Sequence[dict[str, Any]], operators: Sequence[Operator]) -> li
             j -= 1
         else:
             i -= 1
-    if any(place is None and _is_heavy(node["kind"]) for node, place in zip(nodes, places, strict=True)):
-        return None
-    return _with_neighbours(places, nodes)
+    return places
 
 
 _AHEAD: Final = ("convert", "staticreshape", "copy", "transpose", "constantpad", "staticconstantpad")
@@ -387,4 +410,4 @@ def _family(kind: str) -> str:
     >>> _family("Convolution (NHWC, QC8) IGEMM"), _family("QLinearConv"), _family("CONV_2D")
     ('convolution', 'conv', 'conv2d')
     """
-    return _plain(kind).removeprefix("qlinear").removeprefix("fused")
+    return re.sub("^(qlinear|fused|nhwc|dynamicquantize)+", "", _plain(kind))

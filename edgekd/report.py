@@ -44,6 +44,7 @@ class Evidence(Spec, frozen=True, kw_only=True):
     plan: Plan
     student: Student
     artifacts: tuple[Artifact, ...]
+    unfit: dict[str, tuple[str, ...]] = {}
     agreements: tuple[Agreement, ...] = ()
     climbs: tuple[Climb, ...] = ()
     measurements: tuple[Measurement, ...] = ()
@@ -94,6 +95,7 @@ def judge(evidence: Evidence, artifact: Artifact, budget: Budget) -> tuple[Verdi
     Latency is held against what was measured on the device; where nothing was, against the upper end of the estimate.
     """
     agreement = next((one for one in evidence.agreements if one.artifact == artifact.export), None)
+    refused = evidence.unfit.get(artifact.export, ())
     verdicts = [_latency(evidence, artifact, budget), _memory(evidence, artifact, budget), _file(artifact, budget)]
     if agreement:
         verdicts.append(_accuracy(evidence, agreement, budget))
@@ -107,7 +109,12 @@ def judge(evidence: Evidence, artifact: Artifact, budget: Budget) -> tuple[Verdi
                 note=agreement.reason or f"SQNR {agreement.sqnr_db:.1f} dB on {agreement.engine}",
             )
         )
-    return tuple(verdict for verdict in verdicts if verdict.limit == "parity" or math.isfinite(verdict.allowed))
+    if refused:
+        note = "; ".join(refused)
+        verdicts.append(Verdict(limit="runtimes", allowed=1.0, found=0.0, provenance="estimated", ok=False, note=note))
+    return tuple(
+        verdict for verdict in verdicts if verdict.limit in {"parity", "runtimes"} or math.isfinite(verdict.allowed)
+    )
 
 
 def _latency(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:

@@ -78,7 +78,8 @@ class Operator(Spec, frozen=True, kw_only=True):
     layer: str = ""
     """The torch module that it came from: "blocks.3.conv"; "" where the file does not say."""
     version: int = 1
-    """Of the operator where the format counts those (TFLite), else of the operator set."""
+    """Of the operator where the format counts those (TFLite), else of the operator set; in Core ML the iOS that brought
+    the set."""
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     dtype: str = ""
@@ -199,6 +200,11 @@ class Target(Spec, frozen=True, kw_only=True):
     """The core that QEMU imitates: "cortex-a72"."""
     cost_profile: Name = "spec_sheet"
     """A file of edgekd/cost."""
+    runtimes: dict[Name, Text] = {}
+    """Version of each runtime that the device has: engine name -> version."""
+    fallbacks: dict[Name, Name] = {}
+    """Export -> export that stands in for it where a runtime of the device cannot execute it, or would silently answer
+    wrongly; nothing is replaced that is not named here."""
 
 
 class Views(Spec, frozen=True, kw_only=True):

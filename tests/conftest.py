@@ -4,6 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("edgekd", suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no fault of ours
+settings.load_profile("edgekd")
 
 _BESIDE = Path(__file__).parents[2] / "shared" / "data"
 if "EDGEKD_DATA" not in os.environ and _BESIDE.is_dir():

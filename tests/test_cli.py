@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from edgekd import cli
+from edgekd import cli, engines
 from edgekd.cli import EXIT_CODES, main
 from edgekd.cli._tables import size
 from edgekd.errors import EdgekdError, WorkerDied
 from edgekd.files import write_text
+from edgekd.plugins import names
 from edgekd.runs import Run, Work
 from edgekd.shipped import TARGETS, load_target, target_names
 from edgekd.specs import Report
@@ -99,6 +100,45 @@ def test_recipes_are_listed(capsys: Output) -> None:
     assert digits["title"] in capsys.readouterr().out
 
 
+# --- engines
+
+
+def test_engines_are_listed_with_what_is_missing(
+    capsys: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path / "cache"))
+    assert main(["engines", "--json"]) == 0
+    plain = printed(capsys)
+    found = {engine["name"]: engine for engine in plain["engines"]}
+    assert plain["schema"] == 1 and set(found) == set(names(engines))
+    old = found["tflite_runtime"]
+    assert not old["installed"] and old["version"] == old["problem"] == ""
+    assert old["suffixes"] == [".tflite"] and "tflite-runtime==2.14.0" in old["environment"]
+    assert old["install"] == "edgekd engines install tflite_runtime"
+    assert found["litert"]["environment"] == [] and found["litert"]["install"] == "pip install 'edgekd[tflite]'"
+    for engine in plain["engines"]:
+        assert bool(engine["version"]) == engine["installed"], engine
+    assert main(["engines"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "tflite_runtime" in line)
+    assert row.split() == ["tflite_runtime", "not", "installed", ".tflite", *old["install"].split()]
+    assert not (tmp_path / "cache").exists(), "nothing is made before somebody asks for it"
+
+
+def test_an_engine_that_cannot_be_installed_says_why(
+    capsys: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    assert main(["engines", "install", "tflite_runtime"]) == 4
+    lines = complaint(capsys)
+    assert lines[0].startswith(
+        "edgekd: the environment of tflite_runtime cannot be made: No matching distribution found"
+    )
+    assert lines[1].startswith("hint: what was printed is in ") and len(lines) == 2
+
+
 # --- what cannot be accepted
 
 WRONG: dict[str, tuple[list[str], int, str, str]] = {
@@ -128,6 +168,15 @@ WRONG: dict[str, tuple[list[str], int, str, str]] = {
     "a seed below": (["run", "zzz", "-t", "x", "--seed", "-1"], 2, "Invalid value for '--seed'", "`edgekd"),
     "a seed above": (["run", "zzz", "-t", "x", "--seed", "2147483648"], 2, "Invalid value for '--seed'", "`edgekd"),
     "no run": (["plan", "nowhere"], 2, "nowhere is not a run folder", "`edgekd run RECIPE --target T -o FOLDER` makes"),
+    "an engine": (["engines", "install", "lightrt"], 4, "no engine named 'lightrt'", "did you mean 'litert'?"),
+    "an engine's verb": (["engines", "remove", "litert"], 2, "Invalid value for ", "`edgekd --help` and"),
+    "no engine": (["engines", "install"], 2, "install which engine?", "`edgekd engines` lists them"),
+    "an engine beside us": (
+        ["engines", "install", "litert"],
+        2,
+        "litert has no environment of its own",
+        "pip install 'edgekd[tflite]'",
+    ),
     "no report": (["compare", "a", "b"], 2, "a has no report", "edgekd report a"),
 }
 
@@ -168,7 +217,7 @@ def test_help_names_every_verb_and_exit_code(capsys: Output) -> None:
     out, error = capsys.readouterr()
     assert error == ""
     verbs = ["run", "teach", "plan", "distil", "export", "verify", "measure", "report", "compare", "targets", "recipes"]
-    positions = [re.search(rf"(?m)^  {verb} ", out) for verb in [*verbs, "doctor"]]
+    positions = [re.search(rf"(?m)^  {verb} ", out) for verb in [*verbs, "engines", "doctor"]]
     assert all(positions) and [found.start() for found in positions if found] == sorted(
         found.start() for found in positions if found
     )

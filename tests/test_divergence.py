@@ -52,6 +52,32 @@ def test_an_activation_that_is_fused_is_no_difference(tmp_path: Path) -> None:
     assert first(made(tmp_path, activation="RELU"), TorchSide(models.torch_twin("RELU")), IMAGES, tmp_path) is None
 
 
+class Folded(nn.Module):
+    """A batch norm that a file's first convolution has in its weights, and the names that our files have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        twin = models.torch_twin()
+        norm = nn.BatchNorm2d(2, eps=0.0)
+        norm.weight.data.fill_(2.0)
+        twin.first.bias.data /= 2
+        self.blocks = nn.ModuleDict(
+            {"0": nn.ModuleDict({"conv": nn.Sequential(twin.first, twin.second), "norm": norm})}
+        )
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        convs, norm = self.blocks["0"]["conv"], self.blocks["0"]["norm"]  # type: ignore[index]  # torch
+        found = norm(convs[0](image)).relu()
+        return found + convs[1](found)
+
+
+def test_a_layer_is_named_after_what_others_fold_into(tmp_path: Path) -> None:
+    ours = {"metadata": {"edgekd.classes": b"[]"}, "activation": "RELU"}
+    assert first(made(tmp_path, factors=(2.0, 1.0), **ours), TorchSide(Folded().eval()), IMAGES, tmp_path) is None
+    found = first(made(tmp_path, factors=(1.0, 1.0), **ours), TorchSide(Folded().eval()), IMAGES, tmp_path)
+    assert found is not None and found.name == "blocks.0.conv" and found.layer == "blocks.0.conv"
+
+
 def test_what_an_operator_does_alone_and_what_it_costs(tmp_path: Path) -> None:
     side = made(tmp_path, factors=(1.01, 1.1))
     one, two, three = layers(side, TorchSide(models.torch_twin()), IMAGES, tmp_path)

@@ -383,7 +383,7 @@ def test_a_hash_of_a_file_is_that_of_its_content(tmp_path: Path) -> None:
 
 
 def test_what_docstrings_show_is_true() -> None:
-    names = ("edgekd.files", "edgekd.verify", "edgekd.cli._common", "edgekd.cli._tables")
+    names = ("edgekd.parity", "edgekd.convert", "edgekd.cli._common", "edgekd.converters._modules")
     results = [doctest.testmod(importlib.import_module(name)) for name in names]
     assert [result.failed for result in results] == [0] * len(names)
     assert sum(result.attempted for result in results) >= 3

@@ -30,7 +30,10 @@ def loaded_by(code: str) -> set[str]:
         "import edgekd",
         "import edgekd.cli",
         "import edgekd; edgekd.Budget, edgekd.EdgekdError, edgekd.load_target('raspberry-pi-4')",
-        *(f"import edgekd.{name}" for name in ("specs", "errors", "files", "plugins", "runs", "workers", "shipped")),
+        *(
+            f"import edgekd.{name}"
+            for name in ("specs", "errors", "files", "plugins", "runs", "workers", "environments", "compat", "shipped")
+        ),
     ],
 )
 def test_the_core_is_light(code: str) -> None:
@@ -48,6 +51,7 @@ def test_the_core_is_light(code: str) -> None:
         ["targets", "zzz"],
         ["recipes", "--json"],
         ["recipes"],
+        ["engines"],
         ["doctor", "--json"],
         ["run", "digits"],
     ],

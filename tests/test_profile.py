@@ -90,6 +90,19 @@ def test_nodes_with_names_take_what_was_fused_into_them() -> None:
     ]
 
 
+def test_a_fused_node_without_a_name_is_found_by_its_kind() -> None:
+    found = graph(
+        operator("Gemm", "first", "x", layer="0"),
+        operator("Relu", "relu", "first", layer="1"),
+        operator("Gemm", "last", "relu", layer="2"),
+    )
+    times = assign([node("FusedGemm", 2), node("Gemm", 1, "last")], found)
+    assert times is not None and [(one.operators, one.layer) for one in times] == [
+        (("first",), "0"),
+        (("relu", "last"), "2"),
+    ]
+
+
 @given(st.lists(st.floats(0, 1e6), max_size=30))
 def test_rising_rises_and_keeps_the_mean(values: list[float]) -> None:
     found = rising(np.array(values))

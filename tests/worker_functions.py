@@ -22,8 +22,11 @@ def add(budget: Budget, numbers: tuple[float, ...], more: dict[str, int]) -> Add
     return Added(budget=budget, numbers=tuple(number + more["by"] for number in numbers))
 
 
+NAMES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS", "PYTHONHASHSEED")
+
+
 def environment() -> dict[str, str]:
-    return {name: os.environ.get(name, "") for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "PYTHONHASHSEED")}
+    return {name: os.environ.get(name, "") for name in NAMES}
 
 
 def process() -> int:

@@ -9,6 +9,7 @@ from edgekd.cli import (
     compare,
     distil,
     doctor,
+    engines,
     export,
     measure,
     plan,
@@ -22,9 +23,9 @@ from edgekd.cli import (
 from edgekd.errors import EdgekdError
 
 EXIT_CODES = """Exit codes: 0 done, and the budget holds; 1 a bug of ours; 2 a file or an option that cannot be
-accepted; 3 no student fits; 4 a plugin or package is missing; 5 done, and the budget or parity is broken; 6 a finished
-step was changed; 7 the run folder is in use; 8 conversion failed; 9 measuring failed; 10 the disk is full or closed; 11
-training diverged; 12 a worker process died; 130 interrupted."""
+accepted; 3 no student fits; 4 a plugin or package is missing; 5 done, and the budget or parity is broken; 6 a step or
+an export was changed; 7 the run folder is in use; 8 conversion failed; 9 measuring failed; 10 the disk is full or
+closed; 11 training diverged; 12 a worker process died; 130 interrupted."""
 
 app = typer.Typer(
     name="edgekd",
@@ -48,6 +49,7 @@ for verb in (
     compare,
     targets,
     recipes,
+    engines,
     doctor,
 ):  # as work goes
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgekd.blame import Blame, LayerBlame
 
 LONGEST_NAME = 44
+MOST_SLOWER = 8
 
 
 def command(
@@ -23,15 +24,16 @@ def command(
         ),
     ],
     against: Annotated[
-        str, typer.Option("--against", metavar="FILE", help="A float file of the same net, in any format.")
+        str,
+        typer.Option("--against", metavar="MODEL", help="A float model of the same net: a file, or module:function."),
     ] = "",
     inputs: Annotated[
         str,
         typer.Option(
             "--inputs",
-            metavar="MODULE:FUNCTION",
-            help="Returns an array for each input, of shape (examples, *input shape). "
-            "Else a run's test data, or random numbers.",
+            metavar="INPUTS",
+            help="A .npz or .npy file, or module:function that returns an array for each input, of shape "
+            "(examples, *input shape). Else a run's test data, or random numbers.",
         ),
     ] = "",
     examples: Annotated[int, typer.Option("--examples", min=1, max=10_000, help="How many to compare on.")] = 64,
@@ -105,7 +107,7 @@ _COLUMNS: tuple[tuple[str, str, Any], ...] = (
     ("sqnr_db", "SQNR up to here", lambda value: f"{value:.1f} dB"),
     ("local_db", "alone", lambda value: f"{value:.1f} dB"),
     ("output_db", "at the outputs", lambda value: f"{value:.1f} dB"),
-    ("metric_drop", "metric", lambda value: f"{-value:+.4f}"),
+    ("metric_drop", "metric", lambda value: f"{-value:+.4f}" if value else "0"),
     ("latency_ms", "ms", lambda value: f"{value:.4f}"),
     ("share", "share", lambda value: f"{value:.1%}"),
 )
@@ -121,7 +123,7 @@ def _print_findings(out: "Console", found: "Blame") -> None:
         )
     elif found.against:
         out.print(f"they part nowhere: every operator is above {found.least_db:.0f} dB")
-    for slower in found.slower:
+    for slower in found.slower[:MOST_SLOWER]:
         out.print(
             f"- slower than in float: {plain(_short(slower.what))}, {slower.quantized_ms:.4f} against "
             f"{slower.float_ms:.4f} ms ({plain(', '.join(slower.kinds))})"

@@ -94,6 +94,10 @@ def _print(made: "Export") -> None:
         shown.add_row(one.export, plain(str(made.folder / one.file)), size(one.file_bytes), *_closeness(pair))
     console().print(shown)
     for one in made.artifacts:
+        if one.instead_of:
+            console().print(f"{one.export} stands in for {one.instead_of}, as the target says", markup=False)
+        for line in one.unfit:
+            console().print(f"{one.export}: {plain(line)}", markup=False)
         if one.hint:
             console().print(f"hint: {one.export}: {plain(one.hint)}", markup=False)
 

@@ -35,6 +35,7 @@ def describe(
         "TFLITE_METADATA": _table(properties, inputs, outputs),
         "edgekd": json.dumps(properties, sort_keys=True).encode(),
     }
+    model.description = properties.get("edgekd.title", "").encode() or model.description
     model.metadata = model.metadata or []
     for name, content in entries.items():
         buffer, entry = schema.BufferT(), schema.MetadataT()

@@ -85,7 +85,7 @@ def _module(name: str, weighted: frozenset[str], kind: str) -> str:
 def name_ends(model: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]) -> None:
     """Bring inputs and outputs into the order of their specs, and call them so, in the file and in its signature.
 
-    Of all others, what operators make is counted before constants.
+    Of all others, what operators with weights make is counted first, and constants last.
     """
     graph, signature = model.subgraphs[0], model.signatureDefs[0]
     fixed: dict[int, str] = {}
@@ -97,7 +97,8 @@ def name_ends(model: Any, inputs: Sequence[TensorSpec], outputs: Sequence[Tensor
         setattr(signature, side, maps)
         setattr(graph, side, [one.tensorIndex for one in maps])
     unique = Names()
-    made = [index for operator in graph.operators for index in operator.outputs]
+    operators = sorted(graph.operators, key=lambda operator: kind(model, operator) not in WEIGHTED)
+    made = [index for operator in operators for index in operator.outputs]
     for index in dict.fromkeys([*fixed, *made, *range(len(graph.tensors))]):
         base = graph.tensors[index].name.decode().partition(":")[0]
         graph.tensors[index].name = unique.unique(fixed.get(index, base)).encode()

@@ -8,7 +8,7 @@ import contextlib
 import re
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -187,10 +187,12 @@ def _named_node(program: "ExportedProgram", text: str) -> "Node | None":
     return next((nodes[word] for word in words if word in nodes), None)
 
 
-def _graphs(program: "ExportedProgram") -> "Iterator[ExportedProgram]":
-    with contextlib.suppress(*FAILURES):  # the library may have stumbled over that as well
-        yield program.run_decompositions()
-    yield program
+def _graphs(program: "ExportedProgram") -> "list[ExportedProgram]":
+    """The program taken apart, as libraries see it, where that works; and as the user wrote it."""
+    with contextlib.suppress(*FAILURES), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of names inside of PyTorch
+        return [program.run_decompositions(), program]
+    return [program]
 
 
 def _names(node: "Node") -> set[str]:

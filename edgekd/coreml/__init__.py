@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from edgekd.coreml.package import open_package
 from edgekd.coreml.program import Block, Constant, Feature, Named, Operation, Program, Type
+from edgekd.errors import PluginUnavailable
 
 __all__ = ["Block", "Constant", "Feature", "Named", "Operation", "Program", "Type", "execute", "layers", "open_package"]
 
@@ -48,9 +49,14 @@ def execute(
         UnsupportedOperator: an operator that edgekd does not execute, or that the program's op set has not.
         MeasureError: inputs that do not fit, an operation that fails or disagrees with its declared type, a tap that
             is no value of the program, or more memory or work than a package and inputs of that size may take.
+        PluginUnavailable: torch is not installed.
     """
-    from edgekd.coreml.interpreter import run
-
+    try:
+        from edgekd.coreml.interpreter import run
+    except ModuleNotFoundError as missing:
+        raise PluginUnavailable(
+            f"executing a Core ML package needs {missing.name}", hint="pip install 'edgekd[train]'"
+        ) from missing
     return run(program, inputs, taps, round_fp16)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from edgekd.coreml.program import Named
+from edgekd.coreml.program import Named, quote
 
 
 @dataclass
@@ -23,6 +23,9 @@ Value = Tensor | str | list[Any] | State
 """What a name stands for at run time. fp16 is kept as float32, integers that torch has not in the next larger ones."""
 
 Result = Value | tuple[Value, ...]
+
+LONGEST_VECTOR = 2**20
+"""Numbers of a parameter such as a shape, which become numbers of Python."""
 
 
 class Budget:
@@ -189,7 +192,7 @@ class Given:
         if not isinstance(value, str):
             raise ValueError(f"{name} is not a text")
         if among and value not in among:
-            raise ValueError(f"{name} is {value!r}, not one of {', '.join(among)}")
+            raise ValueError(f"{name} is {quote(value)}, not one of {', '.join(among)}")
         return value
 
     def axis(self, name: str, rank: int, default: int | None = None) -> int:
@@ -212,6 +215,8 @@ class Given:
     def _integers(name: str, value: Value) -> list[int]:
         if not isinstance(value, Tensor) or value.is_floating_point() or value.dtype == torch.bool or value.dim() > 1:
             raise ValueError(f"{name} is not a vector of integers")
+        if value.numel() > LONGEST_VECTOR:
+            raise ValueError(f"{name} has {value.numel()} numbers, more than {LONGEST_VECTOR}")
         return [int(number) for number in value.reshape(-1).tolist()]
 
 

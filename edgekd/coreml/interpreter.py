@@ -5,6 +5,7 @@ not be in torch.
 """
 
 import difflib
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from edgekd.coreml.given import Budget, Given, State, Value
 from edgekd.coreml.operators import REFUSED, Operator, operators
-from edgekd.coreml.program import OPSETS, Block, Constant, Feature, Named, Operation, Program, Type
+from edgekd.coreml.program import OPSETS, Block, Constant, Feature, Named, Operation, Program, Type, quote
 from edgekd.errors import MeasureError, UnsupportedOperator
 from edgekd.specs import TensorSpec
 
@@ -30,10 +31,12 @@ _KEPT_AS: Final = {
 _WIDER: Final = {"uint16": np.int32, "uint32": np.int64, "uint64": np.int64}
 _RETURNED_AS: Final = {"int4": "int8", **dict.fromkeys(("uint1", "uint2", "uint3", "uint4", "uint6"), "uint8")}
 
-_STEP: Final = 2**19
+_STEP: Final = 2**20
 """Multiply-accumulates that are done in the time that an operation or a block takes of itself."""
 _ELEMENT: Final = 32
 """And in the time that an element takes that is only passed through."""
+
+_SMALL_BYTES: Final = 2**16
 
 _FOREIGN: Final = (ArithmeticError, IndexError, MemoryError, RuntimeError, TypeError, ValueError)
 """What torch and numpy raise at shapes, types and sizes that do not fit."""
@@ -49,7 +52,7 @@ def run(
     plan = _planned(program)
     for name in taps:
         if name not in plan.types:
-            raise MeasureError(f"the program has no value {name!r}", hint=_close(name, plan.types))
+            raise MeasureError(f"the program has no value {quote(name)}", hint=_close(name, plan.types))
     given = _by_name(program, inputs)
     budget = Budget(program.size_bytes + sum(array.nbytes for array in given.values()))
     with torch.inference_mode():
@@ -91,37 +94,49 @@ def _by_name(program: Program, inputs: Sequence[NDArray[Any]] | Mapping[str, NDA
         if len(inputs) != len(program.inputs):
             raise MeasureError(
                 f"the program takes {len(program.inputs)} inputs, not {len(inputs)}",
-                hint=f"in this order: {', '.join(spec.name for spec in program.inputs)}",
+                hint=f"in this order: {', '.join(quote(spec.name) for spec in program.inputs)}",
             )
         inputs = {spec.name: array for spec, array in zip(program.inputs, inputs, strict=True)}
     specs = {spec.name: spec for spec in (*program.inputs, *program.states)}
     for name in inputs:
         if name not in specs:
-            raise MeasureError(f"the program has no input {name!r}", hint=_close(name, specs))
+            raise MeasureError(f"the program has no input {quote(name)}", hint=_close(name, specs))
     features = {**program.features} | {state.name: Feature(default=0.0) for state in program.states}
-    return {name: _array_for(spec, inputs.get(name), features[name]) for name, spec in specs.items()}
+    found = {}
+    for name, spec in specs.items():
+        with _telling(f"input {quote(name)}"):
+            if name in inputs:
+                found[name] = _array_for(spec, np.asarray(inputs[name]), features[name])
+            else:
+                Budget(program.size_bytes).room(math.prod(spec.shape), 8)
+                found[name] = _default_for(spec, features[name])
+    return found
 
 
-def _array_for(spec: TensorSpec, given: NDArray[Any] | None, feature: Feature) -> NDArray[Any]:
-    """The array in the type of the input, or one full of its default."""
-    if given is None:
-        if feature.default is None or -1 in spec.shape:
-            raise MeasureError(f"input {spec.name!r} is missing", hint=f"an array of {spec.dtype}, shape {spec.shape}")
-        return np.full(spec.shape, feature.default, spec.dtype)
-    array = np.asarray(given)
+def _default_for(spec: TensorSpec, feature: Feature) -> NDArray[Any]:
+    """An array for an input that is left out."""
+    if feature.default is None or -1 in spec.shape:
+        raise MeasureError(f"input {quote(spec.name)} is missing", hint=f"an array of {spec.dtype}, shape {spec.shape}")
+    default = feature.default if spec.dtype.startswith("float") else int(feature.default)
+    with np.errstate(over="ignore"):
+        return np.full(spec.shape, default, spec.dtype)
+
+
+def _array_for(spec: TensorSpec, array: NDArray[Any], feature: Feature) -> NDArray[Any]:
+    """The array in the type of the input."""
     if not _fits(array.shape, spec.shape) or not _is_allowed(array.shape, feature):
         hint = f"allowed are {list(feature.listed or feature.ranges)}" if feature.listed or feature.ranges else ""
         raise MeasureError(
-            f"input {spec.name!r} has shape {array.shape}, the program takes {spec.shape}",
+            f"input {quote(spec.name)} has shape {array.shape}, the program takes {spec.shape}",
             hint=hint,
         )
     kinds = "fiub" if spec.dtype.startswith("float") else "iub"
     if array.dtype.kind not in kinds:
-        raise MeasureError(f"input {spec.name!r} is {array.dtype}, the program takes {spec.dtype}")
+        raise MeasureError(f"input {quote(spec.name)} is {array.dtype}, the program takes {spec.dtype}")
     if kinds == "iub" and array.size:
         low, high = (0, 1) if spec.dtype == "bool" else (np.iinfo(spec.dtype).min, np.iinfo(spec.dtype).max)
         if not low <= int(array.min()) <= int(array.max()) <= high:
-            raise MeasureError(f"input {spec.name!r} has values beyond {spec.dtype}")
+            raise MeasureError(f"input {quote(spec.name)} has values beyond {spec.dtype}")
     with np.errstate(over="ignore"):  # beyond fp16 is infinite, as on the device
         return array.astype(spec.dtype)
 
@@ -153,7 +168,9 @@ def _all_values(block: Block) -> Iterator[Named]:
 def _close(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names[:8])}" + ", ..." * (len(names) > 8)
+    if close:
+        return f"did you mean {quote(close[0])}?"
+    return f"there are {', '.join(map(quote, names[:8]))}" + ", ..." * (len(names) > 8)
 
 
 def _all_operations(block: Block) -> Iterator[Operation]:
@@ -184,7 +201,7 @@ def _check_operator(program: Program, operation: Operation, table: Mapping[str, 
 
 def _title(operation: Operation) -> str:
     name = operation.outputs[0].name if operation.outputs else operation.name
-    return f"operator {operation.kind!r} of value {name!r}"
+    return f"operator {quote(operation.kind)} of value {quote(name)}"
 
 
 # --- execution
@@ -217,7 +234,7 @@ class _Scope:
             if name in scope.values:
                 return scope.values[name]
             scope = scope._around
-        raise MeasureError(f"value {name!r} is used after it was given up")  # unreachable while `_last_uses` is right
+        raise MeasureError(f"value {quote(name)} was given up too early")  # if `_last_uses` were wrong
 
 
 class _Run:
@@ -230,13 +247,13 @@ class _Run:
     def outputs(self, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         block, scope = self._program.block, _Scope()
         for value in block.inputs:
-            with _telling(f"input {value.name!r}"):
+            with _telling(f"input {quote(value.name)}"):
                 self._keep(scope, value.name, self._input(value, given[value.name]))
         self._operations(block, scope, self._plan.last_uses)
         found = {spec.name: self._array(spec.name, scope[spec.name]) for spec in self._program.outputs}
         for name, tapped in self._taps.items():
             if tapped is None:
-                raise MeasureError(f"value {name!r} was not computed", hint="it is of a branch that was not taken")
+                raise MeasureError(f"value {quote(name)} was not computed", hint="it is of a branch that was not taken")
             found[name] = self._array(name, tapped)
         return found
 
@@ -268,11 +285,9 @@ class _Run:
 
     def _executed(self, operation: Operation, scope: _Scope) -> tuple[Value, ...]:
         values = {
-            parameter: tuple(
-                scope[one] if isinstance(one, str) else self._literal(one) for one in arguments
-            )
+            parameter: tuple(scope[one] if isinstance(one, str) else self._literal(one) for one in arguments)
             for parameter, arguments in operation.inputs.items()
-        }  # fmt: skip
+        }
 
         def execute(number: int, arguments: Sequence[Value]) -> list[Value]:
             return self._block(operation, number, arguments, scope)
@@ -283,7 +298,7 @@ class _Run:
         if len(results) != len(operation.outputs):
             raise ValueError(f"{len(results)} results for {len(operation.outputs)} outputs")
         if unseen := given.unseen():
-            raise ValueError(f"{unseen[0]} is not an input that it has")
+            raise ValueError(f"{quote(unseen[0])} is not an input that it has")
         settled = tuple(self._settled(named, value) for named, value in zip(operation.outputs, results, strict=True))
         touched = (value for many in (*values.values(), settled) for value in many)
         self._budget.spend(_STEP + _ELEMENT * sum(one.numel() for one in touched if isinstance(one, Tensor)))
@@ -329,18 +344,21 @@ class _Run:
         """The value in its declared type, which its shape has to be of."""
         type_ = named.type
         if type_.kind == "list":
-            return value if isinstance(value, list) else _refuse(f"{named.name!r} is not a list")
+            return value if isinstance(value, list) else _refuse(f"{quote(named.name)} is not a list")
         if type_.kind == "dictionary" and isinstance(value, Tensor):
             return value
         if type_.dtype == "str":
-            return value if isinstance(value, str | list) else _refuse(f"{named.name!r} is not a text")
+            return value if isinstance(value, str | list) else _refuse(f"{quote(named.name)} is not a text")
         if type_.kind != "tensor" or not isinstance(value, Tensor):
-            _refuse(f"{named.name!r} is not a {type_.kind}")
+            _refuse(f"{quote(named.name)} is not a {type_.kind}")
         if not _fits(value.shape, type_.shape):
-            _refuse(f"{named.name!r} has shape {tuple(value.shape)}, the program says {type_.shape}")
+            _refuse(f"{quote(named.name)} has shape {tuple(value.shape)}, the program says {type_.shape}")
         if type_.dtype == "float16" and self._round:
             return value.half().float()
-        return value.to(_KEPT_AS[type_.dtype])
+        value = value.to(_KEPT_AS[type_.dtype])
+        # A small part of a large value would keep the whole in memory, which nobody counts any more.
+        is_part = value.untyped_storage().nbytes() > 4 * _size_bytes(value) + _SMALL_BYTES
+        return value.clone() if is_part else value
 
     def _array(self, name: str, value: Value) -> NDArray[Any]:
         """A copy, in the type that the program gives to the value."""
@@ -350,7 +368,7 @@ class _Run:
         if isinstance(value, str):
             return np.array(value)
         if not isinstance(value, Tensor):
-            raise MeasureError(f"value {name!r} is a list", hint="tap the values that are read from it")
+            raise MeasureError(f"value {quote(name)} is a list", hint="tap the values that are read from it")
         array: NDArray[Any] = value.numpy()
         dtype = _RETURNED_AS.get(type_.dtype, type_.dtype) if type_.kind == "tensor" else "float32"
         return array.astype("float32" if dtype == "float16" and not self._round else dtype)
@@ -372,6 +390,8 @@ def _as_tensor(array: NDArray[Any]) -> Tensor:
 
 
 def _size_bytes(value: Value) -> int:
+    if isinstance(value, list):
+        return 64 + sum(map(_size_bytes, value))
     return value.numel() * value.element_size() if isinstance(value, Tensor) else 64
 
 

@@ -11,12 +11,12 @@ from msgspec import Meta
 
 from edgekd.coreml.blobs import Weights
 from edgekd.coreml.parse import parse
-from edgekd.coreml.program import Program
+from edgekd.coreml.program import Program, quote
 from edgekd.coreml.wire import decode
 from edgekd.errors import ConfigError, ConvertError
 from edgekd.files import decode_json, digest, read_text
 
-LARGEST_MODEL_BYTES = 2**26
+LARGEST_MODEL_BYTES = 2**25
 """Of the program without its weights; those of large language models take one or two MiB."""
 
 _WEIGHTS = re.compile(r"@model_path/(?P<path>[^\\\0]+)\Z")
@@ -33,7 +33,7 @@ class _Item(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 class _Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
     file_format_version: str
-    item_info_entries: dict[str, _Item]
+    item_info_entries: Annotated[dict[str, _Item], Meta(max_length=1000)]
     root_model_identifier: str
 
 
@@ -57,6 +57,7 @@ class _Package:
         self._digests: dict[str, str] = {}
         self._size_bytes = 0
         self._weights: dict[Path, Weights] = {}
+        self._names: dict[str, Weights] = {}
         self._items: list[Path] = []
 
     def program(self) -> Program:
@@ -66,10 +67,12 @@ class _Package:
         model = decode(self._read(model_path), str(self._path))
 
         def weights(name: str) -> Weights:
-            match = _WEIGHTS.match(name)
-            if match is None:
-                self._fail(f"weights at {name!r}, which is not in the package")
-            return self._load(self._inside(model_path.parent, match["path"]))
+            if name not in self._names:
+                match = _WEIGHTS.match(name)
+                if match is None:
+                    self._fail(f"weights at {quote(name)}, which is not in the package")
+                self._names[name] = self._load(self._inside(model_path.parent, match["path"]))
+            return self._names[name]
 
         finish = parse(model, weights, str(self._path))
         return finish(digest(self._digests), self._size_bytes)
@@ -81,7 +84,7 @@ class _Package:
         except ConfigError as error:
             raise ConvertError(str(error), hint=error.hint or "an .mlpackage has a Manifest.json in it") from error
         if not manifest.file_format_version.startswith("1."):
-            self._fail(f"manifest of version {manifest.file_format_version}, not 1")
+            self._fail(f"manifest of version {quote(manifest.file_format_version)}, not 1")
         root = manifest.item_info_entries.get(manifest.root_model_identifier)
         if root is None:
             self._fail("the manifest does not list its root model")
@@ -103,11 +106,11 @@ class _Package:
             found = (folder / name).resolve(strict=True)
             is_file = found.is_file()
         except (OSError, ValueError, RuntimeError):  # not there, not a path, a circle of links
-            self._fail(f"{name!r} is missing")
+            self._fail(f"{quote(name)} is missing")
         if not found.is_relative_to(self._root) or found == self._root:
-            self._fail(f"{name!r} leaves the package")
+            self._fail(f"{quote(name)} leaves the package")
         if must_be_file and not is_file:
-            self._fail(f"{name!r} is not a file")
+            self._fail(f"{quote(name)} is not a file")
         return found
 
     def _read(self, path: Path) -> bytes:

@@ -21,6 +21,7 @@ from edgekd.coreml.program import (
     Program,
     Type,
     describe,
+    quote,
 )
 from edgekd.coreml.wire import Message
 from edgekd.errors import ConvertError
@@ -94,8 +95,8 @@ class _Parser:
         name, description = self.default_function(description)
         functions = program.get("functions", {})
         if name not in functions:
-            self.fail(f"there is no function {name!r}")
-        self._place = f"function {name!r}"
+            self.fail(f"there is no function {quote(name)}")
+        self._place = f"function {quote(name)}"
         opset, block = self.function(functions[name])
         features = self.features(description)
         inputs, states, outputs = self.interface(block, features)
@@ -129,7 +130,7 @@ class _Parser:
         for one in several:
             if one.get("name") == name:
                 return name, one | {"metadata": description.get("metadata", {})}
-        return self.fail(f"the default function {name!r} is not described")
+        return self.fail(f"the default function {quote(name)} is not described")
 
     def metadata(self, description: Message, block: Block) -> dict[str, str]:
         given = description.get("metadata", {})
@@ -157,7 +158,7 @@ class _Parser:
         for role, features in found.items():
             for feature in description.get(role, []):
                 name = self.text(feature, "name")
-                self._place = f"{role} {name!r}"
+                self._place = f"{role} {quote(name)}"
                 if name in features:
                     self.fail("described twice")
                 features[name] = self.feature(feature.get("type", {}))
@@ -210,16 +211,16 @@ class _Parser:
         for one in block.inputs:
             inner = one.type.items[0] if one.type.kind == "state" else one.type
             if inner.kind != "tensor" or DTYPE_BITS.get(inner.dtype, 1) < 8:
-                self.fail(f"the input {one.name!r} is a {inner.dtype or inner.kind}")
+                self.fail(f"the input {quote(one.name)} is a {inner.dtype or inner.kind}")
         outputs = {name: Named(name, self._types[name]) for name in block.outputs}
         for one in outputs.values():
             if one.type.kind not in ("tensor", "dictionary"):
-                self.fail(f"the output {one.name!r} is a {one.type.kind}")
+                self.fail(f"the output {quote(one.name)} is a {one.type.kind}")
         for role, named in (("input", given), ("state", states), ("output", outputs)):
             if odd := set(named) ^ set(features[role]):
-                self.fail(f"the function's {role}s and the described ones differ in {min(odd)!r}")
+                self.fail(f"the function's {role}s and the described ones differ in {quote(min(odd))}")
             for name, feature in features[role].items():
-                self._place = f"{role} {name!r}"
+                self._place = f"{role} {quote(name)}"
                 self.agree(named[name].type, feature.type)
         return (  # type: ignore[return-value]  # three of them, as the loop has three
             *(
@@ -244,30 +245,30 @@ class _Parser:
     def function(self, function: Message) -> tuple[str, Block]:
         opset = function.get("opset", "")
         if opset not in OPSETS:
-            self.fail(f"op set {opset!r} is not known", hint=f"known: {', '.join(OPSETS)}")
+            self.fail(f"op set {quote(opset)} is not known", hint=f"known: {', '.join(OPSETS)}")
         block = function.get("block_specializations", {}).get(opset)
         if block is None:
             self.fail(f"there is no block for op set {opset}")
         if block.get("inputs"):
             self.fail("the inputs of a function are the function's, not its block's")
-        parsed = self.block(block, self.named(function.get("inputs", [])), set())
+        parsed = self.block(block, self.named(function.get("inputs", [])), ())
         made = (output for operation in parsed.operations for output in operation.outputs)
         self._types = {value.name: value.type for value in (*parsed.inputs, *made)}
         return opset, parsed
 
-    def block(self, block: Message, inputs: tuple[Named, ...], visible: set[str]) -> Block:
-        """A block of which the operations may use `visible` names and its own."""
+    def block(self, block: Message, inputs: tuple[Named, ...], outer: Container[str]) -> Block:
+        """A block of which the operations may use `outer` names and its own."""
         own: set[str] = set()
+        visible = _Either(outer, own)
         self.define(inputs, own)
         operations = []
         for message in block.get("operations", []):
-            seen = visible | own if message.get("blocks") else _Either(visible, own)
-            operations.append(self.operation(message, seen))
+            operations.append(self.operation(message, visible))
             self.define(operations[-1].outputs, own)
         outputs = tuple(block.get("outputs", []))
         for name in outputs:
-            if name not in own and name not in visible:
-                self.fail(f"the output {name!r} is not defined")
+            if name not in visible:
+                self.fail(f"the output {quote(name)} is not defined")
         if len(set(outputs)) < len(outputs):
             self.fail("an output is there twice")
         return Block(inputs, tuple(operations), outputs)
@@ -275,15 +276,15 @@ class _Parser:
     def define(self, values: Iterable[Named], own: set[str]) -> None:
         for value in values:
             if value.name in own:
-                self.fail(f"{value.name!r} is defined twice")
+                self.fail(f"{quote(value.name)} is defined twice")
             own.add(value.name)
 
     def operation(self, message: Message, visible: Container[str]) -> Operation:
         kind = self.text(message, "type")
-        self._place = f"a {kind}"
+        self._place = f"a {quote(kind)}"
         outputs = self.named(message.get("outputs", []))
         if outputs:
-            self._place = f"{kind} of {outputs[0].name!r}"
+            self._place = f"{quote(kind)} of {quote(outputs[0].name)}"
         place = self._place
         attributes: dict[str, Message] = dict(message.get("attributes", {}))
         name = self.constant(attributes.pop("name")) if "name" in attributes else None
@@ -291,10 +292,10 @@ class _Parser:
         bound: dict[str, tuple[str | Constant, ...]] = dict(inputs)
         for parameter, argument in message.get("inputs", {}).items():
             if parameter in bound:
-                self.fail(f"{parameter} is an attribute and an input")
+                self.fail(f"{quote(parameter)} is an attribute and an input")
             bound[parameter] = tuple(self.binding(one, visible) for one in argument.get("arguments", []))
-        outer = visible if isinstance(visible, set) else set()  # a set wherever there are blocks
-        blocks = tuple(self.block(one, self.named(one.get("inputs", [])), outer) for one in message.get("blocks", []))
+        inner = message.get("blocks", [])
+        blocks = tuple(self.block(one, self.named(one.get("inputs", [])), visible) for one in inner)
         self._place = place
         if kind == "const":
             self.check_const(bound, outputs)
@@ -315,7 +316,7 @@ class _Parser:
             return self.constant(binding["value"])
         name: str = binding["name"]
         if name not in visible:
-            self.fail(f"{name!r} is not defined before it is used")
+            self.fail(f"{quote(name)} is not defined before it is used")
         return name
 
     # --- types
@@ -345,7 +346,7 @@ class _Parser:
         if message.get("rank", 0) != len(dimensions):
             self.fail(f"rank {message.get('rank', 0)} with {len(dimensions)} dimensions")
         if message.get("attributes"):
-            self.fail(f"a tensor type with the attribute {min(message['attributes'])!r}")
+            self.fail(f"a tensor type with the attribute {quote(min(message['attributes']))}")
         shape = tuple(map(self.dimension, dimensions))
         if len(shape) > HIGHEST_RANK or math.prod(abs(size) or 1 for size in shape) > LARGEST_SIZE:
             self.fail(f"a tensor of rank {len(shape)} and that size")
@@ -428,9 +429,9 @@ def _range(message: Message) -> tuple[int, int]:
 
 
 class _Either:
-    """The union of two sets of which one grows, without a copy for each operation."""
+    """The names of a block, which grow, and those around it, without a copy for each operation."""
 
-    def __init__(self, outer: set[str], own: set[str]) -> None:
+    def __init__(self, outer: Container[str], own: set[str]) -> None:
         self._outer, self._own = outer, own
 
     def __contains__(self, name: object) -> bool:

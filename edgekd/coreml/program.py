@@ -111,8 +111,8 @@ class Program:
     """Of all files that the program was read from: the format itself has no checksums."""
     size_bytes: int
     """Of these files."""
-    cache: dict[str, Any] = field(default_factory=dict, repr=False)
-    """What the interpreter prepares once."""
+    cache: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+    """What the interpreter prepares once; a copy of a program begins with an empty one."""
 
     @property
     def operations(self) -> Sequence[Operation]:
@@ -123,6 +123,16 @@ class Program:
     def opset_number(self) -> int:
         """5 for iOS 15, 6 for iOS 16 and so on."""
         return int(self.opset.removeprefix("CoreML"))
+
+    @property
+    def ios(self) -> int:
+        """The iOS that brought its operator set: 15, 16, 17, 18, 26."""
+        return int(OPSETS[self.opset].removeprefix("iOS "))
+
+
+def quote(name: str) -> str:
+    """A name out of a package as it may stand in a message: in quotes, in one line, and not too long."""
+    return repr(name if len(name) <= 100 else f"{name[:97]}...")
 
 
 def describe(named: Named) -> TensorSpec:

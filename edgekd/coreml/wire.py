@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekd.coreml.program import quote
 from edgekd.errors import ConvertError
 
 Message = dict[str, Any]
@@ -18,8 +19,8 @@ Message = dict[str, Any]
 
 DEEPEST = 100
 """Messages within messages, as in Google's own readers."""
-MOST_MESSAGES = 2**20
-"""A message costs a few bytes of file and a few hundred of memory."""
+MOST_FIELDS = 2**21
+"""A field costs a few bytes of file and some hundred of memory."""
 
 _SCHEMA: Final[dict[str, dict[int, str]]] = {
     # "name kind": a kind is a message or a scalar, `*` many of it, `<kind>` a map from strings to it; `ints`, `floats`
@@ -129,7 +130,7 @@ def decode(content: bytes, where: str) -> Message:
     """The fields of a Model, and of all that is in it.
 
     Raises:
-        ConvertError: damaged, of a newer format, too deep, or of more messages than MOST_MESSAGES.
+        ConvertError: damaged, of a newer format, too deep, or of more fields than MOST_FIELDS.
     """
     return _Reader(content, where).message("Model", 0, len(content), DEEPEST)
 
@@ -138,15 +139,14 @@ class _Reader:
     """A position is passed on and returned, so that the same methods read messages within messages."""
 
     def __init__(self, content: bytes, where: str) -> None:
-        self.content, self.where, self.left = content, where, MOST_MESSAGES
+        self.content, self.where, self.left = content, where, MOST_FIELDS
 
     def fail(self, what: str) -> NoReturn:
         raise ConvertError(f"{self.where}: {what}", hint="the file is damaged, or of a format newer than this edgekd")
 
     def message(self, kind: str, at: int, end: int, depth: int) -> Message:
-        self.left -= 1
-        if depth == 0 or self.left < 0:
-            self.fail("nested too deeply" if depth == 0 else f"more than {MOST_MESSAGES} messages")
+        if depth == 0:
+            self.fail("nested too deeply")
         fields, found = _FIELDS[kind], Message()
         while at < end:
             key, at = self.varint(at, end)
@@ -170,6 +170,9 @@ class _Reader:
 
     def note(self, field: _Field, number: int, start: int, stop: int, depth: int, found: Message) -> None:
         """Add one field, which is a number or stands between two positions."""
+        self.left -= 1
+        if self.left < 0:
+            self.fail(f"more than {MOST_FIELDS} fields")
         if field.is_map:
             self.entry(field, start, stop, depth, found.setdefault(field.name, {}))
         elif field.is_numbers:
@@ -210,7 +213,7 @@ class _Reader:
         first, last = (parts.get(key, (stop, stop)) for key in _ENTRY_KEYS)
         name = self.value("string", 0, *first, depth)
         if name in entries:
-            self.fail(f"{field.name} has {name!r} twice")
+            self.fail(f"{field.name} has {quote(name)} twice")
         entries[name] = self.value(field.kind, 0, *last, depth)
 
     def varint(self, at: int, end: int) -> tuple[int, int]:

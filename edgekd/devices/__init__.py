@@ -39,6 +39,7 @@ class Device(Protocol):
 
         Raises:
             DeviceUnreachable: it does not answer.
+            PluginUnavailable: the engine needs an environment there that is not made.
         """
 
 

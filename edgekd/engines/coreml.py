@@ -15,9 +15,8 @@ class CoreML:
     """An engine; see edgekd/engines/__init__.py."""
 
     suffixes = (".mlpackage",)
-    runtime = (
-        "coremltools" if IS_MAC else "CoreML"
-    )  # a framework of macOS; coremltools alone converts, and runs nothing
+    runtime = "coremltools" if IS_MAC else "CoreML"  # of macOS; coremltools alone converts, and runs nothing
+    needs = "" if IS_MAC else "a Mac"
 
     def version(self) -> str:
         """Versions of macOS and of coremltools, or only of the latter."""

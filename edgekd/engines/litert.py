@@ -7,15 +7,14 @@ import os
 import sys
 from typing import Any, Sequence
 
-import ai_edge_litert
 import numpy as np
-from ai_edge_litert import interpreter
 
 
 class LiteRT:
     """An engine; see edgekd/engines/__init__.py."""
 
     suffixes = (".tflite",)
+    runtime = "ai_edge_litert.interpreter"
 
     def version(self) -> str:
         """Version of the package."""
@@ -32,6 +31,8 @@ class LiteRTSession:
     """A session; see edgekd/engines/__init__.py."""
 
     def __init__(self, model: str, threads: int) -> None:
+        from ai_edge_litert import interpreter
+
         self._model, self._threads = model, threads
         self._interpreter = interpreter.Interpreter(model_path=model, num_threads=threads)
         self._interpreter.allocate_tensors()
@@ -128,6 +129,8 @@ class _Profiled:
     """A model, compiled anew by the C library with its profiler switched on."""
 
     def __init__(self, model: str, threads: int, inputs: dict[str, np.ndarray], shapes: dict[str, list[int]]) -> None:
+        import ai_edge_litert
+
         self._library = ctypes.CDLL(os.path.join(os.path.dirname(ai_edge_litert.__file__), "libLiteRt.so"))
         self._kept: list[Any] = []  # what the library holds on to
         self._shapes = shapes

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any, Sequence
 
 import numpy as np
-from ai_edge_litert import interpreter
 
 
 class LiteRTBuiltin:
     """An engine; see edgekd/engines/__init__.py."""
 
     suffixes = (".tflite",)
+    runtime = "ai_edge_litert.interpreter"
 
     def version(self) -> str:
         """Version of the package."""
@@ -28,6 +28,8 @@ class LiteRTBuiltinSession:
     """A session; see edgekd/engines/__init__.py."""
 
     def __init__(self, model: str, threads: int) -> None:
+        from ai_edge_litert import interpreter
+
         self._interpreter = interpreter.Interpreter(
             model_path=model,
             num_threads=threads,

@@ -8,16 +8,18 @@ import tempfile
 from typing import Any, Sequence
 
 import numpy as np
-import onnxruntime
 
 
 class OnnxRuntime:
     """An engine; see edgekd/engines/__init__.py."""
 
     suffixes = (".onnx",)
+    runtime = "onnxruntime"
 
     def version(self) -> str:
         """Version of the package."""
+        import onnxruntime
+
         return str(onnxruntime.__version__)
 
     def load(self, model: str, threads: int) -> OnnxRuntimeSession:
@@ -65,6 +67,8 @@ class OnnxRuntimeSession:
 
 
 def _options(threads: int) -> Any:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -73,6 +77,8 @@ def _options(threads: int) -> Any:
 
 
 def _session(model: str, options: Any) -> Any:
+    import onnxruntime
+
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 

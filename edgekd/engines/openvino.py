@@ -16,6 +16,10 @@ class OpenVINO:
     suffixes = (".xml",)
     runtime = "openvino"
 
+    def prepare(self) -> None:
+        """Leave its telemetry out, which reports over the network."""
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
     def version(self) -> str:
         """Version of the package."""
         from importlib.metadata import version
@@ -31,7 +35,6 @@ class OpenVINOSession:
     """A session; see edgekd/engines/__init__.py."""
 
     def __init__(self, model: str, threads: int) -> None:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it reports over the network
         import openvino
 
         properties: dict[str, Any] = {

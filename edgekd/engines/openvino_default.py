@@ -15,6 +15,11 @@ class OpenVINODefault:
 
     suffixes = (".xml",)
     runtime = "openvino"
+    arithmetic = "bf16"  # on some CPUs
+
+    def prepare(self) -> None:
+        """Leave its telemetry out, which reports over the network."""
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
     def version(self) -> str:
         """Version of the package."""
@@ -31,7 +36,6 @@ class OpenVINODefaultSession:
     """A session; see edgekd/engines/__init__.py."""
 
     def __init__(self, model: str, threads: int) -> None:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it reports over the network
         import openvino
 
         properties: dict[str, Any] = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import warnings
 from typing import Any, Sequence
 
 import numpy as np
 
-if importlib.util.find_spec("tensorflow") is None:  # importing it takes seconds, which only a session is worth
-    raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
-
 
 class TFLiteReference:
     """An engine; see edgekd/engines/__init__.py."""
 
     suffixes = (".tflite",)
+    runtime = "tensorflow"
+
+    def prepare(self) -> None:
+        """Keep TensorFlow from telling what it found on this machine."""
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     def version(self) -> str:
         """Version of the package."""
@@ -33,7 +34,6 @@ class TFLiteReferenceSession:
     """A session; see edgekd/engines/__init__.py."""
 
     def __init__(self, model: str, threads: int) -> None:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         import tensorflow
 
         with warnings.catch_warnings():

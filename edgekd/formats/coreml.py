@@ -105,7 +105,7 @@ class _Reader:
             kind=operation.kind,
             name=name,
             layer=self._layers.get(first.name, "") if first and not prefix else "",
-            version=self._program.opset_number,
+            version=self._program.ios,
             inputs=tuple(inputs),
             outputs=tuple(prefix + one.name for one in operation.outputs),
             dtype=first.type.dtype if first else "",

@@ -80,7 +80,7 @@ def _panel(
         if value is not None
     ]
     reachable = max(max(known, default=0.0), 0.0) or 1.0
-    across = alt.X("value:Q", title=title, scale=alt.Scale(domain=[min(0.0, *known), 1.18 * reachable], nice=False))
+    across = alt.X("value:Q", title=title, scale=alt.Scale(domain=[min(0.0, *known), 1.28 * reachable], nice=False))
     labels = alt.Axis(labelExpr="split(datum.label, '\t')[1]", title=None, labelLimit=330) if first else None
     down = alt.Y("layer:N", sort=None, scale=alt.Scale(domain=names), axis=labels)
     shade = alt.condition("datum.strong", alt.value(COLOURS[colour][0]), alt.value(COLOURS["faint"][0]))

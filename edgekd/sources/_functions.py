@@ -223,6 +223,33 @@ def cubic_kernel(sharpness: float) -> Callable[[Tensor], Tensor]:
     return kernel
 
 
+# --- blocks
+
+
+def depth_to_space(block: int, shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+    """Channels become pixels, those of a block standing first in the channels."""
+    batch, channels, height, width = shape
+    depth = channels // (block * block)
+
+    def function(data: Tensor) -> Tensor:
+        ordered = data.reshape(batch, block * block, depth, height * width).transpose(1, 2)
+        return F.pixel_shuffle(ordered.reshape(batch, channels, height, width), block)
+
+    return function
+
+
+def space_to_depth(block: int, shape: tuple[int, ...]) -> Callable[[Tensor], Tensor]:
+    """Pixels become channels, those of a block standing first in the channels."""
+    batch, channels, height, width = shape
+    height, width = height // block, width // block
+
+    def function(data: Tensor) -> Tensor:
+        ordered = F.pixel_unshuffle(data, block).reshape(batch, channels, block * block, height * width)
+        return ordered.transpose(1, 2).reshape(batch, channels * block * block, height, width)
+
+    return function
+
+
 # --- quantization
 
 

@@ -4,11 +4,12 @@ Shapes are known when the graph is built, so every step is tried on the meta dev
 depends on constants alone is computed once, and what is left has static shapes, as converters want it.
 """
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ class Value:
     """What it holds, where it is constant."""
     origin: str = ""
     """The stored weight that a constant was made of."""
-    maker: Any = None
+    maker: "Maker | None" = None
     """What made it, for those who look for patterns."""
     stored: str = ""
     """The type that a constant has in its file, where torch has none like it: "INT4"."""
@@ -49,6 +50,18 @@ class Value:
     def shape(self) -> tuple[int, ...]:
         """Concrete sizes."""
         return tuple(self.meta.shape)
+
+
+class Maker(Protocol):
+    """A node of the file."""
+
+    @property
+    def operator(self) -> str:
+        """Its name as ONNX has it, where it is one that patterns are made of."""
+
+    @property
+    def inputs(self) -> tuple[Value | None, ...]:
+        """What it reads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +98,7 @@ class Builder:
         names: Sequence[str],
         *,
         frozen: Iterable[int] = (),
-        maker: Any = None,
+        maker: "Maker | None" = None,
     ) -> tuple[Value, ...]:
         """Values that the function makes of the inputs: constants where all inputs are.
 
@@ -205,11 +218,15 @@ class Steps(nn.Module):
         used = [value for step in steps for value in step.inputs if value is not None and value.tensor is not None]
         used += [value for value in outputs if value.tensor is not None]
         frozen = {step.inputs[position] for step in steps for position in step.frozen if position < len(step.inputs)}
+        seen: dict[tuple[object, ...], str] = {}  # unrolled loops work the same constants out in every turn
         for number, value in enumerate(dict.fromkeys(used)):
             assert value.tensor is not None
             tensor = value.tensor.clone(memory_format=torch.contiguous_format)
-            kept = nn.Parameter(tensor) if _is_weight(value) and value not in frozen else tensor
-            places[value] = self._keep(kept, value.origin or value.name, number)
+            key = (value.origin, tensor.dtype, tensor.shape, _digest(tensor))
+            if key not in seen:
+                kept = nn.Parameter(tensor) if _is_weight(value) and value not in frozen else tensor
+                seen[key] = self._keep(kept, value.origin or value.name, number)
+            places[value] = seen[key]
 
     def _keep(self, tensor: Tensor, name: str, number: int) -> str:
         owner, path = self._owner_of(name, number)
@@ -236,6 +253,10 @@ class Steps(nn.Module):
         while hasattr(owner, path[-1]):
             path[-1] += "_"
         return owner, path
+
+
+def _digest(tensor: Tensor) -> bytes:
+    return hashlib.sha256(tensor.reshape(-1).view(torch.uint8).numpy().tobytes()).digest()
 
 
 def _is_weight(value: Value) -> bool:

@@ -18,7 +18,9 @@ def test_it_says_where_its_numbers_come_from(name: str) -> None:
 
 def test_an_engine_that_hangs_is_ended(tmp_path: Path) -> None:
     engine = tmp_path / "slow.py"
-    engine.write_text("import time\nclass Slow:\n    def version(self):\n        time.sleep(60)\nPLUGIN = Slow()\n")
+    engine.write_text(
+        "import time\nclass Slow:\n    runtime = 'time'\n    def version(self): time.sleep(60)\nPLUGIN = Slow()\n"
+    )
     with (
         find(devices, "host").start("", engines.GUEST, engine, tmp_path) as connection,
         pytest.raises(MeasureError, match="hung"),
@@ -28,7 +30,7 @@ def test_an_engine_that_hangs_is_ended(tmp_path: Path) -> None:
 
 def test_an_engine_that_cannot_be_imported_says_why(tmp_path: Path) -> None:
     engine = tmp_path / "broken.py"
-    engine.write_text("import no_such_runtime\n")
+    engine.write_text("class Broken:\n    runtime = 'no_such_runtime'\nPLUGIN = Broken()\n")
     with (
         find(devices, "host").start("", engines.GUEST, engine, tmp_path) as connection,
         pytest.raises(MeasureError, match="no_such_runtime"),

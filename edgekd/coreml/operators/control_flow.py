@@ -34,6 +34,9 @@ def _select(given: Given) -> Tensor:
 
 # --- lists of tensors that grow; a place that nothing was written to is None
 
+_TENSOR_BYTES: Final = 1024
+"""What a tensor takes beside its elements."""
+
 
 def _make_list(given: Given) -> list[Tensor | None]:
     given.ignore("elem_shape", "dtype", "dynamic_length")  # they are the elements' declared type
@@ -51,7 +54,9 @@ def _list_write(given: Given) -> list[Tensor | None]:
 
 
 def _list_scatter(given: Given) -> list[Tensor | None]:
-    return _written(given, list(given.ints("indices")), list(given.tensor("value").unbind(0)))
+    value = given.tensor("value")
+    given.room(len(value), _TENSOR_BYTES)
+    return _written(given, list(given.ints("indices")), list(value.unbind(0)))
 
 
 def _list_read(given: Given) -> Tensor:
@@ -60,7 +65,9 @@ def _list_read(given: Given) -> Tensor:
 
 def _list_gather(given: Given) -> Tensor:
     elements = given.elements("ls")
-    found = [_element(elements, index) for index in given.ints("indices")]
+    indices = given.ints("indices")
+    given.room(len(indices), _TENSOR_BYTES)
+    found = [_element(elements, index) for index in indices]
     if not found:
         raise ValueError("no indices")
     given.room(len(found) * found[0].numel())

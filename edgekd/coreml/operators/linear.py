@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from edgekd.coreml.given import Given, broadcast
 from edgekd.coreml.operators import Table
+from edgekd.coreml.program import quote
 
 _EQUATION: Final = re.compile(r"([a-zA-Z]+),([a-zA-Z]+)->([a-zA-Z]+)")
 
@@ -46,13 +47,13 @@ def _einsum(given: Given) -> Tensor:
     equation, values = given.text("equation").replace(" ", ""), given.tensors("values")
     match = _EQUATION.fullmatch(equation)
     if match is None or len(values) != 2:
-        raise ValueError(f"equation {equation!r} of {len(values)} values")
+        raise ValueError(f"equation {quote(equation)} of {len(values)} values")
     sizes: dict[str, int] = {}
     for letters, value in zip(match.groups(), values, strict=False):
         for letter, size in zip(letters, value.shape, strict=True):
             sizes[letter] = max(sizes.get(letter, 1), size)
     if any(letter not in sizes for letter in match[3]):
-        raise ValueError(f"equation {equation!r}")
+        raise ValueError(f"equation {quote(equation)}")
     given.room(math.prod(sizes[letter] for letter in match[3]))
     given.spend(math.prod(sizes.values()))
     result: Tensor = torch.einsum(equation, *values)

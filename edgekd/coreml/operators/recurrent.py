@@ -20,6 +20,8 @@ _ACTIVATIONS: Final[dict[str, Callable[[Tensor], Tensor]]] = {
     "tanh": torch.tanh,
 }
 _ONE_WAY: Final = ("forward", "reverse")
+_STEP: Final = 2**21
+"""Multiply-accumulates that are done in the time that a step takes of itself."""
 
 
 def _activation(given: Given, name: str, default: str) -> Callable[[Tensor], Tensor]:
@@ -39,7 +41,7 @@ class _Layer:
         if self.weight_hh.shape != (gates * size, size) or self.bias is not None and self.bias.shape != (gates * size,):
             raise ValueError(f"weights of shape {tuple(self.weight_hh.shape)} on {tuple(hidden.shape)}")
         given.room(x.shape[0] * x.shape[1] * gates * size)
-        given.spend(x.shape[0] * (x.shape[1] * (self.weight_ih.numel() + self.weight_hh.numel()) + 2**18))
+        given.spend(x.shape[0] * (x.shape[1] * (self.weight_ih.numel() + self.weight_hh.numel()) + _STEP))
         self.of_inputs = functional.linear(x, self.weight_ih, self.bias)
 
     def sums(self, step: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:

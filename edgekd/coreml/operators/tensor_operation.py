@@ -69,8 +69,8 @@ def _non_maximum_suppression(given: Given) -> tuple[Value, ...]:
     batch, count, classes = scores.shape
     if not count or not classes:
         raise ValueError("no boxes")
-    given.room(max(batch * most * max(classes, 4), count * count))
-    given.spend(batch * count * count * 16)
+    given.room(batch * most * max(classes, 4))
+    given.spend(batch * count * (2**18 + 64 * count))
     found_boxes, found_scores = torch.zeros(batch, most, 4), torch.zeros(batch, most, classes)
     indices, counts = torch.full((batch, most), -1), torch.zeros(batch, dtype=torch.long)
     for at in range(batch):
@@ -86,23 +86,21 @@ def _non_maximum_suppression(given: Given) -> tuple[Value, ...]:
 def _kept(boxes: Tensor, scores: Tensor, labels: Tensor, overlap: float, least: float) -> Tensor:
     """Numbers of the boxes that stay, the best first; where none does, that of the best."""
     order = torch.argsort(scores, descending=True, stable=True)
-    overlapping = _overlaps(boxes) > overlap
+    gone = ~(scores >= least)
     kept: list[int] = []
     for number in order.tolist():
-        if scores[number] < least:
-            break
-        rivals = torch.tensor([other for other in kept if labels[other] == labels[number]], dtype=torch.long)
-        if not overlapping[number, rivals].any():
+        if not gone[number]:
             kept.append(number)
+            gone |= (_overlaps(boxes, number) > overlap) & (labels == labels[number])
     return torch.tensor(kept or order[:1].tolist())
 
 
-def _overlaps(boxes: Tensor) -> Tensor:
-    """Intersection over union of each box with each; boxes are centre x, centre y, width, height."""
+def _overlaps(boxes: Tensor, number: int) -> Tensor:
+    """Intersection over union of one box with each; boxes are centre x, centre y, width, height."""
     low, high = boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
-    sides = torch.minimum(high[:, None], high) - torch.maximum(low[:, None], low)
+    sides = torch.minimum(high[number], high) - torch.maximum(low[number], low)
     common, areas = sides.clamp(min=0).prod(-1), boxes[:, 2:].prod(-1)
-    return (common / (areas[:, None] + areas - common)).nan_to_num(0)
+    return (common / (areas[number] + areas - common)).nan_to_num(0)
 
 
 def _non_zero(given: Given) -> Tensor:

@@ -1,7 +1,7 @@
 """Element by element: arithmetic, comparison, logic, casts."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial, reduce
 from typing import Any
 
@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgekd.sources._graphs import Value
 from edgekd.sources._onnx_operators import Node, Translation, dtype_of, operator, plain
+from edgekd.sources._patterns import argument_of_gelu
 
 plain(
     {
@@ -70,71 +70,10 @@ def divide(node: Node) -> Translation:
 @operator("Mul")
 def multiply(node: Node) -> Translation:
     """Where it completes x / 2 * (1 + erf(x / sqrt 2)), that is one activation, as converters know it."""
-    data = _argument_of_gelu(node)
+    data = argument_of_gelu(node.inputs)
     if data is None:
         return torch.mul
     return list(node.builder.apply(F.gelu, [data], node.outputs, maker=node))
-
-
-def _argument_of_gelu(node: Node) -> Value | None:
-    factors, share = _factors(node.inputs, 2)
-    if len(factors) != 2 or abs(share - 0.5) > 1e-6:
-        return None
-    for data, other in (factors, factors[::-1]):
-        terms, number = _terms(other)
-        inner = terms[0].maker if len(terms) == 1 and number == 1.0 else None
-        if isinstance(inner, Node) and inner.operator == "Erf" and _is_scaled(inner.value(0), data, math.sqrt(0.5)):
-            return data
-    return None
-
-
-def _is_scaled(value: Value, data: Value, wanted: float) -> bool:
-    """Whether a value is the data times that number."""
-    maker = value.maker
-    if not isinstance(maker, Node) or maker.operator not in {"Mul", "Div"}:
-        return False
-    factors, share = _factors(maker.inputs, 0)
-    if maker.operator == "Div":
-        divisor = _single(maker.inputs[1])
-        factors, share = ([maker.value(0)], 1 / divisor) if divisor else ([], 0.0)
-    return factors == [data] and abs(share - wanted) < 1e-6
-
-
-def _factors(values: Sequence[Value | None], depth: int) -> tuple[list[Value], float]:
-    """What is multiplied, numbers multiplied out; through so many more multiplications."""
-    factors: list[Value] = []
-    share = 1.0
-    for value in filter(None, values):
-        number = _single(value)
-        if number is not None:
-            share *= number
-        elif depth and isinstance(value.maker, Node) and value.maker.operator == "Mul":
-            inner, factor = _factors(value.maker.inputs, depth - 1)
-            factors, share = factors + inner, share * factor
-        else:
-            factors.append(value)
-    return factors, share
-
-
-def _terms(value: Value) -> tuple[list[Value], float]:
-    """What is added up, numbers added up."""
-    if not isinstance(value.maker, Node) or value.maker.operator != "Add":
-        return [value], 0.0
-    terms, total = [], 0.0
-    for term in filter(None, value.maker.inputs):
-        number = _single(term)
-        if number is None:
-            terms.append(term)
-        else:
-            total += number
-    return terms, total
-
-
-def _single(value: Value | None) -> float | None:
-    """The number that a constant of one element is."""
-    if value is None or value.tensor is None or value.tensor.numel() != 1 or len(value.shape) > 1:
-        return None
-    return float(value.tensor)
 
 
 @operator("Pow")

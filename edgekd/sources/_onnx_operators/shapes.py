@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from edgekd.errors import ConfigError
+from edgekd.sources._functions import depth_to_space, space_to_depth
 from edgekd.sources._onnx_operators import Node, Translation, operator
 
 
@@ -241,33 +242,21 @@ def centre_crop_pad(node: Node) -> Translation:
 
 
 @operator("DepthToSpace")
-def depth_to_space(node: Node) -> Translation:
+def to_space(node: Node) -> Translation:
     """Channels become pixels: block first (DCR), or channel first (CRD), as torch has it."""
-    block, (batch, channels, height, width) = node.int_of("blocksize", 1), node.shape()
+    block = node.int_of("blocksize", 1)
     if node.text_of("mode", "DCR") == "CRD":
         return lambda data: F.pixel_shuffle(data, block)
-    depth = channels // (block * block)
-
-    def function(data: Tensor) -> Tensor:
-        ordered = data.reshape(batch, block * block, depth, height * width).transpose(1, 2)
-        return F.pixel_shuffle(ordered.reshape(batch, channels, height, width), block)
-
-    return function
+    return depth_to_space(block, node.shape())
 
 
 @operator("SpaceToDepth")
-def space_to_depth(node: Node) -> Translation:
+def to_depth(node: Node) -> Translation:
     """Pixels become channels: block first (DCR), or channel first (CRD), as torch has it."""
-    block, (batch, channels, height, width) = node.int_of("blocksize", 1), node.shape()
+    block = node.int_of("blocksize", 1)
     if node.text_of("mode", "DCR") == "CRD":
         return lambda data: F.pixel_unshuffle(data, block)
-    height, width = height // block, width // block
-
-    def function(data: Tensor) -> Tensor:
-        ordered = F.pixel_unshuffle(data, block).reshape(batch, channels, block * block, height * width)
-        return ordered.transpose(1, 2).reshape(batch, channels * block * block, height, width)
-
-    return function
+    return space_to_depth(block, node.shape())
 
 
 @operator("ReverseSequence")
