@@ -21,7 +21,17 @@ from edgekd.data import load as load_data
 from edgekd.errors import BUDGET_BROKEN, ConvertError
 from edgekd.export import calibration_indices, export
 from edgekd.fake_quant import FakeQuantized
-from edgekd.ladder import FIRST, REMEDIES, Remedy, Slope, agreement_after, artifact_after, climb, falls_short
+from edgekd.ladder import (
+    FIRST,
+    REMEDIES,
+    Remedy,
+    Slope,
+    agreement_after,
+    artifact_after,
+    climb,
+    falls_short,
+    unfit_after,
+)
 from edgekd.nets import Net, anatomy
 from edgekd.parity import sqnr_db
 from edgekd.plugins import find
@@ -386,6 +396,14 @@ def test_where_none_holds_the_most_accurate_within_the_budget_is_kept(rungs: lis
     assert _chosen(rungs).name == chosen
     climbed = Climb(export=EXPORT, floor=0.9, most_drop=0.01, rungs=tuple(rungs), chosen=chosen)
     assert climbed.held is (climbed.best.holds_accuracy and climbed.best.holds_budget)
+
+
+def test_what_no_runtime_of_the_target_executes_does_not_hold() -> None:
+    refused = msgspec.structs.replace(rung("b", 0.99, False, True), unfit=("no version 4 of CONV_2D",))
+    climbed = Climb(export=EXPORT, floor=0.9, most_drop=0.01, rungs=(rung("a", 0.5, False), refused), chosen="b")
+    assert not climbed.held
+    assert unfit_after([climbed], {"other": ("why",)}) == {"other": ("why",), EXPORT: ("no version 4 of CONV_2D",)}
+    assert unfit_after([msgspec.structs.replace(climbed, chosen="a")], {}) == {}
 
 
 def done(metric: float, decibels: float, made: bool = True) -> Done:
