@@ -1,9 +1,9 @@
 """What static int8 does to a net, simulated in PyTorch and differentiable.
 
-Weights are rounded symmetrically for each output channel, to -127..127, activations asymmetrically for each tensor, to
-256 steps: as every one of our formats does it (Jacob et al. 2018, arXiv:1712.05877; Krishnamoorthi 2018,
-arXiv:1806.08342). A batch norm behind a convolution need not be folded for this: it multiplies each output channel,
-and with it that channel's step, by the same number.
+Weights are rounded symmetrically for each output channel, to -127..127, activations and constants that are added to
+them or multiplied with them asymmetrically for each tensor, to 256 steps: as every one of our formats does it (Jacob
+et al. 2018, arXiv:1712.05877; Krishnamoorthi 2018, arXiv:1806.08342). A batch norm behind a convolution need not be
+folded for this: it multiplies each output channel, and with it that channel's step, by the same number.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx, nn
 
-from edgekd.traces import Trace, kernel_of, module_of, readers, written
+from edgekd.traces import Trace, constants, kernel_of, module_of, readers, written
 
 WEIGHT_LIMIT: Final = 127
 STEPS: Final = 255
@@ -35,6 +35,10 @@ def round_activation(values: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return torch.fake_quantize_per_tensor_affine(values, step, zero, 0, STEPS)
 
 
+def _round_constant(values: Tensor) -> Tensor:
+    return round_activation(values, values.detach().min().clamp_max(0), values.detach().max().clamp_min(0))
+
+
 @dataclass(frozen=True)
 class Rounding:
     """One thing that int8 rounds."""
@@ -46,13 +50,12 @@ class Rounding:
 
 
 def roundings(trace: Trace) -> list[Rounding]:
-    """Everything that int8 rounds of a net: tensors in the order in which they are written, each after its weight."""
+    """Everything that int8 rounds of a net: tensors in the order in which they are written, after their constants."""
     found = []
     for node in written(trace):
         kernel = kernel_of(node)
         touching = [*readers(node)] if node.op == "placeholder" else [kernel, *readers(node)]
-        if kernel.name in trace.layers:
-            found.append(Rounding(kernel.all_input_nodes[1].name, _named([trace.layers[kernel.name]])))
+        found += [Rounding(one.name, _named([module_of(kernel)])) for one in constants(trace, kernel)]
         found.append(Rounding(node.name, _named([module_of(one) for one in touching])))
     return found
 
@@ -91,6 +94,7 @@ class FakeQuantized(nn.Module):
         self.momentum = momentum
         self.observing = False
         self.rounded = rounded_beside(trace, ()) if rounded is None else rounded
+        self._weights = {trace.node(name).all_input_nodes[1].name for name in trace.layers}
         self._points = {node.name: index for index, node in enumerate(written(trace))}
         self.low: Tensor
         self.high: Tensor
@@ -126,7 +130,7 @@ class FakeQuantized(nn.Module):
         if node.name not in self.rounded:
             return value
         if index is None:
-            return round_weight(value)
+            return round_weight(value) if node.name in self._weights else _round_constant(value)
         if self.training and self.momentum:
             self._move(index, value.detach())
         return round_activation(value, self.low[index], self.high[index])

@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from edgekd.errors import ConvertError, MeasureError, TrainingDiverged, WorkerDied
+from edgekd.fitness import unfit
 from edgekd.lessons import Lesson
 from edgekd.parity import least_db, most_drop
 from edgekd.qat import train_rounded
@@ -176,6 +177,11 @@ def artifact_after(climbs: Iterable[Climb], artifact: Artifact) -> Artifact:
     return next((one.best.tried.artifact or artifact for one in climbs if one.export == artifact.export), artifact)
 
 
+def unfit_after(climbs: Iterable[Climb], unfit: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Why the target executes an export not at all, with what the climbs have chosen."""
+    return {**unfit, **{one.export: one.best.unfit for one in climbs if one.best.unfit}}
+
+
 def agreement_after(climbs: Iterable[Climb], agreement: Agreement) -> Agreement:
     """The agreement of what `artifact_after` returns."""
     return next((one.best.agreement or agreement for one in climbs if one.export == agreement.artifact), agreement)
@@ -193,7 +199,8 @@ def _try(slope: Slope, number: int, remedy: Remedy, way: Quantization) -> Rung:
     found = slope.run.step(place, verify, student, slope.data, tried.artifact, slope.engine, slope.lesson.task)
     if student != slope.student:
         found = _against_the_first(slope, found)
-    return _rung(slope, remedy.name, tried, found)
+    refused = unfit(slope.run.folder / tried.artifact.model.path, tried.artifact.precision, slope.target)
+    return _rung(slope, remedy.name, tried, found, refused)
 
 
 def _against_the_first(slope: Slope, agreement: Agreement) -> Agreement:
@@ -215,7 +222,7 @@ def _against_the_first(slope: Slope, agreement: Agreement) -> Agreement:
     )
 
 
-def _rung(slope: Slope, name: str, tried: Tried, agreement: Agreement) -> Rung:
+def _rung(slope: Slope, name: str, tried: Tried, agreement: Agreement, refused: tuple[str, ...] = ()) -> Rung:
     predicted = tried.predicted or slope.predicted
     budget = slope.budget
     assert tried.artifact is not None
@@ -224,9 +231,11 @@ def _rung(slope: Slope, name: str, tried: Tried, agreement: Agreement) -> Rung:
         tried=tried,
         agreement=agreement,
         holds_accuracy=agreement.ok and _drop(slope, agreement) <= slope.most_drop + 1e-9,
-        holds_budget=tried.artifact.model.size_bytes <= budget.file_bytes
+        holds_budget=not refused
+        and tried.artifact.model.size_bytes <= budget.file_bytes
         and predicted.latency_ms.high <= budget.latency_ms
         and predicted.peak_memory_bytes <= budget.peak_memory_bytes,
+        unfit=refused,
     )
 
 

@@ -15,7 +15,7 @@ from edgekd.engines import able
 from edgekd.export import export
 from edgekd.files import dumps, write_text
 from edgekd.fitness import unfit
-from edgekd.ladder import Slope, agreement_after, artifact_after, climb, falls_short
+from edgekd.ladder import Slope, agreement_after, artifact_after, climb, falls_short, unfit_after
 from edgekd.lessons import Lesson
 from edgekd.matrix import Matrix, cross
 from edgekd.measure import measure
@@ -191,12 +191,18 @@ def _take(
     climbs = []
     for (one, engine), agreement in zip(executable, agreements, strict=True):
         slope = Slope(run, target, budget, plan, lesson, data, knowledge, student, one, engine)
-        if falls_short(slope, agreement):
+        if one.export not in doubts and falls_short(slope, agreement):
             climbs.append(climb(slope, agreement))
     artifacts = tuple(map(partial(artifact_after, climbs), artifacts))
     agreements = tuple(map(partial(agreement_after, climbs), agreements))
     executable = [(artifact_after(climbs, one), engine) for one, engine in executable]
-    made = msgspec.structs.replace(made, artifacts=artifacts, agreements=agreements, climbs=tuple(climbs))
+    made = msgspec.structs.replace(
+        made,
+        artifacts=artifacts,
+        agreements=agreements,
+        climbs=tuple(climbs),
+        unfit=unfit_after(climbs, made.unfit),
+    )
     yield "climb", made
 
     # One after the other: two timings at once would disturb each other.

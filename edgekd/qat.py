@@ -2,7 +2,10 @@
 
 The net learns behind fake quantization (edgekd/fake_quant.py), with the losses of its lesson, distillation among them.
 What leaves is plain float weights under the student's own names, which every converter takes as it takes any others:
-there is one training for all formats, and what a format quantizes otherwise it may.
+there is one training for all formats, and what a format quantizes otherwise it may. The ranges of activations are set
+by calibration anew. Handing over those that training ended with would need a switch in the net for each format, and
+brings nothing: six trainings of a net with channels 60 or 100 times apart were right in 0.963 to 0.990 of the test
+examples by the ranges of the training, and in 0.980 to 0.993 by those of calibration (simulated, the worst first).
 """
 
 from typing import Final
@@ -73,7 +76,7 @@ def _train(work: Work, lesson: Lesson, student: Student, data: Data, knowledge: 
     calibration = viewer.batch(calibration_indices(len(viewer)))
     # From where int8 does the least harm: a net that starts at chance has little to learn from.
     rounded = FakeQuantized(trace(equalize(net.module, [calibration]), [calibration.shape[1:]]), momentum=MOMENTUM)
-    rounded.observe(calibration.split(OBSERVED_AT_ONCE))  # type: ignore[no-untyped-call]  # torch
+    rounded.observe(torch.split(calibration, OBSERVED_AT_ONCE))
     fit(
         rounded,
         viewer,

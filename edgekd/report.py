@@ -329,6 +329,7 @@ def _rung(rung: Rung) -> dict[str, Any]:
         "latency_ms": _plain(predicted.latency_ms) if predicted else None,
         "holds_accuracy": rung.holds_accuracy,
         "holds_budget": rung.holds_budget,
+        "unfit": rung.unfit,
         "trials": _plain(rung.tried.trials),
         "blame": _plain(rung.tried.blame),
     }

@@ -160,7 +160,7 @@ def rank(followed: Trace, calibration: Tensor, examples: Tensor) -> list[Suspect
     with torch.no_grad():
         clean = FakeQuantized(followed, frozenset())(examples)
         simulated = FakeQuantized(followed)
-        simulated.observe(calibration.split(EXAMPLES))  # type: ignore[no-untyped-call]  # torch
+        simulated.observe(torch.split(calibration, EXAMPLES))
         noises: dict[tuple[str, ...], float] = {}
         found = [one for one in roundings(followed) if one.modules]
         for index, one in enumerate(found):

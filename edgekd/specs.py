@@ -480,7 +480,9 @@ class Rung(Spec, frozen=True, kw_only=True):
     """Over the test split; None where there is no artifact."""
     holds_accuracy: bool = False
     holds_budget: bool = False
-    """The file's size as it is, latency and memory as they are estimated."""
+    """The file's size as it is, latency and memory as they are estimated; and a runtime of the target executes it."""
+    unfit: tuple[str, ...] = ()
+    """Why none does, where none does."""
 
 
 class Climb(Spec, frozen=True, kw_only=True):

@@ -18,7 +18,9 @@ CONVOLUTIONS: Final = frozenset({"conv1d", "conv2d", "conv3d", "convolution"})
 WEIGHTED: Final = CONVOLUTIONS | {"linear"}
 NORMS: Final = frozenset({"batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"})
 CLAMPS: Final = frozenset({"relu", "relu_", "relu6", "relu6_", "hardtanh", "hardtanh_", "clamp", "clamp_"})
-FUSING: Final = WEIGHTED | NORMS | {"add", "add_", "mul", "mul_"}
+ELEMENTWISE: Final = frozenset({"add", "add_", "mul", "mul_", "sub", "sub_"})
+"""What computes in integers with a constant beside a tensor."""
+FUSING: Final = WEIGHTED | NORMS | ELEMENTWISE
 """Kernels that clamp what they write, at no cost."""
 VIEWS: Final = frozenset(
     {
@@ -156,6 +158,14 @@ def kernel_of(node: fx.Node) -> fx.Node:
             break
         node = before
     return node
+
+
+def constants(trace: Trace, kernel: fx.Node) -> list[fx.Node]:
+    """What a kernel computes with besides tensors: a layer's weight, a constant that is added or multiplied with."""
+    if kernel.name in trace.layers:
+        return [kernel.all_input_nodes[1]]
+    given = kernel.all_input_nodes if kind(kernel) in ELEMENTWISE else []
+    return [one for one in given if attribute(one) is not None and _is_float(one)]
 
 
 def readers(node: fx.Node) -> Iterator[fx.Node]:

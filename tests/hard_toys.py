@@ -1,6 +1,7 @@
 """A user's own students for the data of toys.py, which static int8 breaks, each in its own way."""
 
 import math
+from collections import OrderedDict
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,17 @@ def spread(channels: int, times: float, seed: int = 0) -> Tensor:
 
 
 class Uneven(nn.Module):
-    """A depthwise convolution whose channels are far apart, by factors that are no weights: nothing can move them."""
+    """A depthwise convolution between factors that are taken back behind it; hard-swish lets no other factors pass."""
 
     def __init__(self, channels: int, times: float) -> None:
         super().__init__()
-        self.filter = nn.Conv2d(channels, channels, 3, 1, 1, groups=channels)
-        self.register_buffer("gains", spread(channels, times).view(1, -1, 1, 1))
+        self.filter = nn.Conv2d(channels, channels, 3, 1, 1, groups=channels, bias=False)
+        self.register_buffer("gains", spread(channels, times).view(-1, 1, 1, 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.filter(features * self.gains) / self.gains
+        channels = len(self.gains)
+        scaled = nn.functional.hardswish(nn.functional.conv2d(features, self.gains, groups=channels))
+        return nn.functional.conv2d(self.filter(scaled), 1 / self.gains, groups=channels)
 
 
 class Stream(nn.Module):
@@ -53,15 +56,16 @@ class Stream(nn.Module):
 
 def residual(channels: int = 8, pixels: bool = True) -> nn.Module:
     """Two residual blocks between a stem and a head; their stream has no activation. Takes pixels, or else floats."""
-    module = nn.Sequential(
-        nn.Sequential(nn.Conv2d(1, channels, 3, 2, 1, bias=False), nn.BatchNorm2d(channels)),
-        Stream(channels, 2 * channels),
-        Stream(channels, 2 * channels),
-        nn.Sequential(nn.Conv2d(channels, 16, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6()),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(16, 3),
-    )
+    parts = {
+        "stem": nn.Sequential(nn.Conv2d(1, channels, 3, 2, 1, bias=False), nn.BatchNorm2d(channels)),
+        "first": Stream(channels, 2 * channels),
+        "second": Stream(channels, 2 * channels),
+        "head": nn.Sequential(nn.Conv2d(channels, 16, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU6()),
+        "pool": nn.AdaptiveAvgPool2d(1),
+        "flat": nn.Flatten(),
+        "classifier": nn.Linear(16, 3),
+    }
+    module = nn.Sequential(OrderedDict(parts))
     if pixels:
         module.preprocessing = SIZE  # type: ignore[assignment]
     return module
@@ -69,29 +73,26 @@ def residual(channels: int = 8, pixels: bool = True) -> nn.Module:
 
 def unevened(module: Any, times: float, seed: int = 0) -> None:
     """Scale the channels of a `residual` net's stream, and all that reads them, so that it computes the same."""
-    scales = spread(module[0][1].num_features, times, seed)
-    for norm in (module[0][1], module[1].layers[7], module[2].layers[7]):
+    scales = spread(module.stem[1].num_features, times, seed)
+    for norm in (module.stem[1], module.first.layers[7], module.second.layers[7]):
         norm.weight.data *= scales
         norm.bias.data *= scales
-    for layer in (module[1].layers[0], module[2].layers[0], module[3][0]):
+    for layer in (module.first.layers[0], module.second.layers[0], module.head[0]):
         layer.weight.data /= scales.view(1, -1, 1, 1)
 
 
 def uneven(channels: int = 8, times: float = 300.0) -> nn.Module:
     """Trains as well as any, and is lost in int8."""
-    module = nn.Sequential(
-        nn.Conv2d(1, channels, 3, 2, 1, bias=False),
-        nn.BatchNorm2d(channels),
-        nn.ReLU(),
-        Uneven(channels, times),
-        nn.ReLU(),
-        nn.Conv2d(channels, 16, 3, 2, 1, bias=False),
-        nn.BatchNorm2d(16),
-        nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(16, 3),
-    )
+    parts = {
+        "stem": nn.Sequential(nn.Conv2d(1, channels, 3, 2, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()),
+        "uneven": Uneven(channels, times),
+        "clamp": nn.ReLU(),
+        "head": nn.Sequential(nn.Conv2d(channels, 16, 3, 2, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
+        "pool": nn.AdaptiveAvgPool2d(1),
+        "flat": nn.Flatten(),
+        "classifier": nn.Linear(16, 3),
+    }
+    module = nn.Sequential(OrderedDict(parts))
     module.preprocessing = SIZE  # type: ignore[assignment]
     return module
 

@@ -81,6 +81,26 @@ def test_a_kernel_rounds_what_it_writes_once(examples: Tensor) -> None:
     ]
 
 
+class Constants(nn.Module):
+    """Adds and multiplies with what it knows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.tensor([[0.0, 1.0, 100.0]]))
+        self.register_buffer("counts", torch.arange(3))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return (features + self.shift) * self.counts / 3
+
+
+def test_constants_are_rounded_by_the_whole_tensor() -> None:
+    followed = trace(Constants(), [(3,)])
+    assert [one.node for one in roundings(followed)][:3] == ["features", "shift", "add"]
+    zeros = torch.zeros(1, 3)
+    simulated = FakeQuantized(followed, frozenset({"shift"})).eval()
+    assert simulated(zeros)[0].tolist() == pytest.approx([0.0, 100 / 255 * 3 / 3, 200 / 3], rel=1e-5)
+
+
 def test_what_is_in_float_is_not_rounded(examples: Tensor) -> None:
     followed = trace(Block().eval(), [(4, 8, 8)])
     everything = rounded_beside(followed, ())

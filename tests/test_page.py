@@ -155,6 +155,7 @@ def ladder() -> dict[str, Any]:
         "quantization": way,
         "metrics": {"accuracy": 0.979},
         "holds_accuracy": True,
+        "unfit": ["some-runtime 1.0 has no version 4 of CONV_2D"],
         "trials": [{"quantization": way, "metric": 0.99, "metric_drop": 0.0, "sqnr_db": 30.0, "file_bytes": 81312}],
         "blame": [{"layers": ["stem", "head.1"], "metric_gain": 0.4321, "sqnr_gain_db": 12.25, "added_bytes": -512}],
     }
@@ -319,6 +320,7 @@ def test_shows_what_was_found(html: str) -> None:
         "failed: no kernel for this",
         "stem, head.1",
         "+43.21 points",
+        "some-runtime 1.0 has no version 4 of CONV_2D",
     ):
         assert shown in text
 

@@ -29,7 +29,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory: pytest.TempPathFactory) -> Ground:
     """With a student that int8 spoils, and no correction can mend."""
-    return ground(tmp_path_factory.mktemp("uneven"), "uneven", {"times": 60.0})
+    return ground(tmp_path_factory.mktemp("uneven"), "uneven", {"times": 300.0})
 
 
 def accuracy_in_integers(ground: Ground, student: Student) -> float:
@@ -49,10 +49,10 @@ def test_a_fifth_of_the_epochs_at_a_tenth_of_the_rate() -> None:
 
 def test_the_student_learns_to_be_rounded(uneven: Ground) -> None:
     before = accuracy_in_integers(uneven, uneven.student)
-    lesson = msgspec.structs.replace(uneven.lesson, training=Training(epochs=60, batch=16, learning_rate=0.1))
+    lesson = msgspec.structs.replace(uneven.lesson, training=Training(epochs=50, batch=16))
     taught = uneven.run.step("qat", qat.train_rounded, lesson, uneven.student, uneven.data, uneven.knowledge)
-    assert before < 0.8
-    assert accuracy_in_integers(uneven, taught) > before + 0.15
+    assert before < 0.6
+    assert accuracy_in_integers(uneven, taught) > 0.95
     assert taught.weights != uneven.student.weights
     assert (
         msgspec.structs.replace(taught, weights=uneven.student.weights, metrics=uneven.student.metrics)

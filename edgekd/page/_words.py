@@ -172,7 +172,13 @@ def _tried(rung: dict[str, Any]) -> dict[str, str]:
     failures = [str(one["failed"]) for one in trials if one.get("failed")]
     way = rung.get("quantization")
     how = quantized(way) if isinstance(way, dict) else f"failed: {failures[0]}" if failures else NOTHING
-    return {"title": str(rung.get("name")).capitalize(), "how": how, "trials": str(len(trials) or 1)}
+    refused = _listed_names(rung.get("unfit"))
+    return {
+        "title": str(rung.get("name")).capitalize(),
+        "how": how,
+        "trials": str(len(trials) or 1),
+        "refused": refused,
+    }
 
 
 def quantized(way: dict[str, Any]) -> str:
