@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from edgekd import coreml
 from edgekd.coreml import Block, Constant, Feature, Named, Operation, Program, Type
 from edgekd.errors import ConfigError, ConvertError, EdgekdError, MeasureError, UnsupportedOperator
-from edgekd.specs import TensorSpec
 from edgekd.parity import sqnr_db
+from edgekd.specs import TensorSpec
 from tests.coreml_cases import CASES, Case
 
 Array = NDArray[Any]

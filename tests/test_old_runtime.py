@@ -9,9 +9,9 @@ import pytest
 from edgekd import devices, engines, environments
 from edgekd.compat import problems
 from edgekd.errors import PluginUnavailable
+from edgekd.parity import sqnr_db
 from edgekd.plugins import find
 from edgekd.specs import Operator
-from edgekd.parity import sqnr_db
 from tests.contracts.test_converters import available, convert
 
 RUNTIME, VERSION = "tflite_runtime", "2.14.0"
