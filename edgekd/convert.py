@@ -1,7 +1,7 @@
 """Write a model that somebody already has in the formats of devices, without distilling anything."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,13 @@ from edgekd import converters, sources
 from edgekd.converters import Source
 from edgekd.errors import ConfigError, ConvertError, EdgekdError, WorkerDied
 from edgekd.files import content, decode_json, dumps, read_text, storage_errors, write_text
-from edgekd.fitness import unfit
+from edgekd.fitness import newest_set, unfit
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.sides import Tensors, fitted, given_inputs
+from edgekd.sources import Model
 from edgekd.specs import Quantization, Spec, Target, TensorSpec
-from edgekd.workers import call, cores, together
+from edgekd.workers import call, cores, sharing, together
 
 SCHEMA = 1
 MANIFEST = "edgekd.json"
@@ -87,19 +88,18 @@ def convert(order: Order, folder: Path, target: Target | None = None) -> Manifes
         converters.check(export)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        jobs = [partial(_fitting, order, export, folder, target) for export in order.exports]
-        done = 0
+        made: dict[str, Exported] = {}
 
-        def counted(job: Callable[[], Exported]) -> Exported:
-            nonlocal done
-            made = job()
-            done += 1
-            tell("exporting", done, len(jobs))
-            return made
+        def family(exports: Sequence[str]) -> None:
+            with sharing():
+                for export in exports:
+                    made[export] = _fitting(order, export, folder, target)
+                    tell("exporting", len(made), len(order.exports))
 
-        tell("exporting", 0, len(jobs))
-        made = together([partial(counted, job) for job in jobs], at_once=cores())
-        manifest = Manifest(schema=SCHEMA, model=absolute(order.model), shapes=order.shapes, artifacts=tuple(made))
+        tell("exporting", 0, len(order.exports))
+        together([partial(family, exports) for exports in converters.families(order.exports)], at_once=cores())
+        artifacts = tuple(made[export] for export in order.exports)
+        manifest = Manifest(schema=SCHEMA, model=absolute(order.model), shapes=order.shapes, artifacts=artifacts)
         write_text(folder / MANIFEST, dumps(manifest))
     return manifest
 
@@ -137,7 +137,7 @@ def absolute(model: str) -> str:
 
 
 def _fitting(order: Order, export: str, folder: Path, target: Target | None) -> Exported:
-    made = _one(order, export, folder)
+    made = _one(order, export, folder, target)
     if made.error or target is None:
         return made
     reasons = unfit(folder / made.file, converters.split(export)[1], target)
@@ -147,11 +147,12 @@ def _fitting(order: Order, export: str, folder: Path, target: Target | None) -> 
     return msgspec.structs.replace(made, unfit=reasons)
 
 
-def _one(order: Order, export: str, folder: Path) -> Exported:
+def _one(order: Order, export: str, folder: Path, target: Target | None) -> Exported:
+    newest = newest_set(converters.split(export)[0], target) if target else None
     log = folder / f".{export}.log"
     work = Work(run_folder=str(folder), name="", out_folder=str(folder))
     try:
-        made = call(_write, work, order, export, threads=1, log=log, timeout_s=TIMEOUT_S)
+        made = call(_write, work, order, export, newest, threads=1, log=log, timeout_s=TIMEOUT_S)
     except WorkerDied as error:
         return Exported(export=export, error=str(error), hint=error.hint)
     except EdgekdError as error:
@@ -161,9 +162,9 @@ def _one(order: Order, export: str, folder: Path) -> Exported:
     return made
 
 
-def _write(work: Work, order: Order, export: str) -> Exported:
+def _write(work: Work, order: Order, export: str, newest_set: int | None) -> Exported:
     """In a worker: opens the model and writes one export of it."""
-    model = sources.open_model(order.model, order.shapes)
+    model = _opened(order.model, tuple(order.shapes.items()))
     _, precision = converters.split(export)
     calibration: tuple[NDArray[Any], ...] = ()
     if order.calibration and precision in converters.CALIBRATED:
@@ -175,6 +176,7 @@ def _write(work: Work, order: Order, export: str) -> Exported:
         calibration=calibration,
         properties={**model.properties, **order.properties, "edgekd.precision": precision},
         quantization=order.quantization,
+        newest_set=newest_set,
     )
     out = work.out / f"{title(order.model)}-{export}{converters.check(export).suffix}"
     try:
@@ -192,6 +194,11 @@ def _write(work: Work, order: Order, export: str) -> Exported:
         outputs=outputs,
         tools=tools,
     )
+
+
+@lru_cache(maxsize=1)  # all exports of a worker are of one model
+def _opened(model: str, shapes: tuple[tuple[str, tuple[int, ...]], ...]) -> Model:
+    return sources.open_model(model, dict(shapes))
 
 
 def _some(given: Tensors) -> tuple[NDArray[Any], ...]:

@@ -1,5 +1,6 @@
 """Turn the student into one file of one format and precision."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,15 @@ TIMEOUT_S = 900.0
 FIRST_TRY = Quantization()
 
 
-def export(work: Work, student: Student, data: Data, wanted: str, quantization: Quantization = FIRST_TRY) -> Artifact:
-    """One artifact of the student.
+def export(
+    work: Work,
+    student: Student,
+    data: Data,
+    wanted: str,
+    newest_set: int | None = None,
+    quantization: Quantization = FIRST_TRY,
+) -> Artifact:
+    """One artifact of the student, in operators of the newest set that a device reads.
 
     Raises:
         ConvertError: the converter gave up, crashed, or took longer than 15 minutes.
@@ -41,6 +49,7 @@ def export(work: Work, student: Student, data: Data, wanted: str, quantization: 
             student,
             data,
             wanted,
+            newest_set,
             quantization,
             threads=1,
             log=work.out / "worker.log",
@@ -50,9 +59,18 @@ def export(work: Work, student: Student, data: Data, wanted: str, quantization: 
         raise ConvertError(f"{wanted}: {error}", hint=error.hint) from error
 
 
-def make_artifact(work: Work, student: Student, data: Data, wanted: str, quantization: Quantization) -> Artifact:
+def make_artifact(
+    work: Work, student: Student, data: Data, wanted: str, newest_set: int | None, quantization: Quantization
+) -> Artifact:
     """As `export`, in this process."""
-    return convert(work, student, data, wanted, quantization, module_of(work, student, data, quantization))
+    anywhere = msgspec.structs.replace(work, name="", out_folder="")
+    module = _module(msgspec.json.encode((anywhere, student, data)), quantization)
+    return convert(work, student, data, wanted, newest_set, quantization, module)
+
+
+@lru_cache(maxsize=1)  # precisions follow each other in a worker, and converters know a module again
+def _module(nouns: bytes, quantization: Quantization) -> nn.Module:
+    return module_of(*msgspec.json.decode(nouns, type=tuple[Work, Student, Data]), quantization)
 
 
 def module_of(work: Work, student: Student, data: Data, quantization: Quantization) -> nn.Module:
@@ -71,7 +89,13 @@ def module_of(work: Work, student: Student, data: Data, quantization: Quantizati
 
 
 def convert(
-    work: Work, student: Student, data: Data, wanted: str, quantization: Quantization, module: nn.Module
+    work: Work,
+    student: Student,
+    data: Data,
+    wanted: str,
+    newest_set: int | None,
+    quantization: Quantization,
+    module: nn.Module,
 ) -> Artifact:
     """The artifact of a module that is the student's, or a correction of it."""
     name, precision = converters.split(wanted)
@@ -82,6 +106,7 @@ def convert(
         calibration=(_calibration(work, student, data),),
         properties=_properties(student, data, precision),
         quantization=quantization,
+        newest_set=newest_set,
     )
     out = work.out / f"model{converters.check(wanted).suffix}"
     inputs, outputs, tools = converters.write(source, wanted, out)

@@ -16,3 +16,9 @@ def unfit(model: Path, precision: str, target: Target) -> tuple[str, ...]:
         if runtime in known
     ]
     return () if not all(found) else tuple(line for lines in found for line in lines)
+
+
+def newest_set(fmt: str, target: Target) -> int | None:
+    """The newest operator set that all of a target's runtimes of a format read; None where nothing is known of them."""
+    found = [compat.newest_set(fmt, runtime, version) for runtime, version in target.runtimes.items()]
+    return min((one for one in found if one), default=None)

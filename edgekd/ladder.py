@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from edgekd.errors import ConvertError, MeasureError, TrainingDiverged, WorkerDied
-from edgekd.fitness import unfit
+from edgekd.fitness import newest_set, unfit
 from edgekd.lessons import Lesson
 from edgekd.parity import least_db, most_drop
 from edgekd.qat import train_rounded
@@ -90,6 +90,7 @@ class Slope:
             export=self.first.export,
             engine=self.engine,
             task=self.lesson.task,
+            newest_set=newest_set(self.first.format, self.target),
         )
 
 

@@ -1,6 +1,7 @@
 """The whole flow, top to bottom; each `run.step` is done once and kept."""
 
 import platform
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -9,12 +10,13 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 
 from edgekd.agree import agree, foresee
+from edgekd.converters import families, split
 from edgekd.data import load
 from edgekd.distil import distil
 from edgekd.engines import able
 from edgekd.export import export
 from edgekd.files import dumps, write_text
-from edgekd.fitness import unfit
+from edgekd.fitness import newest_set, unfit
 from edgekd.ladder import Slope, agreement_after, artifact_after, climb, falls_short, unfit_after
 from edgekd.lessons import Lesson
 from edgekd.matrix import Matrix, cross
@@ -42,7 +44,7 @@ from edgekd.specs import (
 )
 from edgekd.teach import Curriculum, know, teach
 from edgekd.verify import engine_for, verify
-from edgekd.workers import cores, together
+from edgekd.workers import cores, sharing, together
 
 R = TypeVar("R")
 
@@ -172,7 +174,7 @@ def _take(
     made = msgspec.structs.replace(made, student=student)
     yield "distil", made
 
-    exports = _at_once(partial(_export, run, target, student, data, wanted) for wanted in target.exports)
+    exports = _exports(run, target, student, data)
     artifacts = tuple({one.export: one for one, _ in exports}.values())
     doubts = {one.export: reasons for one, reasons in exports if reasons}
     made = msgspec.structs.replace(made, artifacts=artifacts, unfit=doubts)
@@ -231,16 +233,32 @@ def _take(
     yield "report", msgspec.structs.replace(made, report=run.step(f"{at}/6-report", report, evidence))
 
 
+def _exports(run: Run, target: Target, student: Student, data: Data) -> list[tuple[Artifact, tuple[str, ...]]]:
+    """All exports in their order, each with why no runtime of the target executes it rightly."""
+
+    def family(exports: Sequence[str]) -> dict[str, tuple[Artifact, tuple[str, ...]]]:
+        with sharing():
+            return {wanted: _export(run, target, student, data, wanted) for wanted in exports}
+
+    found = ChainMap(*_at_once(partial(family, exports) for exports in families(target.exports)))
+    return [found[wanted] for wanted in target.exports]
+
+
 def _export(run: Run, target: Target, student: Student, data: Data, wanted: str) -> tuple[Artifact, tuple[str, ...]]:
     """An export, or what the target says stands in for it where its runtimes do not execute it; and what they say."""
-    artifact = run.step(f"{target.name}/3-export/{wanted}", export, student, data, wanted)
+    artifact = _write(run, target, student, data, wanted)
     reasons = unfit(run.folder / artifact.model.path, artifact.precision, target)
     if not reasons or wanted not in target.fallbacks:
         return artifact, reasons
     instead = target.fallbacks[wanted]
     run.log(step=f"{target.name}/3-export/{wanted}", event="replaced", by=instead, reasons=list(reasons))
-    artifact = run.step(f"{target.name}/3-export/{instead}", export, student, data, instead)
+    artifact = _write(run, target, student, data, instead)
     return artifact, unfit(run.folder / artifact.model.path, artifact.precision, target)
+
+
+def _write(run: Run, target: Target, student: Student, data: Data, wanted: str) -> Artifact:
+    newest = newest_set(split(wanted)[0], target)
+    return run.step(f"{target.name}/3-export/{wanted}", export, student, data, wanted, newest)
 
 
 def _cross(run: Run, made: Made, task: str, data: Data) -> Matrix:

@@ -42,6 +42,8 @@ class Aim(Spec, frozen=True, kw_only=True):
     export: str
     engine: str
     task: str
+    newest_set: int | None = None
+    """Of operators, that the target's runtimes read."""
 
 
 class Done(Spec, frozen=True, kw_only=True):
@@ -128,7 +130,7 @@ class Bench:
         work = Work(self._work.run_folder, f"{self._work.name}/{name}", str(self._work.out / name))
         aim = self._aim
         try:
-            artifact = convert(work, aim.student, aim.data, aim.export, way, self.corrected(way))
+            artifact = convert(work, aim.student, aim.data, aim.export, aim.newest_set, way, self.corrected(way))
             found = self._execute(work, artifact)
         except (ConvertError, MeasureError) as error:
             return Done(trial=Trial(quantization=way, failed=str(error)))

@@ -1,20 +1,23 @@
 """Runs a function in a process of its own: heavy libraries load there, leak there, and crash there alone.
 
-A worker reads one JSON line on standard input and answers in JSON lines on what was its standard output; whatever a
+A worker reads JSON lines on standard input and answers in JSON lines on what was its standard output; whatever a
 library prints goes to the log. It leaves when its parent does, however the parent ends.
 """
 
+import contextlib
 import inspect
 import json
 import os
+import queue
 import select
 import subprocess
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar, cast, get_type_hints
 
@@ -28,7 +31,10 @@ from edgekd.plugins import find_object, reference
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_running: set[subprocess.Popen[bytes]] = set()
+_Process = subprocess.Popen[bytes]
+_running: set[_Process] = set()
+_shared: ContextVar[dict[int, _Process] | None] = ContextVar("shared", default=None)
+"""By their number of threads the processes that wait for the next call of this thread."""
 
 
 def call(function: Callable[P, R], *arguments: P.args, threads: int, log: Path, timeout_s: float = 3600) -> R:  # type: ignore[valid-type]  # a ParamSpec's args may not be followed by keywords, and a worker needs these
@@ -41,19 +47,40 @@ def call(function: Callable[P, R], *arguments: P.args, threads: int, log: Path, 
         EdgekdError: whatever of these the function raised, as it was raised.
         WorkerDied: it crashed, hung for longer than `timeout_s` seconds, or raised anything else.
     """
-    request = {"function": reference(function), "arguments": msgspec.to_builtins(arguments)}
-    with log.open("ab") as stderr, _start(threads, stderr) as process:
-        _running.add(process)
-        try:
-            answer = _converse(process, json.dumps(request).encode() + b"\n", time.monotonic() + timeout_s)
-        finally:
-            process.kill()
-            _running.discard(process)
+    request = {
+        "function": reference(function),
+        "arguments": msgspec.to_builtins(arguments),
+        "log": str(log.resolve()),
+    }
+    shared = _shared.get()
+    with log.open("ab") as stderr:
+        process = (shared or {}).pop(threads, None) or _start(threads, stderr)
+    answer: dict[str, Any] = {}
+    try:
+        answer = _converse(process, json.dumps(request).encode() + b"\n", time.monotonic() + timeout_s)
+    finally:
+        if shared is not None and ("error" in answer or "result" in answer):
+            shared[threads] = process
+        else:
+            _end(process)
     if "error" in answer:
         raise getattr(errors, answer["error"], EdgekdError)(answer["message"], hint=answer["hint"])
     if "result" not in answer:
         raise WorkerDied(answer.get("died") or _how_it_ended(process), hint=f"what it printed is in {log}")
     return cast(R, decode(get_type_hints(function)["return"], answer["result"], reference(function)))
+
+
+@contextlib.contextmanager
+def sharing() -> Iterator[None]:
+    """Calls of this thread go to one process, so that libraries load once; one that died is replaced."""
+    processes: dict[int, _Process] = {}
+    token = _shared.set(processes)
+    try:
+        yield
+    finally:
+        _shared.reset(token)
+        for process in processes.values():
+            _end(process)
 
 
 def together(calls: Sequence[Callable[[], R]], at_once: int) -> list[R]:
@@ -78,7 +105,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start(threads: int, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(threads: int, stderr: IO[bytes]) -> _Process:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment = {
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin for each other on busy cores took seven times as long
@@ -87,16 +114,24 @@ def _start(threads: int, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
         "PYTHONHASHSEED": "0",
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),  # a user's module is found there as it is here
     }
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-c", "from edgekd.workers import serve; serve()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
         env=environment,
     )
+    _running.add(process)
+    return process
 
 
-def _converse(process: subprocess.Popen[bytes], request: bytes, deadline: float) -> dict[str, Any]:
+def _end(process: _Process) -> None:
+    with contextlib.suppress(BrokenPipeError), process:
+        process.kill()
+    _running.discard(process)
+
+
+def _converse(process: _Process, request: bytes, deadline: float) -> dict[str, Any]:
     stdin, stdout = cast(IO[bytes], process.stdin), cast(IO[bytes], process.stdout)
     try:
         stdin.write(request)
@@ -120,7 +155,7 @@ def _converse(process: subprocess.Popen[bytes], request: bytes, deadline: float)
             progress.tell(*message["progress"])
 
 
-def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
+def _how_it_ended(process: _Process) -> str:
     code = process.returncode
     return f"its process was ended by signal {-code}" if code < 0 else f"its process ended with exit code {code}"
 
@@ -129,24 +164,36 @@ def _how_it_ended(process: subprocess.Popen[bytes]) -> str:
 
 
 def serve() -> None:
-    """Execute the request on standard input and answer; the process ends at once when standard input does."""
+    """Execute the requests on standard input and answer each; the process ends at once when standard input does."""
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a library prints must not look like an answer
 
     def reply(message: dict[str, Any]) -> None:
         replies.write(json.dumps(message) + "\n")
         replies.flush()
 
-    request = json.loads(sys.stdin.readline())
-    threading.Thread(target=_leave_with_the_parent, daemon=True).start()
+    requests: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_listen, args=(requests,), daemon=True).start()
     with progress.listening(lambda *parts: reply({"progress": parts})):
-        reply(_execute(request))
-    os._exit(0)  # libraries' exit handlers can hang; nothing of theirs is wanted any more
+        while True:
+            request = requests.get()
+            _print_into(request["log"])
+            answer = _execute(request)
+            sys.stdout.flush()
+            reply(answer)
 
 
-def _leave_with_the_parent() -> None:
-    sys.stdin.read()
-    os._exit(1)
+def _listen(requests: "queue.Queue[dict[str, Any]]") -> None:
+    for line in sys.stdin:
+        requests.put(json.loads(line))
+    os._exit(0)  # with the parent; libraries' exit handlers can hang, and nothing of theirs is wanted any more
+
+
+def _print_into(log: str) -> None:
+    """What a library prints must not look like an answer."""
+    opened = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    for stream in (1, 2):
+        os.dup2(opened, stream)
+    os.close(opened)
 
 
 def _execute(request: dict[str, Any]) -> dict[str, Any]:

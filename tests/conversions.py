@@ -52,8 +52,21 @@ def quantize(net: str, name: str, precision: str, ways: tuple[Quantization, ...]
     return tuple(_convert(name, case, precision, Path(folder) / str(i), way) for i, way in enumerate(ways))
 
 
-def _convert(name: str, case: Case, precision: str, folder: Path, quantization: Quantization | None = None) -> Made:
-    source = Source(*case, PROPERTIES, quantization or Quantization())
+def for_sets(net: str, newest: tuple[int | None, ...], folder: str) -> tuple[Made, ...]:
+    """A net of the zoo in ONNX, for runtimes that read operator sets up to these."""
+    case = ZOO[net]()
+    return tuple(_convert("onnx", case, "int8", Path(folder) / str(number), newest_set=number) for number in newest)
+
+
+def _convert(
+    name: str,
+    case: Case,
+    precision: str,
+    folder: Path,
+    quantization: Quantization | None = None,
+    newest_set: int | None = None,
+) -> Made:
+    source = Source(*case, PROPERTIES, quantization or Quantization(), newest_set)
     converter = find(converters, name)
     folder.mkdir(parents=True, exist_ok=True)
     out = folder / f"model{converter.suffix}"

@@ -54,6 +54,19 @@ def test_nodes_are_named_by_torch_modules_and_once(made: tuple[Any, ...]) -> Non
     assert named["tokens"] == "Gather" and named["layers.0.norm"] == "LayerNormalization"
 
 
+def test_older_runtimes_get_an_older_operator_set(tmp_path: Path) -> None:
+    newest = (None, 21, 19, 15)
+    found = call(conversions.for_sets, "encoder", newest, str(tmp_path), threads=1, log=tmp_path / "log")
+    models = [onnx.load(one.file) for one in found[:3]]
+    assert [[(one.domain, one.version) for one in model.opset_import] for model in models] == [
+        [("", 20)],
+        [("", 20)],
+        [("", 18)],
+    ]
+    assert models[2].ir_version <= 8, "and the file format that came with it"
+    assert found[3].error.startswith("ConvertError: the device's runtime reads operator sets up to 15")
+
+
 def quantized(model: Any) -> Iterator[tuple[str, Any, Any]]:
     """Layer, scale and zero point of each tensor that is dequantized."""
     constants = {one.name: onnx.numpy_helper.to_array(one) for one in model.graph.initializer}

@@ -157,6 +157,24 @@ def test_a_module_of_ones_own_tells_what_it_takes(
     assert name != "by_name" or torch.equal(made[2], torch.ones(1, 2))
 
 
+def test_random_weights_are_the_same_whenever_they_are_made(tmp_path: Path) -> None:
+    (tmp_path / "random_net.py").write_text(
+        "import random, numpy, torch\n"
+        "def net():\n"
+        "    layer = torch.nn.Linear(3, 2)\n"
+        "    layer.bias.data[:] = torch.tensor([random.random(), numpy.random.normal()])\n"
+        "    return layer, torch.ones(1, 3)\n",
+        encoding="utf-8",
+    )
+    made = [open_model(f"{tmp_path}/random_net.py:net").module.state_dict() for _ in range(2)]
+    assert all(torch.equal(one, made[1][name]) for name, one in made[0].items())
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    open_model(f"{tmp_path}/random_net.py:net")
+    assert torch.equal(torch.rand(1), expected), "the user's own random numbers go on"
+
+
 def test_an_image_is_seen_through_what_keeps_it_one(own: str) -> None:
     model = open_model(f"{own}:image")
     assert model.inputs[0].layout == "NCHW"

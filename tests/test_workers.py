@@ -16,7 +16,7 @@ import pytest
 from edgekd.errors import ConfigError, Disagreement, WorkerDied
 from edgekd.progress import listening
 from edgekd.specs import Budget
-from edgekd.workers import call, cores, together
+from edgekd.workers import call, cores, sharing, together
 
 sys.path.insert(0, str(Path(__file__).parent))  # a worker finds functions where its parent does
 own: Any = importlib.import_module("worker_functions")
@@ -118,6 +118,37 @@ def test_several_are_called_in_order_and_the_first_error_is_raised(log: Path) ->
     with pytest.raises(Disagreement):
         together(calls, at_once=2)
     assert together([], at_once=2) == []
+
+
+def test_calls_that_share_a_process_are_told_apart(log: Path) -> None:
+    other = log.with_name("other.log")
+    with sharing():
+        first = call(own.process, threads=1, log=log)
+        with pytest.raises(Disagreement):
+            call(own.disagree, threads=1, log=log)
+        assert call(own.noise, threads=1, log=other) == "true"
+        assert call(own.process, threads=1, log=log) == first != call(own.process, threads=2, log=log)
+        assert _runs(first)
+    assert not _runs(first) and call(own.process, threads=1, log=log) != first
+    assert "printed\n" in other.read_text(encoding="utf-8") and not log.read_bytes()
+
+
+@pytest.mark.parametrize("case", DEATHS)
+def test_a_shared_process_that_died_is_replaced(case: str, log: Path) -> None:
+    function, arguments, message = DEATHS[case]
+    with sharing():
+        first = call(own.process, threads=1, log=log)
+        with pytest.raises(WorkerDied, match=message):
+            call(function, *arguments, threads=1, log=log)
+        assert not _runs(first) and call(own.process, threads=1, log=log) != first
+
+
+def test_a_shared_process_that_hangs_is_replaced(log: Path) -> None:
+    with sharing():
+        first = call(own.process, threads=1, log=log)
+        with pytest.raises(WorkerDied, match="^it hung, and was ended$"):
+            call(own.hang, threads=1, log=log, timeout_s=0.7)
+        assert not _runs(first) and call(own.process, threads=1, log=log) != first
 
 
 def test_there_is_a_core() -> None:

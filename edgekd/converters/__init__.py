@@ -6,6 +6,7 @@ libraries inside of functions, so that what a converter can do is known in no ti
 """
 
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,6 +41,8 @@ class Source:
     properties: dict[str, str]
     """Classes, preprocessing, licence and the like, kept in the file where the format has a place for them."""
     quantization: Quantization = Quantization()
+    newest_set: int | None = None
+    """Newest operator set that the device's runtimes read, in formats that have such; None for what is usual."""
 
 
 class Converter(Protocol):
@@ -50,6 +53,8 @@ class Converter(Protocol):
     precisions: tuple[str, ...]
     packages: tuple[str, ...]
     """Packages that make the file; their versions are recorded."""
+    family: str
+    """Converters of one family share a process, and what one of them has made of a module."""
 
     def convert(
         self, source: Source, precision: str, out: Path
@@ -97,6 +102,14 @@ def _installed(package: str) -> bool:
     except PackageNotFoundError:
         return False
     return True
+
+
+def families(exports: Iterable[str]) -> list[tuple[str, ...]]:
+    """Exports, those of a family together."""
+    found: dict[str, list[str]] = {}
+    for export in exports:
+        found.setdefault(check(export).family, []).append(export)
+    return [tuple(members) for members in found.values()]
 
 
 def write(

@@ -43,6 +43,7 @@ class _CoreML:
     suffix = ".mlpackage"
     precisions: tuple[str, ...] = ("fp32", "fp16", "int8", "palette6", "palette4", "w8a8")
     packages: tuple[str, ...] = ("coremltools", "torch")
+    family = "coreml"
 
     def convert(
         self, source: Source, precision: str, out: Path

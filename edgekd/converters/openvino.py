@@ -35,6 +35,7 @@ class _OpenVINO:
     suffix = ".xml"
     precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
     packages: tuple[str, ...] = ("openvino", "nncf", "onnx", "onnxscript", "torch")
+    family = "onnx"
 
     def convert(
         self, source: Source, precision: str, out: Path

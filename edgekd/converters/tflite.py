@@ -42,6 +42,7 @@ class _TFLite:
     suffix = ".tflite"
     precisions: tuple[str, ...] = ("fp32", "fp16", "dynamic", "int8", "int16")
     packages: tuple[str, ...] = ("litert-torch", "ai-edge-quantizer", "ai-edge-litert", "torch")
+    family = "tflite"
 
     def convert(
         self, source: Source, precision: str, out: Path

@@ -5,8 +5,9 @@ inputs come with it, as the second of a pair or as the module's `example_inputs`
 dict of them by the names of the forward method; a Net with preprocessing needs none; else `shapes` must give them all.
 """
 
+import contextlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from edgekd.errors import ConfigError
@@ -27,14 +28,16 @@ class _TorchModule:
         from edgekd.sources._calls import Flat, is_flat, tensors_of
         from edgekd.sources._description import describe
 
-        module, examples = _module_and_examples(_made(find_object(name), name), name)
+        with _seeded():
+            made = _made(find_object(name), name)
+        module, examples = _module_and_examples(made, name)
         inputs = _resized(module, _named(module, examples, name), shapes, name)
         keywords = _keywords(module, list(inputs))
-        made = _first_run(module, list(inputs.values()), keywords, name)
-        outputs = [output for output, _ in tensors_of(made)]
+        answer = _first_run(module, list(inputs.values()), keywords, name)
+        outputs = [output for output, _ in tensors_of(answer)]
         if not outputs:
             raise ConfigError(f"{name}: the module returns no tensor")
-        whole: nn.Module = Flat(module, keywords) if keywords or not is_flat(made) else module
+        whole: nn.Module = Flat(module, keywords) if keywords or not is_flat(answer) else module
         given, found = describe(whole.eval(), list(inputs), list(inputs.values()), _distinct(outputs))
         return Model(whole, given, found, _properties(module))
 
@@ -56,6 +59,26 @@ def _made(named: Any, name: str) -> Any:
             hint="name a function without arguments that returns the module",
         )
     return named()
+
+
+@contextlib.contextmanager
+def _seeded() -> Iterator[None]:
+    """Random weights are the same in every process that makes the model; afterwards all generators go on as before."""
+    import random
+
+    import numpy as np
+    import torch
+
+    own, numpys = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        try:
+            yield
+        finally:
+            random.setstate(own)
+            np.random.set_state(numpys)
 
 
 def _module_and_examples(made: Any, name: str) -> "tuple[nn.Module, Any]":
