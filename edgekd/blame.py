@@ -12,8 +12,8 @@ from edgekd.cases import Case, Request, find_case
 from edgekd.divergence import Divergence, LayerError, first, layers, output_sqnr_db
 from edgekd.errors import MeasureError
 from edgekd.executions import QUANTIZING, makers_of, prepared
-from edgekd.profile import How, OperatorTime, Profile, Slower, profile, slower_operators
-from edgekd.specs import Graph, NonNegative, Operator, Provenance, Share, Spec
+from edgekd.profile import How, OperatorTime, Profile, profile, slower_operators
+from edgekd.specs import Graph, NonNegative, Operator, Provenance, Share, Slower, Spec
 from edgekd.training import write_inputs
 from edgekd.workers import call
 

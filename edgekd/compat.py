@@ -37,6 +37,8 @@ class Failure(Spec, frozen=True, kw_only=True):
     """Only where the operator's first output is of this type; "" where that does not matter."""
     inputs: Size = 0
     """Only where the operator reads so many tensors that are not constants; 0 where that does not matter."""
+    by_channel: bool | None = None
+    """Only where a constant that it reads has a scale for each channel, or where none has; None: either."""
     sqnr_db: float | None = None
     """It is executed, and this is how close it comes to the same net in float32: the worst of the releases."""
     error: str = ""
@@ -179,7 +181,10 @@ class _Asked:
     def _who_is_right(self, failure: Failure) -> str:
         def right(name: str, release: str) -> bool:
             return not any(
-                one.kind == failure.kind and one.inputs == failure.inputs and _holds(one, release, failure.precision)
+                one.kind == failure.kind
+                and one.inputs == failure.inputs
+                and one.by_channel == failure.by_channel
+                and _holds(one, release, failure.precision)
                 for one in self.failures.get(name, ())
             )
 
@@ -214,7 +219,8 @@ def _holds(failure: Failure, release: str, precision: str) -> bool:
 
 def _is_of(operator: Operator, failure: Failure) -> bool:
     same_type = failure.dtype in {"", operator.dtype}
-    return operator.kind == failure.kind and same_type and failure.inputs in {0, len(operator.inputs)}
+    same_scales = failure.by_channel in {None, operator.by_channel}
+    return operator.kind == failure.kind and same_type and same_scales and failure.inputs in {0, len(operator.inputs)}
 
 
 def _goes_up_to(newest: int) -> str:

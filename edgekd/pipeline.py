@@ -25,6 +25,7 @@ from edgekd.plan import Shortlist, choose, shortlist
 from edgekd.plugins import fingerprint
 from edgekd.report import Evidence, effective_budget, report
 from edgekd.runs import Run
+from edgekd.slowness import explain, slow_pairs
 from edgekd.specs import (
     Agreement,
     Artifact,
@@ -37,6 +38,7 @@ from edgekd.specs import (
     Plan,
     Recipe,
     Report,
+    Slowness,
     Spec,
     Student,
     Target,
@@ -85,6 +87,8 @@ class Made(Spec, frozen=True, kw_only=True):
     matrix: Matrix | None = None
     climbs: tuple[Climb, ...] = ()
     measurements: tuple[Measurement, ...] = ()
+    slow: tuple[Slowness, ...] = ()
+    """Artifacts that are slower than their float twins."""
     report: Report | None = None
 
 
@@ -213,7 +217,12 @@ def _take(
         run.step(f"{at}/5-measure/{one.export}@{engine}@{place}", measure, one, engine, device, mode, THREADS)
         for one, engine in executable
     )
-    made = msgspec.structs.replace(made, measurements=measurements)
+    by_operator = f"{at}/5-measure/by-operator"
+    slow = tuple(
+        run.step(f"{by_operator}/{one.artifact.export}@{one.measurement.engine}@{place}", explain, one, twin)
+        for one, twin in slow_pairs(artifacts, measurements)
+    )
+    made = msgspec.structs.replace(made, measurements=measurements, slow=slow)
     yield "measure", made
 
     evidence = Evidence(
@@ -228,6 +237,7 @@ def _take(
         agreements=agreements,
         climbs=tuple(climbs),
         measurements=measurements,
+        slow=slow,
         environment=environment(),
     )
     yield "report", msgspec.structs.replace(made, report=run.step(f"{at}/6-report", report, evidence))

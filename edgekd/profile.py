@@ -6,6 +6,8 @@ are brought back to the operators that stand in the file.
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,7 +19,7 @@ from edgekd import devices, engines, formats
 from edgekd.devices import Connection, Device
 from edgekd.errors import ConfigError, MeasureError
 from edgekd.plugins import find
-from edgekd.specs import Graph, NonNegative, Operator, Provenance, Spec
+from edgekd.specs import Graph, NonNegative, Operator, Provenance, Slower, Spec
 
 How = Literal["profiled by the runtime", "difference of prefixes"]
 
@@ -57,16 +59,48 @@ class Profile(Spec, frozen=True, kw_only=True):
         return sum(one.ms for one in self.times)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where timings are taken."""
+
+    device: str
+    engine: str
+    scratch: Path
+    threads: int
+
+    @property
+    def provenance(self) -> Provenance:
+        """Of its times."""
+        return self._plugin.provenance
+
+    def start(self) -> AbstractContextManager[Connection]:
+        """A fresh process of the engine."""
+        address = self.device.partition(":")[2]
+        return self._plugin.start(address, engines.GUEST, engines.path(self.engine), self.scratch)
+
+    @property
+    def _plugin(self) -> Device:
+        return find(devices, self.device.partition(":")[0])  # type: ignore[no-any-return]
+
+
 def profile(
-    graph: Graph, path: Path, engine: str, inputs: Path, scratch: Path, *, threads: int = 1, count: int = 30
+    graph: Graph,
+    path: Path,
+    engine: str,
+    inputs: Path,
+    scratch: Path,
+    *,
+    device: str = "host",
+    threads: int = 1,
+    count: int = 30,
 ) -> Profile:
-    """Profile a model file on this machine; `inputs` is a .npz as engines take it, `scratch` a folder for files.
+    """Profile a model file on a device; `inputs` is a .npz as engines take it, `scratch` a folder for files.
 
     Raises:
         MeasureError: the engine cannot execute the model, or neither profiles nor has a format that can be cut.
     """
-    host: Device = find(devices, "host")
-    with host.start("", engines.GUEST, engines.path(engine), scratch) as connection:
+    place = Place(device, engine, scratch, threads)
+    with place.start() as connection:
         load = {"do": "load", "model": connection.put(path), "threads": threads}
         connection.ask(load, LOAD_TIMEOUT_S)
         total_ms = _median_ms(connection, inputs)
@@ -78,8 +112,8 @@ def profile(
     times = assign(nodes, graph) if nodes else None
     how: How = "profiled by the runtime"
     if times is None:
-        how, times = "difference of prefixes", by_prefixes(graph, path, engine, inputs, scratch, threads=threads)
-    return Profile(engine=engine, provenance=host.provenance, how=how, total_ms=total_ms, times=times)
+        how, times = "difference of prefixes", by_prefixes(graph, path, inputs, place)
+    return Profile(engine=engine, provenance=place.provenance, how=how, total_ms=total_ms, times=times)
 
 
 def by_layer(found: Profile) -> dict[str, float]:
@@ -285,9 +319,7 @@ def _with_neighbours(places: list[int | None], nodes: Sequence[dict[str, Any]]) 
 # --- difference of prefixes
 
 
-def by_prefixes(
-    graph: Graph, path: Path, engine: str, inputs: Path, scratch: Path, *, threads: int = 1
-) -> tuple[OperatorTime, ...]:
+def by_prefixes(graph: Graph, path: Path, inputs: Path, place: Place) -> tuple[OperatorTime, ...]:
     """Time the model cut off after more and more operators; what a cut adds is the time of the operators in between.
 
     Raises:
@@ -295,14 +327,14 @@ def by_prefixes(
     """
     format_plugin = find(formats, graph.format)
     if not hasattr(format_plugin, "cut"):
-        raise MeasureError(f"{engine} does not say how long operators take")
+        raise MeasureError(f"{place.engine} does not say how long operators take")
     operators = [one for one in formats.live(graph) if one.outputs]
     ends = _ends(operators)
-    cuts = [scratch / f"prefix-{end}{path.suffix}" for end in ends[:-1]]
+    cuts = [place.scratch / f"prefix-{end}{path.suffix}" for end in ends[:-1]]
     try:
         for end, cut in zip(ends, cuts, strict=False):
             format_plugin.cut(path, operators[end - 1].name, cut)
-        samples = [_time_all([*cuts, path], engine, inputs, scratch, threads) for _ in range(ROUNDS)]
+        samples = [_time_all([*cuts, path], inputs, place) for _ in range(ROUNDS)]
     finally:
         for cut in cuts:
             cut.unlink(missing_ok=True)
@@ -326,12 +358,11 @@ def _ends(operators: Sequence[Operator]) -> list[int]:
     return [*ends, len(operators)]
 
 
-def _time_all(cuts: Iterable[Path], engine: str, inputs: Path, scratch: Path, threads: int) -> list[float]:
-    host: Device = find(devices, "host")
+def _time_all(cuts: Iterable[Path], inputs: Path, place: Place) -> list[float]:
     medians = []
-    with host.start("", engines.GUEST, engines.path(engine), scratch) as connection:
+    with place.start() as connection:
         for cut in cuts:
-            connection.ask({"do": "load", "model": connection.put(cut), "threads": threads}, LOAD_TIMEOUT_S)
+            connection.ask({"do": "load", "model": connection.put(cut), "threads": place.threads}, LOAD_TIMEOUT_S)
             medians.append(_median_ms(connection, inputs))
     return medians
 
@@ -352,17 +383,6 @@ def rising(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 # --- slower than float
-
-
-class Slower(Spec, frozen=True, kw_only=True):
-    """Something that takes longer in a quantized artifact than in its float twin."""
-
-    what: str
-    """A layer, an operator that both have, or a kind of operator."""
-    kinds: tuple[str, ...]
-    """Of the quantized artifact's nodes, in the runtime's own words."""
-    quantized_ms: NonNegative
-    float_ms: NonNegative
 
 
 LEAST_SHARE: Final = 0.01

@@ -21,6 +21,7 @@ from edgekd.specs import (
     Recipe,
     Report,
     Rung,
+    Slowness,
     Spec,
     Student,
     Target,
@@ -32,6 +33,9 @@ VERSION = 2
 
 SCHEMA = 1
 """Of report.json and of what --json prints."""
+
+MOST_BLAMED = 3
+"""Operators that a sentence names."""
 
 
 class Evidence(Spec, frozen=True, kw_only=True):
@@ -48,6 +52,7 @@ class Evidence(Spec, frozen=True, kw_only=True):
     agreements: tuple[Agreement, ...] = ()
     climbs: tuple[Climb, ...] = ()
     measurements: tuple[Measurement, ...] = ()
+    slow: tuple[Slowness, ...] = ()
     environment: dict[str, str]
     """Packages and system that the run was made with."""
 
@@ -206,7 +211,7 @@ def findings(evidence: Evidence) -> list[str]:
         times = evidence.teacher.parameters / max(1, evidence.student.parameters)
         found.append(f"Bigger is not better: the teacher, {times:.0f} times as big, scores {metric} {teacher:.4f}.")
     found += [_climbed(one) for one in evidence.climbs]
-    found += _slower_than_float(evidence)
+    found += [_slower_than_float(one) for one in evidence.slow]
     found += [
         f"The timing of {one.artifact} on {one.device} is not valid: {'; '.join(one.reasons)}."
         for one in evidence.measurements
@@ -235,17 +240,13 @@ def _climbed(climb: Climb) -> str:
     )
 
 
-def _slower_than_float(evidence: Evidence) -> list[str]:
-    medians = {(one.artifact, one.device): one.latency_ms.p50 for one in evidence.measurements}
-    slower = []
-    for artifact in evidence.artifacts:
-        for (export, device), median in medians.items():
-            twin = medians.get((f"{artifact.format}-fp32", device))
-            if export == artifact.export and artifact.precision != "fp32" and twin and median > twin:
-                slower.append(
-                    f"{export} is slower than {artifact.format}-fp32 on {device}: {median:.3f} and {twin:.3f} ms."
-                )
-    return slower
+def _slower_than_float(slow: Slowness) -> str:
+    medians = f"{slow.quantized_ms:.3f} and {slow.float_ms:.3f} ms"
+    most = ", ".join(
+        f"{one.what} ({one.quantized_ms:.3f} and {one.float_ms:.3f} ms)" for one in slow.operators[:MOST_BLAMED]
+    )
+    whose = f"; most of it is {most}" if most else ""
+    return f"{slow.artifact} is slower than {slow.twin} on {slow.device}: {medians}{whose}."
 
 
 def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found: Sequence[str]) -> dict[str, Any]:
@@ -298,6 +299,7 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
         "limits": _plain(effective_budget(evidence.recipe, evidence.target)),
         "device": _plain(evidence.target.device),
         "measurements": [_plain(measurement) for measurement in evidence.measurements],
+        "slower": _plain(evidence.slow),
         "verdicts": [_plain(verdict) for verdict in verdicts],
         "findings": list(found),
         "environment": evidence.environment,

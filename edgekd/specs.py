@@ -84,6 +84,8 @@ class Operator(Spec, frozen=True, kw_only=True):
     outputs: tuple[str, ...] = ()
     dtype: str = ""
     """Of the first output: "float32", "int8" ..."""
+    by_channel: bool = False
+    """It reads a constant that has a scale for each channel (TFLite)."""
 
 
 class Graph(Spec, frozen=True, kw_only=True):
@@ -569,6 +571,36 @@ class Measurement(Spec, frozen=True, kw_only=True):
     valid: bool
     reasons: tuple[str, ...] = ()
     """Why a run is not valid, or what to know about it."""
+
+
+class Slower(Spec, frozen=True, kw_only=True):
+    """Something that takes longer in a quantized artifact than in its float twin."""
+
+    what: str
+    """A layer, an operator that both have, or a kind of operator."""
+    kinds: tuple[str, ...]
+    """Of the quantized artifact's nodes, in the runtime's own words."""
+    quantized_ms: NonNegative
+    float_ms: NonNegative
+
+
+class Slowness(Spec, frozen=True, kw_only=True):
+    """An artifact that takes longer than its float twin, and where the time goes."""
+
+    artifact: str
+    twin: str
+    engine: str
+    device: str
+    provenance: Provenance
+    quantized_ms: NonNegative
+    float_ms: NonNegative
+    """Medians."""
+    operators: tuple[Slower, ...] = ()
+    """Most first."""
+    how: str = ""
+    """Times of operators were had."""
+    note: str = ""
+    """Why they were not."""
 
 
 class Verdict(Spec, frozen=True, kw_only=True):

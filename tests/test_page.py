@@ -76,6 +76,7 @@ def summary() -> dict[str, Any]:
             measurement("onnx-fp32", "host", "host", 0.1),
             measurement("tflite-int8", "ssh:pi@board", "measured", 20.0),
         ],
+        "slower": [slower()],
         "verdicts": [
             {
                 "limit": "latency_ms",
@@ -188,6 +189,21 @@ def measurement(export: str, device: str, provenance: str, p50: float) -> dict[s
         "outputs_sha256": "1" * 64,
         "valid": False,
         "reasons": ["p99 is 2 times p50"],
+    }
+
+
+def slower() -> dict[str, Any]:
+    layer = {"what": "blocks.0.scale", "kinds": ["QUANTIZE", "MUL"], "quantized_ms": 0.031, "float_ms": 0.011}
+    return {
+        "artifact": "tflite-int8",
+        "twin": "tflite-fp32",
+        "engine": "litert",
+        "device": "host",
+        "provenance": "host",
+        "quantized_ms": 0.171,
+        "float_ms": 0.121,
+        "how": "profiled by the runtime",
+        "operators": [layer],
     }
 
 
@@ -321,6 +337,9 @@ def test_shows_what_was_found(html: str) -> None:
         "stem, head.1",
         "+43.21 points",
         "some-runtime 1.0 has no version 4 of CONV_2D",
+        "tflite-int8 is slower than tflite-fp32",
+        "0.171 ms against 0.121 ms host by litert on host. What takes longer, most first, profiled by the runtime:",
+        "blocks.0.scaleQUANTIZE, MUL0.03100.0110",
     ):
         assert shown in text
 

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from edgekd import formats
 from edgekd.errors import ConfigError, MeasureError
-from edgekd.profile import OperatorTime, Profile, assign, by_layer, by_prefixes, profile, rising, slower_operators
+from edgekd.profile import (
+    OperatorTime,
+    Place,
+    Profile,
+    assign,
+    by_layer,
+    by_prefixes,
+    profile,
+    rising,
+    slower_operators,
+)
 from edgekd.specs import Graph, Operator, TensorSpec
 from tests import models
 from tests.conftest import data_folder
@@ -178,7 +188,7 @@ def test_prefixes_where_no_profiler_is(tmp_path: Path) -> None:
     if not path.is_file():
         pytest.skip("the models of MLPerf Tiny are not here; set EDGEKD_DATA")
     found = formats.read(path)
-    times = by_prefixes(found, path, "litert", inputs_of(found, tmp_path), tmp_path)
+    times = by_prefixes(found, path, inputs_of(found, tmp_path), Place("host", "litert", tmp_path, threads=1))
     assert [name for one in times for name in one.operators] == [one.name for one in found.operators]
     assert sum(one.ms for one in times) > 0 and len(times) == 10
     assert not list(tmp_path.glob("prefix-*"))
@@ -187,4 +197,4 @@ def test_prefixes_where_no_profiler_is(tmp_path: Path) -> None:
 def test_a_format_that_cannot_be_cut_says_so(tmp_path: Path) -> None:
     found = graph(operator("Conv", "a", "x"), format="onnx")
     with pytest.raises(MeasureError, match="does not say how long operators take"):
-        by_prefixes(found, tmp_path, "own", tmp_path, tmp_path)
+        by_prefixes(found, tmp_path, tmp_path, Place("host", "own", tmp_path, threads=1))

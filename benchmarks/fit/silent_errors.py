@@ -28,8 +28,8 @@ from torch.nn import functional
 from edgekd import devices, engines
 from edgekd.errors import MeasureError
 from edgekd.files import write_text
+from edgekd.parity import sqnr_db
 from edgekd.plugins import find
-from edgekd.verify import sqnr_db
 
 EXAMPLES = 16
 LEAST_SQNR_DB = {"fp32": 100.0, "fp16": 50.0, "weights": 25.0, "dynamic": 20.0, "int8": 15.0, "int16": 25.0}
@@ -42,7 +42,8 @@ How: benchmarks/fit/silent_errors.py, on Linux x86-64 (AVX2) with Python 3.11: n
 ai-edge-quantizer 0.10.0, against LiteRT 2.3.0 in float32. Those of convolutions, products and embeddings were repeated
 under emulation of a Cortex-A72, with the same failures (tflite_runtime 2.14.0, litert 1.2.0, 1.4.0 and 2.3.0).
 sqnr_db: executed without an error, and wrong. error: refused. dtype: only operators that answer in this type. inputs:
-only those that read so many tensors that are not constants. tflite_runtime 2.12.0 and 2.13.0: see tflite.toml.
+only those that read so many tensors that are not constants. by_channel: only those that read a constant with a scale
+for each channel, or with one for all. tflite_runtime 2.12.0 and 2.13.0: see tflite.toml.
 No other kind and precision failed of those that were tried: fp32, fp16, weights (int8 weights alone), dynamic (int8
 weights, activations quantized as they come), int8 and int16 (activations; int8 weights) of
 """
@@ -89,6 +90,8 @@ class Net:
     shapes: tuple[tuple[int, ...], ...]
     inputs: int = 0
     """As in the table."""
+    by_channel: bool | None = None
+    """As in the table: weights have a scale for each channel, if possible; False: one for all."""
     mixed: bool = False
     """Of several kinds of operators: shown, and not written."""
 
@@ -106,7 +109,8 @@ def nets() -> dict[str, Net]:
         "TRANSPOSE_CONV": Net(nn.ConvTranspose2d(8, 12, 2, 2), (IMAGE,)),
         "FULLY_CONNECTED": Net(nn.Linear(64, 40), (row,)),
         "BATCH_MATMUL": of(lambda x, y: x @ y, (2, 8, 16), (2, 16, 8)),
-        "BATCH_MATMUL:of a constant": Net(Table(), ((2, 8, 16),), inputs=1),
+        "BATCH_MATMUL:of a constant": Net(Table(), ((2, 8, 16),), inputs=1, by_channel=True),
+        "BATCH_MATMUL:of a constant with one scale": Net(Table(), ((2, 8, 16),), inputs=1, by_channel=False),
         "EMBEDDING_LOOKUP": Net(Embedding(), ((1, 8, 16),)),
         "AVERAGE_POOL_2D": Net(nn.AvgPool2d(2), (IMAGE,)),
         "MAX_POOL_2D": Net(nn.MaxPool2d(2), (IMAGE,)),
@@ -177,7 +181,7 @@ def cases(folder: Path) -> Iterator[Case]:
             elif precision == "fp32":
                 convert(net, model)
             else:
-                quantize(precision, float_model, examples, model)
+                quantize(precision, float_model, examples, model, net.by_channel is not False)
             yield Case(kind, precision, model, examples)
 
 
@@ -194,11 +198,14 @@ def convert(net: Net, out: Path) -> None:
     litert_torch.convert(module.eval(), tuple(map(torch.zeros, net.shapes))).export(str(out))
 
 
-def quantize(precision: str, model: Path, examples: tuple[NDArray[np.float32], ...], out: Path) -> None:
+def quantize(
+    precision: str, model: Path, examples: tuple[NDArray[np.float32], ...], out: Path, by_channel: bool
+) -> None:
     """Write a file of another precision; calibrated as edgekd's converter does, on the full range."""
     from ai_edge_litert.interpreter import Interpreter
     from ai_edge_quantizer import calibrator, quantizer, recipe, recipe_manager
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
+    from ai_edge_quantizer.qtyping import QuantGranularity
     from ai_edge_quantizer.utils import qsv_utils
 
     recipes = recipe_manager.RecipeManager()
@@ -212,6 +219,9 @@ def quantize(precision: str, model: Path, examples: tuple[NDArray[np.float32], .
             "int8": recipe.static_wi8_ai8,
             "int16": recipe.static_wi8_ai16,
         }[precision]()
+        if not by_channel:
+            for one in made:
+                one["op_config"]["weight_tensor_config"]["granularity"] = QuantGranularity.TENSORWISE
         recipes.load_quantization_recipe(made)
     ranges = None
     if precision in {"int8", "int16"}:
@@ -320,6 +330,8 @@ def table(failures: list[Failure], kinds: list[str]) -> str:
             lines.append(f'dtype = "{precision}"')
         if known[kind].inputs:
             lines.append(f"inputs = {known[kind].inputs}")
+        if known[kind].by_channel is not None:
+            lines.append(f"by_channel = {str(known[kind].by_channel).lower()}")
         lines.append(f"releases = {json.dumps([one.release.version for one in found])}")
         worst = min(one.sqnr_db for one in found if one.sqnr_db is not None) if not refused else 0.0
         lines.append(f"error = {json.dumps(found[-1].error)}" if refused else f"sqnr_db = {worst}")

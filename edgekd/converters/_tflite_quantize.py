@@ -58,7 +58,7 @@ def quantize(
 def _recipe(precision: str, in_float: tuple[str, ...]) -> Any:
     """Everything as the precision says, but for the operators of some modules; weights by channel."""
     from ai_edge_quantizer.algorithm_manager import AlgorithmName
-    from ai_edge_quantizer.qtyping import TFLOperationName
+    from ai_edge_quantizer.qtyping import QuantGranularity, TFLOperationName
     from ai_edge_quantizer.recipe_manager import RecipeManager
 
     recipes, every = RecipeManager(), TFLOperationName.ALL_SUPPORTED
@@ -69,6 +69,13 @@ def _recipe(precision: str, in_float: tuple[str, ...]) -> Any:
     else:
         bits = {"int8": 8, "int16": 16}[precision]
         recipes.add_static_config(".*", every, activation_num_bits=bits, weight_num_bits=8)
+        recipes.add_static_config(
+            ".*",
+            TFLOperationName.BATCH_MATMUL,
+            activation_num_bits=bits,
+            weight_num_bits=8,
+            weight_granularity=QuantGranularity.TENSORWISE,  # every runtime multiplies wrongly by channels' scales
+        )
     for module in in_float if precision != "fp16" else ():
         scope = rf"(^|;){re.escape(module)}[.:]"
         recipes.add_quantization_config(scope, every, algorithm_key=AlgorithmName.NO_QUANTIZE)

@@ -128,7 +128,8 @@ def _operators(subgraph: _Subgraph, codes: list[tuple[str, int]], unique: Names,
         if code >= len(codes):
             raise Broken("an operator has no code")
         kind, version = codes[code]
-        read = [subgraph.names[index] for index in operator.numbers(1, "i") if index >= 0]
+        given = [index for index in operator.numbers(1, "i") if index >= 0]
+        read = [subgraph.names[index] for index in given]
         written = [index for index in operator.numbers(2, "i") if index >= 0]
         name = unique.unique(subgraph.names[written[0]] if written else f"{kind}@{position}")
         found.append(
@@ -140,9 +141,16 @@ def _operators(subgraph: _Subgraph, codes: list[tuple[str, int]], unique: Names,
                 inputs=tuple(tensor for tensor in read if tensor in known),
                 outputs=tuple(subgraph.names[index] for index in written),
                 dtype=_dtype(subgraph.tensors[written[0]]) if written else "",
+                by_channel=any(_scales(subgraph.tensors[index]) > 1 for index in given),
             )
         )
     return found
+
+
+def _scales(tensor: Table) -> int:
+    """How many scales its numbers are multiplied by."""
+    quantization = tensor.table(4)
+    return quantization.vector(2)[1] if quantization else 0
 
 
 def _kind_and_version(code: Table) -> tuple[str, int]:

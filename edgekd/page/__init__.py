@@ -41,6 +41,7 @@ from edgekd.page._words import (
     ladders,
     machines,
     metric_of,
+    slower,
     spoken,
     verdict,
 )
@@ -120,6 +121,7 @@ def page(summary: Summary) -> dict[str, Any]:
         "parities": chosen_first(summary, "artifact", parities),
         "ladders": ladders(summary),
         "measurements": chosen_first(summary, "artifact", mappings(summary, "measurements")),
+        "slower": slower(summary),
         "most_rows": MOST_ROWS,
         "pictures": {
             section: [(picture, Markup(svg(picture.chart))) for picture in drawn]  # vl-convert has escaped all text

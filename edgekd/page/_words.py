@@ -181,6 +181,17 @@ def _tried(rung: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def slower(summary: Summary) -> list[dict[str, Any]]:
+    """Artifacts that take longer than their float twins, and which parts of them."""
+    return [
+        {
+            **slow,
+            "operators": [{**one, "kinds": _listed_names(one.get("kinds"))} for one in mappings(slow, "operators")],
+        }
+        for slow in mappings(summary, "slower")
+    ]
+
+
 def quantized(way: dict[str, Any]) -> str:
     """How integers were chosen.
 
