@@ -104,7 +104,7 @@ def convert(
         inputs=student.inputs,
         outputs=student.outputs,
         calibration=(_calibration(work, student, data),),
-        properties=_properties(student, data, precision),
+        properties=_properties(work, student, data, precision),
         quantization=quantization,
         newest_set=newest_set,
     )
@@ -142,13 +142,14 @@ def _samples(work: Work, student: Student, data: Data, inputs: tuple[TensorSpec,
     return path
 
 
-def _properties(student: Student, data: Data, precision: str) -> dict[str, str]:
+def _properties(work: Work, student: Student, data: Data, precision: str) -> dict[str, str]:
     return {
         "edgekd.classes": _json(student.classes),
         "edgekd.data": data.name,
         "edgekd.data_licence": data.licence,
         "edgekd.precision": precision,
         "edgekd.preprocessing": _json(student.preprocessing),
+        "edgekd.run": Path(work.run_folder).resolve().name,
         "edgekd.student": _json(student.choice),
         "edgekd.weights_sha256": student.weights.sha256,
     }

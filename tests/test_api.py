@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import edgekd
+from edgekd import formats
 from edgekd.cli import main
 from edgekd.errors import BudgetInfeasible, ConfigError, CorruptStep, Disagreement, EdgekdError, PluginError, WorkerDied
 from edgekd.specs import Budget
@@ -56,6 +57,8 @@ def test_every_artifact_is_verified_and_measured(whole: edgekd.Result) -> None:
         assert parity["ok"], parity
         assert parity["sqnr_db"] > (80 if artifact["export"].endswith("fp32") else 15)
         assert (whole.folder / artifact["file"]).stat().st_size == artifact["file_bytes"]
+        properties = formats.read(whole.folder / artifact["file"]).properties
+        assert properties["edgekd.run"] == "run" and properties["edgekd.data"] == f"{TOYS}:pictures"
     for measurement in summary["measurements"]:
         assert measurement["provenance"] == "host"
         assert measurement["latency_ms"]["min"] > 0

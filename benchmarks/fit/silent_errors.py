@@ -25,7 +25,7 @@ from operator_versions import RUNTIMES, TFLITE, Release
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgekd import devices, engines
+from edgekd import devices, engines, environments
 from edgekd.errors import MeasureError
 from edgekd.files import write_text
 from edgekd.parity import sqnr_db
@@ -243,8 +243,10 @@ def answers(release: Release, wanted: list[Case]) -> list[NDArray[Any] | str]:
     left, found = list(wanted), list[NDArray[Any] | str]()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
+        engine = engine_file(release, folder)
+        environments.install(engine)
         while left:
-            with find(devices, "host").start("", engines.GUEST, engine_file(release, folder), folder) as connection:
+            with find(devices, "host").start("", engines.GUEST, engine, folder) as connection:
                 while left:
                     try:
                         found.append(answer(connection, left.pop(0), folder))
