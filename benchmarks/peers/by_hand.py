@@ -1,6 +1,10 @@
-"""One export of one net as its library's own documentation writes it. usage: python by_hand.py NET EXPORT FILE"""
+"""Exports of one net as their library's own documentation writes them, each from the start.
+
+usage: python by_hand.py NET FOLDER EXPORT..., all of one library
+"""
 
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,9 +121,23 @@ FORMATS: dict[str, Callable[[Any, Examples, str, Path], None]] = {
     "coreml": coreml,
 }
 
-if __name__ == "__main__":
-    net, export, file = sys.argv[1:]
+SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "openvino": ".xml", "coreml": ".mlpackage"}
+
+
+def main(net: str, folder: Path, exports: list[str]) -> None:
+    """Write each export; one that fails leaves no file, and its traceback."""
     found = getattr(nets, f"{net}_inputs")()
     arrays = tuple(found.values()) if isinstance(found, dict) else (found,)
-    name, _, precision = export.rpartition("-")
-    FORMATS[name](getattr(nets, net)(), list(zip(*arrays, strict=True)), precision, Path(file))
+    examples = list(zip(*arrays, strict=True))
+    for export in exports:
+        name, _, precision = export.rpartition("-")
+        out = folder / f"{net}-{export}{SUFFIXES[name]}"
+        try:
+            FORMATS[name](getattr(nets, net)(), examples, precision, out)
+        except Exception:  # noqa: BLE001 - of whatever kind: it is the library's own
+            traceback.print_exc()
+            out.unlink(missing_ok=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])

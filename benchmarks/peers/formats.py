@@ -3,6 +3,7 @@
 usage: python benchmarks/peers/formats.py [FOLDER]; writes benchmarks/results/formats.md. Half an hour on two cores.
 """
 
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import nets
 import numpy as np
+from by_hand import SUFFIXES
 
 from edgekd import devices, engines, parity
 from edgekd.plugins import find
@@ -20,7 +22,6 @@ from edgekd.training import write_inputs
 
 HERE = Path(__file__).parent
 ENGINES = {"tflite": "litert", "onnx": "onnxruntime", "openvino": "openvino", "coreml": "mil"}
-SUFFIXES = {"tflite": ".tflite", "onnx": ".onnx", "openvino": ".xml", "coreml": ".mlpackage"}
 EXPORTS = (
     "tflite-fp32",
     "tflite-fp16",
@@ -42,12 +43,16 @@ ROUNDS = 3
 
 def main(folder: Path) -> None:
     """Export, execute, compare and write the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ["EDGEKD_PEERS_DIGITS"] = str(folder / "digits.safetensors")
+    nets.digits()
     lines = [
         "# Exports beside hand-written calls of the same libraries",
         "",
         "`python benchmarks/peers/formats.py`; every number is of this host, side by side in one run. `hand` is",
         "benchmarks/peers/by_hand.py, each library as its documentation shows it. SQNR is against the net in PyTorch.",
-        "Times are seconds of a whole process, imports included; ours holds each file against the net besides.",
+        "Seconds are of whole processes, imports included: by hand one for each library, which makes all its precisions;",
+        "ours is one command, which also executes every file and holds it against the net.",
         "",
     ]
     for net in nets.NAMES:
@@ -62,7 +67,7 @@ def _table(net: str, folder: Path) -> list[str]:
     given = first_examples(given_inputs(f"{HERE / 'nets.py'}:{net}_inputs"), 32)
     with TemporaryDirectory() as scratch:
         _, expected = execute(sides_of(reference)[0], given, 32, Path(scratch))
-    by_hand = {export: _by_hand(net, export, folder / "hand") for export in EXPORTS}
+    hand_seconds = {library: _by_hand(net, library, folder / "hand") for library in ENGINES}
     start = time.monotonic()
     command = [
         sys.executable,
@@ -77,30 +82,32 @@ def _table(net: str, folder: Path) -> list[str]:
     ]
     subprocess.run([*command, "--calibration", f"{reference}_inputs"], check=False)
     seconds = time.monotonic() - start
-    hand_seconds = sum(took for _, took in by_hand.values())
+    parts = ", ".join(f"{library} {took:.0f}" for library, took in hand_seconds.items())
+    total = sum(hand_seconds.values())
     lines = [
         f"## {net}",
         "",
-        f"All exports: {seconds:.0f} s with edgekd, {hand_seconds:.0f} s by hand: {seconds / hand_seconds:.2f} times.",
+        f"All exports: {seconds:.0f} s with edgekd, {total:.0f} s by hand ({parts}): {seconds / total:.2f} times.",
         "",
         "| export | bytes hand | ours | SQNR hand | ours | top-1 hand | ours | accuracy hand | ours | ms ours / hand |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for export in EXPORTS:
         name = export.partition("-")[0]
-        files = (by_hand[export][0], folder / "ours" / f"{net}-{export}{SUFFIXES[name]}")
+        files = tuple(folder / whose / f"{net}-{export}{SUFFIXES[name]}" for whose in ("hand", "ours"))
         lines.append(_row(net, export, files, given, expected))
     return [*lines, ""]
 
 
-def _by_hand(net: str, export: str, folder: Path) -> tuple[Path, float]:
+def _by_hand(net: str, library: str, folder: Path) -> float:
     folder.mkdir(exist_ok=True)
-    out = folder / f"{net}-{export}{SUFFIXES[export.partition('-')[0]]}"
+    exports = [export for export in EXPORTS if export.startswith(f"{library}-")]
     start = time.monotonic()
-    command = [sys.executable, str(HERE / "by_hand.py"), net, export, str(out)]
-    with (folder / f"{export}.log").open("wb") as log:
-        subprocess.run(command, stdout=log, stderr=log, check=False)
-    return out, time.monotonic() - start
+    with (folder / f"{library}.log").open("wb") as log:
+        subprocess.run(
+            [sys.executable, str(HERE / "by_hand.py"), net, str(folder), *exports], stdout=log, stderr=log, check=False
+        )
+    return time.monotonic() - start
 
 
 def _row(net: str, export: str, files: tuple[Path, Path], given: Tensors, expected: Tensors) -> str:

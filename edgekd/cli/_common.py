@@ -118,13 +118,13 @@ def console() -> "Console":
 def size(count: float) -> str:
     """Bytes for people, in powers of 1000.
 
-    >>> size(1_234_567), size(950), size(float("inf"))
-    ('1.23 MB', '950 B', 'no limit')
+    >>> size(1_234_567), size(999_800), size(950), size(float("inf"))
+    ('1.23 MB', '1 MB', '950 B', 'no limit')
     """
     if math.isinf(count):
         return "no limit"
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= factor:
+        if count >= 0.9995 * factor:  # what three digits round up to it
             return f"{count / factor:.3g} {unit}"
     return f"{count:.0f} B"
 
