@@ -15,7 +15,7 @@ from edgekd.pipeline import Made, Step, build
 from edgekd.plugins import reference
 from edgekd.runs import Run
 from edgekd.shipped import load_recipe, load_target
-from edgekd.sides import Side, Tensors, able, first_examples, given_inputs, sides_of
+from edgekd.sides import Side, able, sides_of
 from edgekd.specs import (
     Choice,
     LossChoice,
@@ -29,6 +29,7 @@ from edgekd.specs import (
     Verdict,
     Views,
 )
+from edgekd.tensors import Tensors, first_examples, given_inputs
 
 T = TypeVar("T", Recipe, Target)
 

@@ -14,7 +14,7 @@ from edgekd.errors import MeasureError
 from edgekd.executions import QUANTIZING, makers_of, prepared
 from edgekd.profile import How, OperatorTime, Profile, profile, slower_operators
 from edgekd.specs import Graph, NonNegative, Operator, Provenance, Share, Slower, Spec
-from edgekd.training import write_inputs
+from edgekd.tensors import write_inputs
 from edgekd.workers import call
 
 TIMED: Final = 4

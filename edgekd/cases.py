@@ -22,8 +22,9 @@ from edgekd.nets import load
 from edgekd.parity import least_db
 from edgekd.plugins import find
 from edgekd.runs import Run, Work
-from edgekd.sides import drawn, first_examples, fitted, given_inputs, is_artifact
+from edgekd.sides import is_artifact
 from edgekd.specs import Artifact, Data, Recipe, Seed, Spec, Student, Target, TensorSpec
+from edgekd.tensors import drawn, first_examples, fitted, given_inputs
 from edgekd.training import labels_of, viewer_of
 from edgekd.verify import engine_for
 

@@ -16,9 +16,9 @@ from edgekd.files import content, decode_json, dumps, read_text, storage_errors,
 from edgekd.fitness import newest_set, unfit
 from edgekd.progress import tell
 from edgekd.runs import Work
-from edgekd.sides import Tensors, fitted, given_inputs
 from edgekd.sources import Model
 from edgekd.specs import Quantization, Spec, Target, TensorSpec
+from edgekd.tensors import Tensors, fitted, given_inputs
 from edgekd.workers import call, cores, sharing, together
 
 SCHEMA = 1

@@ -12,7 +12,7 @@ from edgekd.plugins import find, options
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Choice, Data, File
-from edgekd.training import write_array
+from edgekd.tensors import write_array
 from edgekd.workers import call
 
 VERSION = 1

@@ -19,7 +19,7 @@ from edgekd.files import discard
 from edgekd.nets import evaluating
 from edgekd.plugins import find
 from edgekd.specs import Graph, TensorSpec
-from edgekd.training import write_inputs
+from edgekd.tensors import write_inputs
 
 AT_ONCE: Final = 48
 """Tensors that one copy of a file gives out."""

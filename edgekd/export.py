@@ -18,7 +18,8 @@ from edgekd.lessons import build
 from edgekd.nets import load
 from edgekd.runs import Work
 from edgekd.specs import Artifact, Data, Quantization, Student, TensorSpec
-from edgekd.training import in_layout, viewer_of, write_inputs
+from edgekd.tensors import write_inputs
+from edgekd.training import in_layout, viewer_of
 from edgekd.workers import call
 
 VERSION = 2

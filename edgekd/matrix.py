@@ -20,8 +20,9 @@ from edgekd.parting import part
 from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
-from edgekd.sides import TORCH, Side, Tensors, execute, same_order
+from edgekd.sides import TORCH, Side, execute, same_order
 from edgekd.specs import Agreement, Data, Spec, Student
+from edgekd.tensors import Tensors
 from edgekd.training import labels_of, predict, viewer_of
 from edgekd.workers import call
 

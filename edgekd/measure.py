@@ -1,6 +1,10 @@
 """Time an artifact and weigh its memory, in runs of their own, and say whether the numbers can be trusted."""
 
 import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -8,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd import devices, engines
+from edgekd.files import content
 from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
-from edgekd.specs import Artifact, Latency, Machine, Measurement, Memory, Mode
+from edgekd.specs import Artifact, Conditions, Latency, Machine, Measurement, Memory, Mode
 
-VERSION = 1
+VERSION = 2
 
 
 class Protocol(NamedTuple):
@@ -37,6 +42,28 @@ LARGEST_TAIL: Final = 1.1
 LARGEST_STOLEN_SHARE: Final = 0.01
 TICKS_PER_S: Final = 100
 KEPT_SAMPLES: Final = 4096
+BURST: Final = 0.1
+"""Of the time that a run takes; a device that was idle is still cool then."""
+THROTTLED_NOW: Final = 0b1111
+"""Of a Raspberry Pi's flags: what holds at this moment; higher bits say what was since it started."""
+
+
+Draw = Callable[[Sequence[Mapping[str, Any]]], Path]
+"""From a model's inputs, as an engine describes them, to a .npz of examples of them."""
+
+
+class Job(NamedTuple):
+    """What is measured, and how."""
+
+    name: str
+    model: Path
+    engine: str
+    device: str
+    """"host", or the name of a device and its address: "ssh://pi@kitchen"."""
+    mode: Mode
+    threads: int
+    rounds: int = 1
+    """Fresh processes that the latency is taken in; from two on they tell how much two runs of the same differ."""
 
 
 def measure(work: Work, artifact: Artifact, engine: str, device: str, mode: Mode, threads: int) -> Measurement:
@@ -46,42 +73,106 @@ def measure(work: Work, artifact: Artifact, engine: str, device: str, mode: Mode
         MeasureError: the engine cannot load or execute the artifact.
         DeviceUnreachable: the device does not answer.
     """
-    name, _, address = device.partition(":")
-    plugin: devices.Device = find(devices, name)
-    protocol = PROTOCOLS[mode]
-    load = {"do": "load", "threads": threads}
-    tell(f"measuring {artifact.export}", 0, 2)
-    with plugin.start(address, engines.GUEST, engines.path(engine), work.out) as connection:
-        model, inputs = connection.put(work.path(artifact.model)), connection.put(work.path(artifact.samples))
-        facts = connection.ask({"do": "facts"}, 60)
-        loaded = connection.ask({**load, "model": model}, 600)
-        timed = connection.ask({"do": "time", "inputs": inputs, **protocol._asdict()}, protocol.max_s * 2 + 120)
-    tell(f"measuring {artifact.export}", 1, 2)
-    with plugin.start(address, engines.GUEST, engines.path(engine), work.out) as connection:
-        model, inputs = connection.put(work.path(artifact.model)), connection.put(work.path(artifact.samples))
-        weighed = connection.ask({**load, "do": "memory", "model": model, "inputs": inputs}, 600)
-    tell(f"measuring {artifact.export}", 2, 2)
-    samples = np.array(timed["samples_ms"])
-    latency = statistics(samples)
-    reasons = _doubts(latency, samples, timed)
+    job = Job(artifact.export, work.path(artifact.model), engine, device, mode, threads)
+    return take(job, lambda _: work.path(artifact.samples), work.out)
+
+
+def take(job: Job, draw: Draw, scratch: Path) -> Measurement:
+    """As `measure`, of any model file; `scratch` is a folder for logs.
+
+    Raises:
+        MeasureError, DeviceUnreachable: as `measure`.
+    """
+    plugin: devices.Device = find(devices, job.device.partition(":")[0])
+    rounds = []
+    for number in range(job.rounds):
+        tell(f"measuring {job.name}", number, job.rounds + 1)
+        rounds.append(_time(job, draw, scratch))
+    tell(f"measuring {job.name}", job.rounds, job.rounds + 1)
+    weighed = _weigh(job, rounds[0].inputs, scratch)
+    tell(f"measuring {job.name}", job.rounds + 1, job.rounds + 1)
+    medians = [float(np.median(one.samples)) for one in rounds]
+    reasons = tuple(dict.fromkeys(reason for one in rounds for reason in one.doubts()))
+    samples = np.concatenate([one.samples for one in rounds])
+    first = rounds[0]
     return Measurement(
-        artifact=artifact.export,
-        engine=engine,
-        engine_version=facts["engine_version"],
-        device=device,
+        artifact=job.name,
+        engine=job.engine,
+        engine_version=first.facts["engine_version"],
+        device=job.device,
         provenance=plugin.provenance,
-        mode=mode,
-        threads=threads,
-        load_ms=loaded["load_ms"],
-        first_ms=timed["first_ms"],
-        latency_ms=latency,
+        mode=job.mode,
+        threads=job.threads,
+        load_ms=first.loaded["load_ms"],
+        first_ms=first.timed["first_ms"],
+        latency_ms=statistics(samples),
+        burst_ms=first.burst_ms,
+        sustained_ms=first.sustained_ms,
+        noise=max(medians) / min(medians) - 1 if len(medians) > 1 else None,
         samples_ms=tuple(round(float(sample), 5) for sample in _thinned(samples)),
-        memory=Memory(peak_rss_bytes=weighed["peak_rss_bytes"], file_bytes=artifact.model.size_bytes),
-        machine=msgspec.convert(facts["machine"], Machine),
-        outputs_sha256=timed["outputs_sha256"],
+        memory=Memory(
+            peak_rss_bytes=weighed["peak_rss_bytes"],
+            file_bytes=content(job.model)[0],
+            arena_bytes=weighed.get("arena_bytes"),
+        ),
+        machine=msgspec.convert(first.facts["machine"], Machine),
+        before=msgspec.convert(first.timed["before"], Conditions),
+        after=msgspec.convert(rounds[-1].timed["after"], Conditions),
+        outputs_sha256=first.timed["outputs_sha256"],
         valid=not reasons,
         reasons=reasons,
     )
+
+
+@dataclass(frozen=True)
+class _Round:
+    """What one process said."""
+
+    facts: dict[str, Any]
+    loaded: dict[str, Any]
+    timed: dict[str, Any]
+    inputs: Path
+
+    @property
+    def samples(self) -> NDArray[np.float64]:
+        return np.array(self.timed["samples_ms"])
+
+    @property
+    def burst_ms(self) -> float:
+        """Median of what came in the first tenth of the time."""
+        passed = np.cumsum(self.samples)
+        return float(np.median(self.samples[passed <= max(passed[0], passed[-1] * BURST)]))
+
+    @property
+    def sustained_ms(self) -> float:
+        """Median of the last third of the samples."""
+        return float(np.median(_last_third(self.samples)))
+
+    def doubts(self) -> tuple[str, ...]:
+        return _doubts(statistics(self.samples), self.samples, self.timed)
+
+
+def _time(job: Job, draw: Draw, scratch: Path) -> _Round:
+    protocol = PROTOCOLS[job.mode]
+    with _started(job, scratch) as connection:
+        facts = connection.ask({"do": "facts"}, 60)
+        load = {"do": "load", "model": connection.put(job.model), "threads": job.threads}
+        loaded = connection.ask(load, 600)
+        inputs = draw(loaded["inputs"])
+        request = {"do": "time", "inputs": connection.put(inputs), **protocol._asdict()}
+        return _Round(facts, loaded, connection.ask(request, protocol.max_s * 2 + 120), inputs)
+
+
+def _weigh(job: Job, inputs: Path, scratch: Path) -> dict[str, Any]:
+    with _started(job, scratch) as connection:
+        model, given = connection.put(job.model), connection.put(inputs)
+        return connection.ask({"do": "memory", "model": model, "inputs": given, "threads": job.threads}, 600)
+
+
+def _started(job: Job, scratch: Path) -> AbstractContextManager[devices.Connection]:
+    name, _, address = job.device.partition(":")
+    plugin: devices.Device = find(devices, name)
+    return plugin.start(address, engines.GUEST, engines.path(job.engine), scratch)
 
 
 def statistics(samples_ms: NDArray[np.float64]) -> Latency:
@@ -123,8 +214,7 @@ def _doubts(latency: Latency, samples: NDArray[np.float64], timed: dict[str, Any
         reasons.append(f"stability {latency.stability:.0f} of 100, below {LEAST_STABILITY:.0f}")
     if latency.p99 / latency.p50 > LARGEST_TAIL:
         reasons.append(f"p99 is {latency.p99 / latency.p50:.2f} times p50, above {LARGEST_TAIL}")
-    third = max(1, len(samples) // 3)
-    drift = float(np.median(samples[-third:]) / np.median(samples[:third]))
+    drift = float(np.median(_last_third(samples)) / np.median(_last_third(samples[::-1])))
     if drift > LARGEST_TAIL:
         reasons.append(f"the last third is {drift:.2f} times as slow as the first: throttled, or disturbed")
     before, after = timed["before"], timed["after"]
@@ -132,4 +222,10 @@ def _doubts(latency: Latency, samples: NDArray[np.float64], timed: dict[str, Any
     stolen = (after["stolen_ticks"] - before["stolen_ticks"]) / TICKS_PER_S / seconds
     if stolen > LARGEST_STOLEN_SHARE:
         reasons.append(f"the hypervisor took {stolen:.0%} of a core")
+    if after.get("throttled", 0) & THROTTLED_NOW or before.get("throttled", 0) & THROTTLED_NOW:
+        reasons.append("the board says that it is throttled, or short of voltage")
     return tuple(reasons)
+
+
+def _last_third(samples: NDArray[np.float64]) -> NDArray[np.float64]:
+    return samples[-max(1, len(samples) // 3) :]

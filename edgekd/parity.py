@@ -238,12 +238,12 @@ def precision_of(graph: Graph) -> str:
     types = {operator.dtype for operator in graph.operators}
     if kinds & _PALETTES:
         return "palette6"
-    if kinds & _INTEGER_KINDS or any(kind.startswith(_INTEGER_PREFIXES) for kind in kinds):
-        return "int8"
-    if types & {"int8", "uint8"}:
+    if kinds & _INTEGER_KINDS or any(kind.startswith(_INTEGER_PREFIXES) for kind in kinds) or types & {"int8", "uint8"}:
         return "int8"
     if "int16" in types:
         return "int16"
+    if any(operator.weights and operator.dtype == "float32" for operator in graph.operators):
+        return "dynamic"
     return "fp16" if "float16" in types or "dequantize" in kinds else "fp32"
 
 

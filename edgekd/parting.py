@@ -8,9 +8,9 @@ from edgekd.errors import EdgekdError
 from edgekd.executions import FileSide, TorchSide
 from edgekd.files import dumps, write_text
 from edgekd.runs import Work
-from edgekd.sides import TORCH, Side, Tensors, first_examples, fitted, read_arrays
+from edgekd.sides import TORCH, Side
 from edgekd.specs import Spec, TensorSpec
-from edgekd.training import write_inputs
+from edgekd.tensors import Tensors, first_examples, fitted, read_arrays, write_inputs
 from edgekd.workers import call
 
 EXAMPLES = 4

@@ -13,7 +13,7 @@ from edgekd.agree import agree, foresee
 from edgekd.converters import families, split
 from edgekd.data import load
 from edgekd.distil import distil
-from edgekd.engines import able
+from edgekd.engines import able, timed
 from edgekd.export import export
 from edgekd.files import dumps, write_text
 from edgekd.fitness import newest_set, unfit
@@ -216,6 +216,7 @@ def _take(
     measurements = tuple(
         run.step(f"{at}/5-measure/{one.export}@{engine}@{place}", measure, one, engine, device, mode, THREADS)
         for one, engine in executable
+        if timed(engine)
     )
     by_operator = f"{at}/5-measure/by-operator"
     slow = tuple(

@@ -86,6 +86,8 @@ class Operator(Spec, frozen=True, kw_only=True):
     """Of the first output: "float32", "int8" ..."""
     by_channel: bool = False
     """It reads a constant that has a scale for each channel (TFLite)."""
+    weights: str = ""
+    """Type of a constant that it reads and that has a scale: "int8" (TFLite)."""
 
 
 class Graph(Spec, frozen=True, kw_only=True):
@@ -551,6 +553,21 @@ class Machine(Spec, frozen=True, kw_only=True):
     clock_mhz: float = 0.0
 
 
+class Conditions(Spec, frozen=True, kw_only=True):
+    """What a device said of itself before or after a run."""
+
+    temperatures_c: tuple[float, ...] = ()
+    """Of all zones that it has."""
+    clock_mhz: float = 0.0
+    """Of its first core; 0 where it does not say."""
+    throttled: int = 0
+    """A Raspberry Pi's flags, as `vcgencmd get_throttled` shows them; 0 where there are none."""
+    stolen_ticks: int = 0
+    """Hundredths of a second that a hypervisor took since the start."""
+    at_s: float = 0.0
+    """Of the device's own clock."""
+
+
 class Measurement(Spec, frozen=True, kw_only=True):
     """Latency and memory of an artifact, executed by an engine on a device."""
 
@@ -564,9 +581,17 @@ class Measurement(Spec, frozen=True, kw_only=True):
     load_ms: float
     first_ms: float
     latency_ms: Latency
+    burst_ms: float | None = None
+    """Median of the first tenth of the run's time, when the device was still cool."""
+    sustained_ms: float | None = None
+    """Median of the last third of the run."""
+    noise: float | None = None
+    """How much the medians of fresh processes differ, as a share of the smallest; null where there was one process."""
     samples_ms: tuple[float, ...]
     memory: Memory
     machine: Machine
+    before: Conditions = Conditions()
+    after: Conditions = Conditions()
     outputs_sha256: str
     valid: bool
     reasons: tuple[str, ...] = ()

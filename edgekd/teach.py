@@ -9,7 +9,8 @@ from edgekd.plugins import find, options
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Choice, Data, Knowledge, Spec, Teacher, TeacherChoice, Views
-from edgekd.training import fit, labels_of, predict, viewer_of, write_array
+from edgekd.tensors import write_array
+from edgekd.training import fit, labels_of, predict, viewer_of
 from edgekd.workers import call
 
 VERSION = 1

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -180,16 +180,3 @@ def in_layout(examples: NDArray[np.float32], wanted: TensorSpec) -> NDArray[np.f
     """Examples of shape (examples, *shape), as they are in PyTorch, each as a batch of one in the layout of a model."""
     ordered = np.ascontiguousarray(examples.transpose(0, 2, 3, 1)) if wanted.layout == "NHWC" else examples
     return ordered[:, None]
-
-
-def write_array(path: Path, array: NDArray[Any]) -> None:
-    """Write a .npy that is either whole or not there."""
-    with replacing(path) as part, part.open("wb") as opened:
-        np.save(opened, array, allow_pickle=False)
-
-
-def write_inputs(path: Path, *inputs: NDArray[Any]) -> None:
-    """Write a .npz that an engine's guest reads, an array of (examples, *shape) an input; either whole or not there."""
-    arrays: dict[str, Any] = {str(index): array for index, array in enumerate(inputs)}
-    with replacing(path) as part, part.open("wb") as opened:
-        np.savez(opened, allow_pickle=False, **arrays)

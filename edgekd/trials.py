@@ -22,7 +22,8 @@ from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Artifact, Data, Quantization, Spec, Student, Trial, Tried
-from edgekd.training import in_layout, labels_of, predict, viewer_of, write_inputs
+from edgekd.tensors import write_inputs
+from edgekd.training import in_layout, labels_of, predict, viewer_of
 from edgekd.verify import RUN_TIMEOUT_S
 from edgekd.workers import call
 

@@ -13,7 +13,8 @@ from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Agreement, Artifact, Data, Student
-from edgekd.training import in_layout, labels_of, predict, viewer_of, write_array, write_inputs
+from edgekd.tensors import write_array, write_inputs
+from edgekd.training import in_layout, labels_of, predict, viewer_of
 from edgekd.workers import call
 
 VERSION = 2

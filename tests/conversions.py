@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from zoo import ZOO, Case
@@ -56,6 +57,26 @@ def for_sets(net: str, newest: tuple[int | None, ...], folder: str) -> tuple[Mad
     """A net of the zoo in ONNX, for runtimes that read operator sets up to these."""
     case = ZOO[net]()
     return tuple(_convert("onnx", case, "int8", Path(folder) / str(number), newest_set=number) for number in newest)
+
+
+class Products(nn.Module):
+    """Each head's own projection, as one product of three axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(4, 8, 8) * torch.logspace(-2, 0, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ self.table
+
+
+def products(folder: str) -> tuple[Made, ...]:
+    """Products with a constant, in int8."""
+    torch.manual_seed(0)
+    spec = TensorSpec(name="x", shape=(4, 6, 8))
+    examples = np.random.default_rng(0).normal(size=(16, 4, 6, 8)).astype(np.float32)
+    case = Case(Products().eval(), (spec,), (TensorSpec(name="y", shape=(4, 6, 8)),), (examples,))
+    return (_convert("tflite", case, "int8", Path(folder)),)
 
 
 def _convert(

@@ -103,6 +103,23 @@ def test_a_second_target_shares_the_teacher(whole: edgekd.Result, tmp_path: Path
     assert (folder / "teacher" / "result.json").stat().st_mtime_ns == stamp
 
 
+def test_what_the_runtimes_of_a_target_get_wrong_is_replaced_where_it_says_so(
+    whole: edgekd.Result, tmp_path: Path
+) -> None:
+    """The last tflite-runtime answers dynamic int8 wrongly, without an error."""
+    folder = tmp_path / "copy"
+    shutil.copytree(whole.folder, folder)
+    easy = Budget(latency_ms=33, peak_memory_bytes=1e8, file_bytes=1e6, accuracy_floor=0.4)
+    old = target(budget=easy, exports=("tflite-dynamic",), runtimes={"tflite_runtime": "2.14.0"})
+    made = edgekd.run(own(), old, out=folder, until="export").made
+    assert [one.export for one in made.artifacts] == ["tflite-dynamic"]
+    (reason,) = made.unfit["tflite-dynamic"]
+    assert "tflite_runtime 2.14.0 is silently wrong" in reason
+    mended = msgspec.structs.replace(old, fallbacks={"tflite-dynamic": "tflite-fp32"})
+    made = edgekd.run(own(), mended, out=folder, until="export").made
+    assert [one.export for one in made.artifacts] == ["tflite-fp32"] and not made.unfit
+
+
 def test_step_verbs_and_compare_work_on_a_run_folder(whole: edgekd.Result, capsys: pytest.CaptureFixture[str]) -> None:
     for verb in ("teach", "plan", "distil", "export", "verify", "measure", "report"):
         assert main([verb, str(whole.folder), "--json"]) == 0

@@ -23,7 +23,7 @@ from edgekd.profile import OperatorTime, Profile
 from edgekd.runs import Run, Work
 from edgekd.shipped import load_recipe
 from edgekd.specs import Artifact, Choice, Graph, Operator, Student, TensorSpec
-from edgekd.training import write_inputs
+from edgekd.tensors import write_inputs
 from tests import models, toys
 
 TOYS = Path(__file__).with_name("toys.py")

@@ -60,6 +60,15 @@ def test_what_is_silently_wrong_is_named(kind: str) -> None:
     assert problems(of(kind, 1, inputs=2), "tflite", "dynamic", "litert", "2.3.0") == ()
 
 
+def test_a_product_with_scales_by_channel_is_wrong_and_with_one_scale_right() -> None:
+    def product(by_channel: bool) -> list[Operator]:
+        return [Operator(kind="BATCH_MATMUL", name="x", inputs=("a",), dtype="int8", by_channel=by_channel)]
+
+    (line,) = problems(product(True), "tflite", "int8", "litert", "2.3.0")
+    assert line.startswith("int8 BATCH_MATMUL: litert 2.3.0 is silently wrong (")
+    assert problems(product(False), "tflite", "int8", "litert", "2.3.0") == ()
+
+
 def test_what_is_right_beside_it_is_not_named() -> None:
     """The same runtime and precision: convolutions are right, and products of two activations are not quantized."""
     for kind in ("CONV_2D", "DEPTHWISE_CONV_2D", "SOFTMAX"):

@@ -6,14 +6,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
 import edgekd
 from edgekd.errors import ConfigError, CorruptStep, MeasureError
 from edgekd.matrix import Answer, matrix, pairs
-from edgekd.sides import Tensors, drawn, first_examples, fitted, given_inputs, is_artifact, same_order, sides_of
+from edgekd.shipped import load_target
+from edgekd.sides import is_artifact, same_order, sides_of
 from edgekd.specs import TensorSpec
+from edgekd.tensors import Tensors, drawn, first_examples, fitted, given_inputs
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -220,6 +223,31 @@ def test_int8_without_examples_is_an_error_of_that_export_alone(tmp_path: Path) 
     assert made.failed == ("onnx-int8",) and not made.ok and "onnx-fp32" in made.parity
     assert made.artifacts[0].error == "onnx-int8 needs examples to calibrate with"
     assert "--calibration" in made.artifacts[0].hint
+
+
+def test_files_are_held_against_the_runtimes_of_a_target(tmp_path: Path) -> None:
+    """An ONNX Runtime of 2021 reads operator sets up to 15."""
+    model = linear(tmp_path / "small.onnx", WEIGHT)
+    old = msgspec.structs.replace(load_target("jetson-nano"), runtimes={"onnxruntime": "1.10.0"})
+    made = edgekd.export_model(str(model), ["onnx-fp32"], out=tmp_path / "old", target=old)
+    assert made.failed == ("onnx-fp32",) and "up to 15" in made.artifacts[0].error
+    made = edgekd.export_model(str(model), ["onnx-fp32"], out=tmp_path / "out", target="jetson-nano")
+    assert made.ok and not made.artifacts[0].unfit
+    (domain,) = onnx.load(tmp_path / "out" / made.artifacts[0].file).opset_import
+    assert domain.version == 18, "which its ONNX Runtime reads"
+
+
+def test_a_stand_in_is_written_where_the_target_names_one(tmp_path: Path) -> None:
+    """The last tflite-runtime answers dynamic int8 wrongly, without an error."""
+    model = linear(tmp_path / "small.onnx", WEIGHT)
+    old = msgspec.structs.replace(load_target("raspberry-pi-4"), runtimes={"tflite_runtime": "2.14.0"})
+    made = edgekd.export_model(str(model), ["tflite-dynamic"], out=tmp_path / "out", target=old)
+    assert "tflite_runtime 2.14.0 is silently wrong" in made.artifacts[0].unfit[0]
+    mended = msgspec.structs.replace(old, fallbacks={"tflite-dynamic": "tflite-fp32"})
+    made = edgekd.export_model(str(model), ["tflite-dynamic"], out=tmp_path / "mended", target=mended)
+    (one,) = made.artifacts
+    assert (one.export, one.instead_of, one.unfit) == ("tflite-fp32", "tflite-dynamic", ())
+    assert edgekd.verify_models([tmp_path / "mended"]).ok
 
 
 def test_a_manifest_that_points_elsewhere_is_refused(tmp_path: Path) -> None:

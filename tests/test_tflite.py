@@ -200,3 +200,11 @@ def test_an_output_keeps_its_own_range_where_something_coarser_reads_it(tmp_path
     assert [graph.tensors[index].name.decode() for index in graph.outputs] == [spec.name for spec in one.outputs]
     key, cache = (graph.tensors[index].quantization.scale[0] for index in (graph.outputs[1], graph.inputs[3]))
     assert key < 0.7 * cache
+
+
+def test_a_product_with_a_constant_of_three_axes_has_one_scale(tmp_path: Path) -> None:
+    """With a scale for each channel every runtime multiplies it wrongly."""
+    (one,) = call(conversions.products, str(tmp_path), threads=1, log=tmp_path / "log")
+    assert not one.error
+    (product,) = [operator for operator in formats.read(Path(one.file)).operators if operator.kind == "BATCH_MATMUL"]
+    assert product.dtype == "int8" and not product.by_channel

@@ -17,8 +17,8 @@ from by_hand import SUFFIXES
 
 from edgekd import devices, engines, parity
 from edgekd.plugins import find
-from edgekd.sides import Tensors, execute, first_examples, given_inputs, same_order, sides_of
-from edgekd.training import write_inputs
+from edgekd.sides import execute, same_order, sides_of
+from edgekd.tensors import Tensors, first_examples, given_inputs, write_inputs
 
 HERE = Path(__file__).parent
 ENGINES = {"tflite": "litert", "onnx": "onnxruntime", "openvino": "openvino", "coreml": "mil"}
@@ -51,7 +51,7 @@ def main(folder: Path) -> None:
         "",
         "`python benchmarks/peers/formats.py`; every number is of this host, side by side in one run. `hand` is",
         "benchmarks/peers/by_hand.py, each library as its documentation shows it. SQNR is against the net in PyTorch.",
-        "Seconds are of whole processes, imports included: by hand one for each library, which makes all its precisions;",
+        "Seconds are of whole processes with imports: by hand one a library, for all its precisions;",
         "ours is one command, which also executes every file and holds it against the net.",
         "",
     ]
@@ -153,7 +153,7 @@ def _latency_ratio(files: tuple[Path, Path], export: str, given: Tensors) -> str
 
 
 def _median_ms(file: Path, engine: str, given: Tensors) -> float:
-    from edgekd.sides import fitted, specs_of
+    from edgekd.tensors import fitted, specs_of
 
     protocol = {"warmup_count": 8, "warmup_s": 0.3, "min_count": 32, "min_s": 1.5, "max_s": 20}
     with (

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from edgekd.cli import (
+    bench,
     blame,
     compare,
     distil,
@@ -45,6 +46,7 @@ for verb in (
     verify,
     measure,
     report,
+    bench,
     blame,
     compare,
     targets,

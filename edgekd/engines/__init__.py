@@ -54,7 +54,7 @@ class Session(Protocol):
     def fetch(self) -> list[NDArray[Any]]:
         """The outputs: floats as float32, also where integers stand for them; token ids and the like as they are."""
 
-    # A session of a runtime that has a profiler also has
+    # A session of a runtime that plans its memory also has `arena_bytes`, how much, and one that has a profiler
     #     def profile(self, feeds, count) -> list[list[dict[str, Any]]] | None
     # with what `count` inferences did, node by node: see `Guest.profile` in _guest.py.
 
@@ -75,7 +75,8 @@ class Engine(Protocol):
 
     # A runtime that wants something done before it is imported also has
     #     def prepare(self) -> None
-    # and one that no package brings to this machine says instead what it needs: `needs = "a Mac"`.
+    # and one that no package brings to this machine says instead what it needs: `needs = "a Mac"`. One that is no
+    # runtime of any device, whose times tell nothing, says `timed = False`.
 
 
 def able(model: str) -> tuple[str, ...]:
@@ -86,6 +87,11 @@ def able(model: str) -> tuple[str, ...]:
 def arithmetic(name: str) -> str:
     """The precision that an engine computes in whatever the file says; "" where it does as the file says."""
     return getattr(find(_family(), name), "arithmetic", "")
+
+
+def timed(name: str) -> bool:
+    """False for an engine that checks artifacts and is no runtime of any device."""
+    return getattr(find(_family(), name), "timed", True)
 
 
 def installed(name: str) -> bool:

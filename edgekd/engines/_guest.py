@@ -110,7 +110,8 @@ class Guest:
         self.load(request)
         for _ in range(5):
             self._one([array[0] for array in inputs])
-        return {"peak_rss_bytes": max(0, peak_resident_bytes() - baseline)}
+        peak = max(0, peak_resident_bytes() - baseline)
+        return {"peak_rss_bytes": peak, "arena_bytes": getattr(self.session, "arena_bytes", None)}
 
     def plan(self, request: dict[str, Any]) -> dict[str, Any]:
         """What the runtime says of how it would execute a model, operation by operation."""
@@ -206,6 +207,7 @@ def conditions() -> dict[str, Any]:
     return {
         "temperatures_c": [int(reading) / 1000 for reading in readings if reading.lstrip("-").isdigit()],
         "clock_mhz": float(read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq") or 0) / 1000,
+        "throttled": int(read("/sys/devices/platform/soc/soc:firmware/get_throttled") or "0", 16),
         "stolen_ticks": int(ticks[8]) if len(ticks) > 8 else 0,
         "at_s": time.monotonic(),
     }

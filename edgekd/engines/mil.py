@@ -13,6 +13,7 @@ class Mil:
 
     suffixes = (".mlpackage",)
     runtime = "torch"
+    timed = False
 
     def version(self) -> str:
         """Version of edgekd."""

@@ -122,6 +122,10 @@ def _graph(data: bytes) -> Graph:
 
 def _operators(subgraph: _Subgraph, codes: list[tuple[str, int]], unique: Names, ours: bool) -> list[Operator]:
     known = subgraph.made | {subgraph.names[index] for index in subgraph.inputs if index >= 0}
+
+    def is_weight(index: int) -> bool:
+        return subgraph.names[index] not in known and _scales(subgraph.tensors[index]) > 0
+
     found = []
     for position, operator in enumerate(subgraph.operators):
         code = operator.number(0, "I")
@@ -142,6 +146,7 @@ def _operators(subgraph: _Subgraph, codes: list[tuple[str, int]], unique: Names,
                 outputs=tuple(subgraph.names[index] for index in written),
                 dtype=_dtype(subgraph.tensors[written[0]]) if written else "",
                 by_channel=any(_scales(subgraph.tensors[index]) > 1 for index in given),
+                weights=next((_dtype(subgraph.tensors[index]) for index in given if is_weight(index)), ""),
             )
         )
     return found

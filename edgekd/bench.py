@@ -1,0 +1,133 @@
+"""Measure any model files, ours or anybody's, on the engines of a device."""
+
+import math
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from edgekd import engines, formats
+from edgekd.errors import ConfigError, MeasureError
+from edgekd.measure import Job, take
+from edgekd.plugins import find, known, names
+from edgekd.specs import Budget, Measurement, Mode, Spec, Verdict
+from edgekd.tensors import Tensors, drawn, first_examples, fitted, given_inputs, specs_of, write_inputs
+
+EXAMPLES: Final = 32
+
+
+class Bench(Spec, frozen=True, kw_only=True):
+    """What is measured, and where."""
+
+    models: tuple[str, ...]
+    """Paths of model files."""
+    engines: tuple[str, ...] = ()
+    """Where none is named, the first that executes a file."""
+    device: str = "host"
+    mode: Mode = "quick"
+    threads: int = 1
+    rounds: int = 1
+    inputs: str = ""
+    """A .npz or .npy file, or a `module:function`; else seeded random numbers of the declared shapes."""
+
+
+def jobs(bench: Bench) -> list[Job]:
+    """Each model on each engine; everything that can be known before the first timing is checked.
+
+    Raises:
+        ConfigError: no such file, damaged, or no engine executes it.
+        UnknownPlugin: no such engine.
+    """
+    return [
+        Job(path.name, path, engine, bench.device, bench.mode, bench.threads, bench.rounds)
+        for path in map(Path, bench.models)
+        for engine in _engines(path, bench)
+    ]
+
+
+def _engines(path: Path, bench: Bench) -> Sequence[str]:
+    formats.format_of(path)
+    for name in bench.engines:
+        known(engines, name)
+    fitting = [name for name in names(engines) if path.name.endswith(tuple(find(engines, name).suffixes))]
+    if bench.engines:
+        found = [name for name in fitting if name in bench.engines]
+    else:
+        usual = engines.able(path.name) if bench.device == "host" else fitting
+        found = [name for name in usual if engines.timed(name)][:1]
+    if not found:
+        raise ConfigError(f"{path}: no engine here executes it", hint="`edgekd engines` lists them")
+    return found
+
+
+class Failure(Spec, frozen=True, kw_only=True):
+    """A model that an engine could not be measured with, and why."""
+
+    artifact: str
+    engine: str
+    error: str
+    hint: str = ""
+
+
+def measured(bench: Bench, found: Sequence[Job]) -> Iterator[Measurement | Failure]:
+    """One measurement after the other, as each is done; one that fails does not stop the others.
+
+    Raises:
+        ConfigError: the inputs are not those of a model.
+        DeviceUnreachable, PluginUnavailable: the device does not answer, or has no such runtime.
+    """
+    given = first_examples(given_inputs(bench.inputs), EXAMPLES) if bench.inputs else None
+    for job in found:
+        with tempfile.TemporaryDirectory(prefix="edgekd-bench-") as scratch:
+            try:
+                yield take(job, partial(_draw, given, job.name, Path(scratch)), Path(scratch))
+            except MeasureError as error:
+                yield Failure(artifact=job.name, engine=job.engine, error=str(error), hint=error.hint)
+
+
+def _draw(given: Tensors | None, who: str, scratch: Path, inputs: Sequence[Mapping[str, Any]]) -> Path:
+    path = scratch / "examples.npz"
+    taken = fitted(given, specs_of(inputs), who) if given else drawn(inputs, EXAMPLES)
+    write_inputs(path, *taken.arrays)
+    return path
+
+
+def hold(found: Measurement, budget: Budget) -> tuple[Verdict, ...]:
+    """A measurement against the limits that its provenance lets it speak of: times of this machine are no device's."""
+    size, latency = found.memory.file_bytes, found.latency_ms
+    verdicts = [
+        Verdict(
+            limit="file_bytes",
+            allowed=budget.file_bytes,
+            found=size,
+            provenance="host",
+            ok=size <= budget.file_bytes,
+            note="the very file that the device gets",
+        )
+    ]
+    if found.provenance == "measured":
+        note = "p90" if found.valid else f"p90; not valid: {'; '.join(found.reasons)}"
+        ok = latency.p90 <= budget.latency_ms and found.valid
+        verdicts.append(
+            Verdict(
+                limit="latency_ms",
+                allowed=budget.latency_ms,
+                found=latency.p90,
+                provenance=found.provenance,
+                ok=ok,
+                note=note,
+            )
+        )
+        peak = found.memory.peak_rss_bytes
+        verdicts.append(
+            Verdict(
+                limit="peak_memory_bytes",
+                allowed=budget.peak_memory_bytes,
+                found=peak,
+                provenance=found.provenance,
+                ok=peak <= budget.peak_memory_bytes,
+                note="resident above the imported runtime",
+            )
+        )
+    return tuple(verdict for verdict in verdicts if math.isfinite(verdict.allowed))

@@ -1,0 +1,109 @@
+"""`edgekd bench MODEL... --on DEVICE`."""
+
+from typing import Annotated, Any
+
+import typer
+
+from edgekd.cli._common import AsJson, console, plain, print_json, progress_bars, size, table
+from edgekd.errors import BUDGET_BROKEN, MeasureError
+from edgekd.specs import Measurement, Mode, Verdict
+
+
+def command(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="Model files of any format, from anywhere.")],
+    engine: Annotated[
+        list[str] | None,
+        typer.Option("--engine", help="Runtime; may be given several times. Else the usual one of the format."),
+    ] = None,
+    on: Annotated[str, typer.Option("--on", metavar="DEVICE", help="Where to measure.")] = "host",
+    target: Annotated[
+        str, typer.Option("--target", "-t", help="Hold what is measured against this device's budget.")
+    ] = "",
+    mode: Annotated[
+        Mode, typer.Option("--mode", help="How long to time: rapid (6 s), quick (10 s) or gate (60 s, 1024 queries).")
+    ] = "quick",
+    threads: Annotated[int, typer.Option("--threads", min=1, max=256, help="Of the runtime.")] = 1,
+    rounds: Annotated[
+        int,
+        typer.Option("--rounds", min=1, max=100, help="Fresh processes; from two on their medians tell the noise."),
+    ] = 1,
+    inputs: Annotated[
+        str, typer.Option("--inputs", help="What to execute on: .npz, .npy, or `module:function`; else random numbers.")
+    ] = "",
+    json: AsJson = False,
+) -> None:
+    """Measure latency and memory of model files on a device."""
+    import msgspec
+
+    from edgekd.bench import Bench, Failure, hold, jobs, measured
+    from edgekd.shipped import load_target
+
+    budget = load_target(target).budget if target else None
+    bench = Bench(
+        models=tuple(models),
+        engines=tuple(engine or ()),
+        device=on,
+        mode=mode,
+        threads=threads,
+        rounds=rounds,
+        inputs=inputs,
+    )
+    with progress_bars():
+        done = list(measured(bench, jobs(bench)))
+    found = [one for one in done if not isinstance(one, Failure)]
+    failures = [one for one in done if isinstance(one, Failure)]
+    verdicts = [hold(one, budget) if budget else () for one in found]
+    if json:
+        rows: list[dict[str, Any]] = [
+            {**msgspec.to_builtins(one), "verdicts": msgspec.to_builtins(held)}
+            for one, held in zip(found, verdicts, strict=True)
+        ]
+        print_json({"schema": 1, "measurements": rows, "failures": msgspec.to_builtins(failures)})
+    else:
+        _print(found, verdicts)
+        for failure in failures:
+            console().print(f"[red]failed[/red] {plain(f'{failure.artifact} on {failure.engine}: {failure.error}')}")
+    if failures:
+        raise typer.Exit(MeasureError.exit_code)
+    raise typer.Exit(0 if all(verdict.ok for held in verdicts for verdict in held) else BUDGET_BROKEN)
+
+
+def _print(found: list[Measurement], verdicts: list[tuple[Verdict, ...]]) -> None:
+    if not found:
+        return
+    out = console()
+    shown = table("model", "engine", "p50 ms", "p90 ms (95%)", "p99 ms", "load ms", "memory", "stable")
+    for one in found:
+        latency, where = one.latency_ms, f"\\[{one.provenance}]"
+        arena = f", arena {size(one.memory.arena_bytes)}" if one.memory.arena_bytes is not None else ""
+        shown.add_row(
+            plain(one.artifact),
+            plain(f"{one.engine} {one.engine_version}"),
+            f"{latency.p50:.3f} {where}",
+            f"{latency.p90:.3f} ({latency.p90_low:.3f} to {latency.p90_high:.3f}) {where}",
+            f"{latency.p99:.3f} {where}",
+            f"{one.load_ms:.1f} {where}",
+            f"{size(one.memory.peak_rss_bytes)}{arena} {where}",
+            "yes" if one.valid else "no",
+        )
+    out.print(shown)
+    for one in found:
+        for note in _notes(one):
+            out.print(f"- {plain(one.artifact)}: {plain(note)}")
+    for one, held in zip(found, verdicts, strict=True):
+        for verdict in held:
+            mark = "[green]holds[/green]" if verdict.ok else "[red]breaks[/red]"
+            out.print(f"{plain(one.artifact)} {mark} {verdict.limit}: {_quantities(verdict)}; {plain(verdict.note)}")
+
+
+def _notes(one: Measurement) -> list[str]:
+    notes = [f"not stable: {reason}" for reason in one.reasons]
+    if one.noise is not None:
+        notes.append(f"the medians of fresh processes differ by {one.noise:.1%}: less than that is no difference")
+    return notes
+
+
+def _quantities(verdict: Verdict) -> str:
+    if verdict.limit.endswith("_bytes"):
+        return f"{size(verdict.found)} of {size(verdict.allowed)} \\[{verdict.provenance}]"
+    return f"{verdict.found:.3f} of {verdict.allowed:g} ms \\[{verdict.provenance}]"
