@@ -1,0 +1,146 @@
+"""`edgekd bench`: models of others, on engines that are here."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from edgekd.bench import Bench, Failure, hold, jobs, measured
+from edgekd.cli import main
+from edgekd.errors import ConfigError, UnknownPlugin
+from edgekd.specs import Budget, Measurement
+from tests import models
+
+needs_onnx = pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="onnxruntime is not installed")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    pytest.importorskip("onnx")
+    return models.MAKERS["onnx"](tmp_path / "small.onnx")
+
+
+def measurement(found: Measurement | Failure) -> Measurement:
+    assert isinstance(found, Measurement), found
+    return found
+
+
+@needs_onnx
+def test_a_model_of_anybodys_is_measured_in_fresh_processes(model: Path) -> None:
+    bench = Bench(models=(str(model),), mode="rapid", rounds=2)
+    (job,) = jobs(bench)
+    assert (job.engine, job.device) == ("onnxruntime", "host")
+    found = measurement(next(measured(bench, [job])))
+    assert found.provenance == "host" and found.artifact == "small.onnx"
+    assert 0 < found.latency_ms.min <= found.latency_ms.p50 <= found.latency_ms.p99
+    assert found.noise is not None and found.noise >= 0
+    assert found.burst_ms is not None and found.sustained_ms is not None
+    assert found.after.at_s - found.before.at_s >= 2 * 6, "two rounds of six seconds"
+    assert found.memory.file_bytes == model.stat().st_size and found.memory.peak_rss_bytes > 0
+
+
+@needs_onnx
+def test_what_the_command_prints_is_json_and_files_are_held_against_a_budget(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bench", str(model), "--mode", "rapid", "-t", "raspberry-pi-4", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["measurements"]
+    assert [verdict["limit"] for verdict in found["verdicts"]] == ["file_bytes"], "this machine is no Raspberry Pi"
+    assert found["samples_ms"] and found["machine"]["cpu"]
+
+
+@needs_onnx
+def test_a_model_that_fails_does_not_stop_the_others(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    damaged = model.with_name("damaged.onnx")
+    onnx = pytest.importorskip("onnx")
+    unheard = onnx.load(model)
+    unheard.graph.node[0].op_type = "Unheard"
+    onnx.save(unheard, damaged)
+    assert main(["bench", str(damaged), str(model), "--mode", "rapid"]) == 9
+    shown = capsys.readouterr().out
+    assert "failed damaged.onnx on onnxruntime" in shown and "Unheard" in shown and "small.onnx" in shown
+
+
+@needs_onnx
+def test_examples_are_ones_own(model: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "wrong.npy", np.zeros((4, 3, 3), np.float32))
+    bench = Bench(models=(str(model),), mode="rapid", inputs=str(tmp_path / "wrong.npy"))
+    with pytest.raises(ConfigError, match=r"small.onnx takes .* and the inputs are"):
+        next(measured(bench, jobs(bench)))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"models": ("nothing.onnx",)}, ConfigError, "no such file"),
+        ({"engines": ("onnxruntim",)}, UnknownPlugin, "no engine named 'onnxruntim'"),
+        ({"engines": ("litert",)}, ConfigError, "no engine here executes it"),
+    ],
+)
+def test_what_cannot_be_measured_is_known_before_anything_is(
+    change: dict[str, tuple[str, ...]], error: type[Exception], message: str, model: Path
+) -> None:
+    bench = msgspec.structs.replace(Bench(models=(str(model),)), **change)
+    with pytest.raises(error, match=message):
+        jobs(bench)
+
+
+@pytest.mark.parametrize("device", ["tost", "ssh"])
+def test_a_device_that_is_none_is_said(device: str, model: Path) -> None:
+    code = main(["bench", str(model), "--on", f"{device}://x"])
+    assert code in {2, 4, 9}
+
+
+def test_only_what_was_measured_on_a_device_speaks_of_its_time() -> None:
+    budget = Budget(latency_ms=10, peak_memory_bytes=1000, file_bytes=100)
+    template = {
+        "artifact": "a",
+        "engine": "e",
+        "engine_version": "1",
+        "device": "d",
+        "mode": "rapid",
+        "threads": 1,
+        "load_ms": 1,
+        "first_ms": 1,
+        "latency_ms": dict.fromkeys(
+            ("p50", "p90", "p95", "p99", "mean", "min", "max", "sd", "p90_low", "p90_high", "stability"), 11.0
+        ),
+        "samples_ms": [11.0],
+        "memory": {"peak_rss_bytes": 900, "file_bytes": 50},
+        "machine": {"system": "s", "cpu": "c", "cores": 1, "memory_bytes": 1, "python": "3"},
+        "outputs_sha256": "",
+        "valid": True,
+    }
+    found = {
+        provenance: hold(msgspec.convert({**template, "provenance": provenance}, Measurement), budget)
+        for provenance in ("measured", "host", "emulated")
+    }
+    assert {verdict.limit: verdict.ok for verdict in found["measured"]} == {
+        "file_bytes": True,
+        "latency_ms": False,
+        "peak_memory_bytes": True,
+    }
+    assert [verdict.limit for verdict in found["host"]] == ["file_bytes"] == [v.limit for v in found["emulated"]]
+    unstable = msgspec.convert(
+        {**template, "provenance": "measured", "valid": False, "reasons": ["throttled"], "samples_ms": [1.0]},
+        Measurement,
+    )
+    held = {verdict.limit: verdict for verdict in hold(unstable, Budget(latency_ms=20))}
+    assert not held["latency_ms"].ok and "throttled" in held["latency_ms"].note
+
+
+def test_measuring_needs_no_library_that_trains_or_converts(model: Path) -> None:
+    code = f"""
+import sys
+import edgekd.cli.bench
+from edgekd.bench import Bench, jobs
+jobs(Bench(models=({str(model)!r},)))
+heavy = {{"torch", "onnx", "onnxruntime", "ai_edge_litert", "tensorflow", "openvino", "coremltools"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
