@@ -109,11 +109,15 @@ def make(name: str, packages: Sequence[str]) -> Path:
     return _python(folder)
 
 
+def cache_folder() -> Path:
+    """What EDGEKD_CACHE names, else edgekd's folder in the user's cache; it may not be there yet."""
+    return Path(os.environ.get("EDGEKD_CACHE") or user_cache_path("edgekd")).expanduser().absolute()
+
+
 def _folder(name: str, packages: Sequence[str]) -> Path:
     """Another Python, or other packages, make another environment."""
-    above = Path(os.environ.get("EDGEKD_CACHE") or user_cache_path("edgekd")).expanduser().absolute()
     built_for = [list(packages), sys.implementation.cache_tag, sysconfig.get_platform()]
-    return above / "engines" / f"{name}-{digest(built_for)[:12]}"
+    return cache_folder() / "engines" / f"{name}-{digest(built_for)[:12]}"
 
 
 def _python(folder: Path) -> Path:

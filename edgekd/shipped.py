@@ -15,6 +15,7 @@ T = TypeVar("T", Recipe, Target)
 
 _HERE: Final = Path(__file__).parent
 RECIPES: Final = _HERE / "recipes"
+SUITES: Final = _HERE / "_suites" if (_HERE / "_suites").is_dir() else _HERE.parent / "benchmarks" / "suites"
 TARGETS: Final = _HERE / "_targets" if (_HERE / "_targets").is_dir() else _HERE.parent / "targets"
 """In the wheel beside the code; in a checkout at its top."""
 
@@ -27,6 +28,20 @@ def recipe_names() -> tuple[str, ...]:
 def target_names() -> tuple[str, ...]:
     """Names of the shipped targets, sorted."""
     return _names(TARGETS)
+
+
+def suite_names() -> tuple[str, ...]:
+    """Names of the shipped suites, sorted."""
+    return _names(SUITES)
+
+
+def suite_file(wanted: str | Path) -> Path:
+    """The file of a shipped suite by name, or of anyone's by path.
+
+    Raises:
+        ConfigError: none is shipped under that name.
+    """
+    return _locate(wanted, SUITES, "suite")
 
 
 def load_recipe(wanted: str | Path) -> Recipe:
@@ -72,16 +87,17 @@ def _locate(wanted: str | Path, folder: Path, kind: str) -> Path:
 def _beside(recipe: Recipe, folder: Path) -> Recipe:
     """The recipe with its own modules named by their files, so that they are found from any working folder."""
     changes: dict[str, Any] = {
-        part: msgspec.structs.replace(getattr(recipe, part), name=_found(getattr(recipe, part).name, folder))
+        part: msgspec.structs.replace(getattr(recipe, part), name=beside(getattr(recipe, part).name, folder))
         for part in ("dataset", "teacher", "student")
     }
-    losses = tuple(msgspec.structs.replace(loss, name=_found(loss.name, folder)) for loss in recipe.losses)
-    return msgspec.structs.replace(recipe, task=_found(recipe.task, folder), losses=losses, **changes)
+    losses = tuple(msgspec.structs.replace(loss, name=beside(loss.name, folder)) for loss in recipe.losses)
+    return msgspec.structs.replace(recipe, task=beside(recipe.task, folder), losses=losses, **changes)
 
 
-def _found(name: str, folder: Path) -> str:
+def beside(name: str, folder: Path) -> str:
+    """A `module:function` or a file, by its place in a folder where it is there; else as it is."""
     module, colon, attribute = name.rpartition(":")
     if not colon:
-        return name
+        return str(folder / name) if name and os.path.exists(folder / name) else name  # noqa: PTH110 - as below
     file = folder / (module if module.endswith(".py") else f"{module.replace('.', '/')}.py")
     return f"{file}:{attribute}" if os.path.isfile(file) else name  # noqa: PTH113 - Path.is_file raises on a long name

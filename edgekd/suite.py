@@ -1,0 +1,245 @@
+"""Benchmark suites: models x exports x engines x threads on a device, kept in one file that can be gone on with.
+
+A suite is a TOML file (benchmarks/suites). What it measures are files, fetched where they are not here and held against
+their SHA-256, or models that are exported first.
+"""
+
+import itertools
+import os
+import platform
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from edgekd.bench import Bench, Failure, jobs, measured
+from edgekd.convert import Order, convert
+from edgekd.errors import ConfigError, ConvertError
+from edgekd.fetch import fetch
+from edgekd.files import content, decode_json, dumps, read_text, write_text
+from edgekd.measure import Job
+from edgekd.progress import tell
+from edgekd.shipped import beside
+from edgekd.specs import Measurement, Mode, Name, Size, Spec, Text
+
+SCHEMA: Final = 1
+
+
+class Entry(Spec, frozen=True, kw_only=True):
+    """One model of a suite: a file, or one that is exported."""
+
+    name: Name
+    file: str = ""
+    """Looked for beside the suite, then in the folder that EDGEKD_DATA names, then in the cache of downloads."""
+    url: str = ""
+    sha256: str = ""
+    size_bytes: Size = 0
+    """Of the download."""
+    model: str = ""
+    """`module:function`, looked for beside the suite first, or the path of a model, as `edgekd export` takes it."""
+    exports: tuple[str, ...] = ()
+    calibration: str = ""
+    inputs: str = ""
+    """As `edgekd bench --inputs`; else seeded random numbers."""
+    engines: tuple[str, ...] = ()
+    """Else the usual one of the format."""
+    licence: str = ""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if bool(self.file) == bool(self.model):
+            raise ValueError("a model is either a `file`, or a `model` with `exports`")
+        if self.url and not (self.sha256 and self.size_bytes):
+            raise ValueError("a `url` needs the `sha256` and the `size_bytes` of what is there")
+        if self.model and not self.exports:
+            raise ValueError("a `model` needs `exports`")
+
+
+class Suite(Spec, frozen=True, kw_only=True):
+    """What is measured together (one file in benchmarks/suites/)."""
+
+    schema: Literal[1]
+    name: Name
+    title: Text
+    mode: Mode = "quick"
+    rounds: Annotated[int, Meta(ge=1, le=100)] = 1
+    threads: Annotated[tuple[int, ...], Meta(min_length=1)] = (1,)
+    models: Annotated[tuple[Entry, ...], Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        names = [entry.name for entry in self.models]
+        if len(set(names)) < len(names):
+            raise ValueError("two models have one name")
+
+
+class Row(Spec, frozen=True, kw_only=True):
+    """One model on one engine."""
+
+    model: Name
+    """Of the suite's entry."""
+    export: str
+    """What was made of it; "" for a file."""
+    engine: str
+    threads: int
+    sha256: str = ""
+    """Of the file that was executed."""
+    measurement: Measurement | None = None
+    error: str = ""
+    hint: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """What is compared with what."""
+        return self.model, self.export, self.engine, self.threads
+
+    @property
+    def title(self) -> str:
+        """For people."""
+        threads = f", {self.threads} threads" if self.threads > 1 else ""
+        return f"{self.model} {self.export}".strip() + (f" on {self.engine}" if self.engine else "") + threads
+
+
+class Results(Spec, frozen=True, kw_only=True):
+    """What a suite found on a device."""
+
+    schema: Literal[1]
+    suite: Name
+    suite_sha256: str
+    device: str
+    started: str
+    """ISO 8601, UTC."""
+    edgekd: str
+    rows: tuple[Row, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """True when everything was measured."""
+        return all(row.measurement is not None for row in self.rows)
+
+
+def run_suite(
+    suite: Suite, folder: Path, device: str, out: Path, mode: Mode | None = None, told: Callable[[Row], None] = print
+) -> Results:
+    """Measure everything on a device; `folder` is the suite's own. `out` is written after each row.
+
+    What stands in `out` of the same suite, device and machine is not measured again.
+
+    Raises:
+        ConfigError: `out` is of something else.
+        DeviceUnreachable: the device does not answer; what was measured stays.
+    """
+    if mode:
+        suite = msgspec.structs.replace(suite, mode=mode)
+    results = _begun(suite, device, out)
+    done = {row.key for row in results.rows if row.measurement is not None}
+    kept = [row for row in results.rows if row.key in done]
+    total = len(suite.models)
+    for number, entry in enumerate(suite.models):
+        tell(f"suite {suite.name}", number, total)
+        for row in _rows(suite, entry, folder, device, out.parent / f".{out.stem}-files", done):
+            kept.append(row)
+            told(row)
+            results = msgspec.structs.replace(results, rows=tuple(kept))
+            write_text(out, dumps(results))
+    tell(f"suite {suite.name}", total, total)
+    return results
+
+
+def default_out(suite: Suite, device: str) -> Path:
+    """Below the working folder, by machine and suite: "benchmarks/results/<machine>/<suite>.json"."""
+    where = re.sub(r"[^A-Za-z0-9.]+", "-", platform.node() if device == "host" else device).strip("-.")
+    return Path("benchmarks/results") / (where or "machine") / f"{suite.name}.json"
+
+
+def load_results(path: Path) -> Results:
+    """What `run_suite` wrote.
+
+    Raises:
+        ConfigError: there is no such file, or it is damaged.
+    """
+    return decode_json(Results, read_text(path), str(path))
+
+
+def _begun(suite: Suite, device: str, out: Path) -> Results:
+    digest = _digest(suite)
+    if out.exists():
+        results = load_results(out)
+        if (results.suite, results.device) != (suite.name, device):
+            raise ConfigError(f"{out} is of {results.suite} on {results.device}", hint="name another file with -o")
+        if results.suite_sha256 == digest:
+            return results
+        out.rename(out.with_stem(f"{out.stem}-{results.started.replace(':', '')}"))  # of another version of the suite
+    out.parent.mkdir(parents=True, exist_ok=True)
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return Results(
+        schema=SCHEMA, suite=suite.name, suite_sha256=digest, device=device, started=now, edgekd=version("edgekd")
+    )
+
+
+def _digest(suite: Suite) -> str:
+    import hashlib
+
+    return hashlib.sha256(msgspec.json.encode(suite, order="sorted")).hexdigest()
+
+
+def _rows(
+    suite: Suite, entry: Entry, folder: Path, device: str, files: Path, done: set[tuple[str, str, str, int]]
+) -> Iterator[Row]:
+    """What is not done yet of one entry; what fails is a row with an error."""
+    failed = partial(Row, model=entry.name, threads=suite.threads[0], engine="")
+    for export in entry.exports or ("",):
+        try:
+            path = _file(entry, export, folder, files)
+        except (ConfigError, ConvertError) as error:
+            yield failed(export=export, error=str(error), hint=error.hint)
+            continue
+        for threads, job in _jobs(suite, entry, path, device):
+            row = Row(model=entry.name, export=export, engine=job.engine, threads=threads, sha256=content(path)[1])
+            if row.key not in done:
+                yield _measured(row, job, entry, folder)
+
+
+def _jobs(suite: Suite, entry: Entry, path: Path, device: str) -> Iterator[tuple[int, Job]]:
+    bench = Bench(models=(str(path),), engines=entry.engines, device=device, mode=suite.mode, rounds=suite.rounds)
+    for threads, job in itertools.product(suite.threads, jobs(bench)):
+        yield threads, job._replace(threads=threads)
+
+
+def _measured(row: Row, job: Job, entry: Entry, folder: Path) -> Row:
+    inputs = beside(entry.inputs, folder)
+    bench = Bench(models=(str(job.model),), device=job.device, mode=job.mode, inputs=inputs)
+    (found,) = measured(bench, [job])
+    if isinstance(found, Failure):
+        return msgspec.structs.replace(row, error=found.error, hint=found.hint)
+    return msgspec.structs.replace(row, measurement=found)
+
+
+def _file(entry: Entry, export: str, folder: Path, files: Path) -> Path:
+    """The model file of an entry, made or fetched where it is not there."""
+    if export:
+        order = Order(
+            model=beside(entry.model, folder), exports=(export,), calibration=beside(entry.calibration, folder)
+        )
+        (made,) = convert(order, files / entry.name).artifacts
+        if made.error:
+            raise ConvertError(made.error, hint=made.hint)
+        return files / entry.name / made.file
+    for place in (folder, Path(os.environ.get("EDGEKD_DATA", folder))):
+        path = place / entry.file
+        if path.exists():
+            return _checked(path, entry)
+    if not entry.url:
+        raise ConfigError(f"{entry.file} is not there", hint=f"export EDGEKD_DATA=FOLDER, with {entry.file} in it")
+    return fetch(entry.url, entry.sha256, entry.size_bytes)
+
+
+def _checked(path: Path, entry: Entry) -> Path:
+    if entry.sha256 and content(path)[1] != entry.sha256:
+        raise ConfigError(f"{path} is not the file that the suite means", hint=f"its SHA-256 is to be {entry.sha256}")
+    return path
