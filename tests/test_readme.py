@@ -20,7 +20,7 @@ def blocks(language: str) -> list[str]:
 
 
 COMMANDS = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines() if line.strip()]
-QUICK = [command for command in COMMANDS if command in {"edgekd recipes", "edgekd targets", "edgekd doctor"}]
+QUICK = [command for command in COMMANDS if command in {"edgekd recipes", "edgekd targets", "edgekd doctor", "edgekd suite"}]
 QUICK += [command for command in COMMANDS if command.startswith("edgekd targets ")]
 INSTALLING = [command for command in COMMANDS if command.startswith("pip ")]
 OF_A_MODEL = [command for command in COMMANDS if "exports" in command or command == "edgekd engines"]
@@ -86,7 +86,7 @@ def test_the_examples_work(tmp_path: Path) -> None:
 
 def test_a_model_that_one_has_is_exported_and_verified(tmp_path: Path) -> None:
     (tmp_path / "net.py").write_text(blocks("python")[0], encoding="utf-8")
-    assert len(OF_A_MODEL) == 5
+    assert len(OF_A_MODEL) == 6
     for command in OF_A_MODEL:
         ended = edgekd(command, tmp_path)
         assert ended.returncode == 0, f"{command}\n{ended.stdout}\n{ended.stderr}"

@@ -1,5 +1,6 @@
 """`edgekd suite NAME --on DEVICE` and `edgekd suite --compare A B`."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,13 +71,11 @@ def _run(wanted: list[str], on: str, mode: MeasureMode, out: Path | None) -> "Re
     written = out or default_out(suite, on)
 
     def told(row: Row) -> None:
-        said = f"failed: {row.error}" if row.error else "measured"
-        typer.echo(f"{row.title}: {said}", err=True)
+        if sys.stderr.isatty():
+            typer.echo(f"{row.title}: {f'failed: {row.error}' if row.error else 'measured'}", err=True)
 
     with progress_bars():
-        results = run_suite(suite, path.resolve().parent, on, written, mode, told)
-    typer.echo(f"results: {written}", err=True)
-    return results
+        return run_suite(suite, path.resolve().parent, on, written, mode, told)
 
 
 def _list(as_json: bool) -> None:
