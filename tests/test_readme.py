@@ -20,7 +20,8 @@ def blocks(language: str) -> list[str]:
 
 
 COMMANDS = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines() if line.strip()]
-QUICK = [command for command in COMMANDS if command in {"edgekd recipes", "edgekd targets", "edgekd doctor", "edgekd suite"}]
+SHOWING = {"edgekd recipes", "edgekd targets", "edgekd doctor", "edgekd suite"}
+QUICK = [command for command in COMMANDS if command in SHOWING]
 QUICK += [command for command in COMMANDS if command.startswith("edgekd targets ")]
 INSTALLING = [command for command in COMMANDS if command.startswith("pip ")]
 OF_A_MODEL = [command for command in COMMANDS if "exports" in command or command == "edgekd engines"]
