@@ -237,6 +237,14 @@ def test_files_are_held_against_the_runtimes_of_a_target(tmp_path: Path) -> None
     assert domain.version == 18, "which its ONNX Runtime reads"
 
 
+def test_openvino_goes_by_way_of_an_onnx_that_no_device_reads(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    pytest.importorskip("nncf")
+    model = linear(tmp_path / "small.onnx", WEIGHT)
+    made = edgekd.export_model(str(model), ["openvino-fp32"], out=tmp_path / "out", target="intel-n100")
+    assert made.ok and not made.artifacts[0].unfit and made.parity["openvino-fp32"].sqnr_db > 80
+
+
 def test_a_stand_in_is_written_where_the_target_names_one(tmp_path: Path) -> None:
     """The last tflite-runtime answers dynamic int8 wrongly, without an error."""
     model = linear(tmp_path / "small.onnx", WEIGHT)

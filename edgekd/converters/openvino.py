@@ -6,6 +6,7 @@ of its torch module, which OpenVINO's own reader of torch.export loses where it 
 """
 
 import contextlib
+import dataclasses
 import io
 import logging
 import re
@@ -73,7 +74,8 @@ def _float_model(source: Source, folder: Path) -> tuple[Any, dict[str, str]]:
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         file = Path(scratch) / "float.onnx"
         try:
-            find(converters, "onnx").convert(source, "fp32", file)
+            # no ONNX leaves this place, so the sets that a device reads are not asked for
+            find(converters, "onnx").convert(dataclasses.replace(source, newest_set=None), "fp32", file)
         except ConvertError as error:
             raise type(error)(f"{NAME}, by way of ONNX: {error}", hint=error.hint) from error
         modules = modules_of_file(onnx.load(file))
