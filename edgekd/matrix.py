@@ -89,6 +89,8 @@ class Answer:
     precision: str
     outputs: tuple[Array, ...]
     note: str = ""
+    doubt: str = ""
+    """Why it agrees with nothing, however close its outputs are."""
 
 
 def matrix(sides: Sequence[Side], inputs: Tensors | None = None, examples: int = EXAMPLES) -> Matrix:
@@ -123,7 +125,7 @@ def _execute(
             taken, found = execute(side, inputs, examples, scratch)
             inputs, first = inputs or taken, first or found
             ordered, note = same_order(first, found, side.name)
-            answers[side.name] = Answer(side.name, side.precision, ordered, note)
+            answers[side.name] = Answer(side.name, side.precision, ordered, note, side.doubt)
         except EdgekdError as error:
             errors[side.name] = str(error)
     tell("executing", len(sides), len(sides))
@@ -187,7 +189,7 @@ def _pair(a: Answer, b: Answer, score: Callable[[Array, Array], float] | None, l
     least = parity.least_db(a.precision, b.precision)
     coarser = min((a.precision, b.precision), key=parity.least_db)
     drop = low = high = None
-    reasons = []
+    reasons = [f"{one.name}: {one.doubt}" for one in (a, b) if one.doubt]
     if close.sqnr_db < least:
         reasons.append(f"SQNR {close.sqnr_db:.1f} dB is below the {least:.0f} dB that {coarser} explains")
     if score and labels is not None:

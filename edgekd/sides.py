@@ -35,6 +35,8 @@ class Side(Spec, frozen=True, kw_only=True):
     """What its answers are as exact as."""
     shapes: dict[str, tuple[int, ...]] = {}
     """Of inputs that a torch module leaves open."""
+    doubt: str = ""
+    """Why a file is not as it was written."""
 
 
 class Described(Spec, frozen=True, kw_only=True):
@@ -55,7 +57,8 @@ def sides_of(
     title = title or model.rstrip("/").rpartition("/")[2]
     if not is_artifact(model):
         return [Side(name=title, model=model, engine=TORCH, precision="fp32", shapes=dict(shapes or {}))]
-    precision = parity.precision_of(formats.read(Path(model)))
+    graph = formats.read(Path(model))
+    precision = parity.precision_of(graph)
     found = [name for name in able(model) if not wanted or name in wanted]
     if not found:
         raise ConfigError(f"{model}: no engine here executes it", hint="`edgekd engines` lists them")
@@ -65,6 +68,7 @@ def sides_of(
             model=str(Path(model).resolve()),
             engine=engine,
             precision=_coarser(precision, engines.arithmetic(engine)),
+            doubt=graph.doubt,
         )
         for engine in found
     ]

@@ -100,6 +100,8 @@ class Graph(Spec, frozen=True, kw_only=True):
     """In an order in which they can be executed; constants are left out."""
     properties: dict[str, str]
     """Classes, preprocessing, licence and the like; keys of ours begin with "edgekd."."""
+    doubt: str = ""
+    """Why the file is not as it was written, where it tells how that was."""
 
 
 class Quantization(Spec, frozen=True, kw_only=True):

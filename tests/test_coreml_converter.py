@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import sys
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekd import coreml
+import edgekd
+from edgekd import coreml, formats
 from edgekd.converters._coreml_compress import palette
 from edgekd.coreml import Constant, Operation, Program
 from edgekd.files import members
@@ -232,3 +234,16 @@ def test_an_index_is_that_of_the_nearest_entry() -> None:
 def test_few_values_are_kept_as_they_are(values: Any) -> None:
     table, indices = palette(values.astype(np.float16), 4)
     assert np.array_equal(table[indices].reshape(values.shape), values)
+
+
+def test_one_weight_that_was_changed_fails_parity_in_integers_too(made: tuple[Any, ...], tmp_path: Path) -> None:
+    """In small nets of integers it may not show in what they answer."""
+    good, bad = Path(made[0].file), tmp_path / "bad.mlpackage"
+    shutil.copytree(good, bad)
+    weights = next(bad.rglob("weight.bin"))
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    assert formats.read(good).doubt == "" != formats.read(bad).doubt
+    (pair,) = edgekd.verify_models([good, bad], engines=["mil"]).pairs
+    assert not pair.ok and "its weights are not those that were exported" in pair.reason

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from edgekd.coreml import LAYERS
+from edgekd.coreml import CONSTANTS, LAYERS
 from edgekd.files import dumps
 
 _DATE: Final = "com.github.apple.coremltools.conversion_date"
@@ -20,6 +20,8 @@ def write_package(
     specification: Any, weights: Path, properties: Mapping[str, str], layers: Mapping[str, str], out: Path
 ) -> None:
     """Write the folder `out`, with the weights where there are any."""
+    if weights.is_file():
+        properties = {**properties, CONSTANTS: hashlib.sha256(weights.read_bytes()).hexdigest()}
     _describe(specification.description.metadata, properties, layers)
     content = specification.SerializeToString(deterministic=True)
     folder = out / "Data" / _AUTHOR

@@ -27,6 +27,7 @@ from edgekd.errors import PluginUnavailable
 __all__ = ["Block", "Constant", "Feature", "Named", "Operation", "Program", "Type", "execute", "layers", "open_package"]
 
 LAYERS = "edgekd.layers"
+CONSTANTS = "edgekd.constants_sha256"
 """Key of the user-defined metadata that tells which torch module made a value."""
 
 
