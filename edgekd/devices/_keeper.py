@@ -47,7 +47,8 @@ class Keeper:
         self.heard_s = time.monotonic()
         self.going = True
         os.mkdir("tmp")
-        environment = dict(os.environ, TMPDIR=os.path.join(here, "tmp"))
+        own = os.path.join(here, "tmp")
+        environment = dict(os.environ, TMPDIR=own, XDG_CACHE_HOME=own)  # onnxruntime keeps a database in the latter
         with open("engine.log", "ab") as log:
             self.guest: subprocess.Popen[bytes] = subprocess.Popen(
                 [sys.executable, "guest.py", "engine.py"],
@@ -270,7 +271,6 @@ def is_left_behind(folder: str) -> bool:
 
 def remove(folder: str) -> None:
     """Delete a folder; what dying processes still write there is waited for."""
-    os.chdir("/")
     for _ in range(10):
         shutil.rmtree(folder, ignore_errors=True)
         if not os.path.lexists(folder):

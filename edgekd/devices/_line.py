@@ -66,7 +66,14 @@ class Place:
             raise ConfigError(wanted, hint=EXAMPLE) from error
         python = options.pop("python", "")
         named = _NAME.fullmatch(host) and (not user or _USER.fullmatch(user)) and split.password is None
-        if not named or options or split.path not in {"", "/"} or split.fragment or "\0" in python:
+        if (
+            not address.isprintable()
+            or not named
+            or options
+            or split.path not in {"", "/"}
+            or split.fragment
+            or "\0" in python
+        ):
             raise ConfigError(wanted, hint=EXAMPLE)
         return Place(host, user, port, python)
 
@@ -101,15 +108,13 @@ async def connect(place: Place) -> asyncssh.SSHClientConnection:
             keepalive_interval=KEEPALIVE_S,
         )
         known = asyncssh.read_known_hosts(_known_hosts_files(options))
-        return await asyncssh.connect(place.host, options=options, known_hosts=known)
+        return await _connect(place, options, known)
     except asyncssh.HostKeyNotVerifiable as error:
         raise _unverified(place, options, known) from error
     except asyncssh.PermissionDenied as error:
         hint = f"make `{place.command()}` log in without a password: ssh-copy-id, or ssh-add where the key has one"
         raise DeviceUnreachable(f"{place} takes none of your keys", hint=hint) from error
     except asyncssh.KeyExchangeFailed as error:
-        if "host key" in str(error):  # it has none of the kinds that are known
-            raise _unverified(place, options, known) from error
         raise DeviceUnreachable(f"{place}: {_line_of(error)}", hint="its SSH server is too old, or too new") from error
     except asyncssh.ConfigParseError as error:
         raise DeviceUnreachable(f"~/.ssh/config cannot be read: {_line_of(error)}", hint="mend that line") from error
@@ -117,6 +122,16 @@ async def connect(place: Place) -> asyncssh.SSHClientConnection:
         raise Cut(_line_of(error) or type(error).__name__) from error
     except ValueError as error:  # a key file or known_hosts that is none
         raise DeviceUnreachable(f"a file of ~/.ssh cannot be used: {_line_of(error)}", hint="mend it") from error
+
+
+async def _connect(
+    place: Place, options: asyncssh.SSHClientConnectionOptions, known: asyncssh.SSHKnownHosts
+) -> asyncssh.SSHClientConnection:
+    try:
+        return await asyncssh.connect(place.host, options=options, known_hosts=known)
+    except (asyncssh.ConnectionLost, asyncssh.KeyExchangeFailed):
+        # a server that has no key of the kinds that are known hangs up; asked for any kind, it shows the one it has
+        return await asyncssh.connect(place.host, options=options, known_hosts=known, server_host_key_algs="default")
 
 
 def _known_hosts_files(options: asyncssh.SSHClientConnectionOptions) -> list[str]:

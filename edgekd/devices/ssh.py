@@ -201,14 +201,23 @@ class _Session:
         if self._line.is_closed():
             self._line = await connect(self.place)
         await self._fetch_log(log)
-        with suppress(*CUT):
-            if self._python:
-                await self._attach()
-                await self._tell({"end": True})
-                while "bye" not in await self._told():
-                    pass
-                return
+        for fresh in (False, True) if self._python else ():
+            with suppress(*CUT):
+                async with asyncio.timeout(8):
+                    await self._farewell(fresh)
+                    return
         await self._shell(f"rm -rf -- {shlex.quote(self.folder)}")
+
+    async def _farewell(self, fresh: bool) -> None:
+        if fresh:
+            await self._attach()
+        await self._tell({"end": True})
+        while True:
+            told = await self._told()
+            if "gone" in told:
+                raise Cut("there is no keeper")
+            if "bye" in told:
+                return
 
     async def _make_folder(self) -> str:
         code, printed = await self._shell(_MAKE_FOLDER)
@@ -334,6 +343,9 @@ class _Session:
             assert self._keeper is not None
             line = await self._keeper.stdout.readline()
             if not line.endswith(b"\n"):
+                await self._keeper.wait_closed()
+                if (self._keeper.exit_status or 0) > 0:  # there is a line, and no folder at its end
+                    return {"gone": True}
                 raise Cut("the line was cut")
             if line.startswith(b"{"):  # login scripts may print
                 told: dict[str, Any] = json.loads(line)
