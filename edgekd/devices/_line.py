@@ -14,8 +14,6 @@ from edgekd.errors import ConfigError, DeviceUnreachable
 
 CONNECT_TIMEOUT_S: Final = 20.0
 LOGIN_TIMEOUT_S: Final = 30.0
-KEEPALIVE_S: Final = 15
-"""A line that answers nothing four times as long is cut."""
 KNOWN_HOSTS: Final = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2", "/etc/ssh/ssh_known_hosts")
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_.:%][A-Za-z0-9_.:%-]*")
@@ -89,7 +87,7 @@ class Place:
 EXAMPLE: Final = "ssh://user@host, ssh://user@host:2222 or ssh://user@host?python=/opt/python/bin/python3"
 
 
-async def connect(place: Place) -> asyncssh.SSHClientConnection:
+async def connect(place: Place, keepalive_s: float) -> asyncssh.SSHClientConnection:
     """A connection, by an agent's keys or key files, as ~/.ssh/config says.
 
     Raises:
@@ -105,7 +103,7 @@ async def connect(place: Place) -> asyncssh.SSHClientConnection:
             preferred_auth="publickey",  # a prompt would wait for somebody who is not there
             connect_timeout=CONNECT_TIMEOUT_S,
             login_timeout=LOGIN_TIMEOUT_S,
-            keepalive_interval=KEEPALIVE_S,
+            keepalive_interval=keepalive_s,  # a line that is silent for four of them is cut
         )
         known = asyncssh.read_known_hosts(_known_hosts_files(options))
         return await _connect(place, options, known)

@@ -33,6 +33,8 @@ KEEPER: Final = Path(__file__).with_name("_keeper.py")
 COMMAND_TIMEOUT_S: Final = 120.0
 LOG_BYTES: Final = 1 << 20
 SPARE_BYTES: Final = 1 << 20
+READ_BYTES: Final = 1 << 16
+LONGEST_ANSWER_BYTES: Final = 1 << 28
 ATTEMPTS: Final = 20
 """To copy one file, each after a cut."""
 
@@ -65,8 +67,8 @@ class Ssh:
     """See edgekd/devices/__init__.py."""
 
     provenance: Provenance = "measured"
-    patience_s: float = 120.0
-    """How long a cut line is waited for, there and here."""
+    patience_s: float = 90.0
+    """How long a cut line is waited for."""
 
     @contextmanager
     def start(self, address: str, guest: Path, engine: Path, scratch: Path) -> Iterator[Connection]:
@@ -161,6 +163,8 @@ class _Session:
     _python: str = ""
     _line: asyncssh.SSHClientConnection | None = None
     _keeper: "asyncssh.SSHClientProcess[bytes] | None" = None
+    _partial: bytearray = field(default_factory=bytearray)
+    """Of what the keeper says, what is no whole line yet."""
     _number: int = 0
     _busy: asyncio.Lock = field(default_factory=asyncio.Lock)
     _pulse: "asyncio.Task[None] | None" = None
@@ -170,7 +174,7 @@ class _Session:
     async def open(self, guest: Path, engine: Path) -> None:
         """Copy all that is needed, start it, and get through to it."""
         try:
-            self._line = await connect(self.place)
+            self._line = await connect(self.place, self.patience_s / 8)
             self.folder = await self._make_folder()
             for file, name in ((guest, "guest.py"), (engine, "engine.py"), (KEEPER, "keeper.py")):
                 await self._send([(file, f"{self.folder}/{name}")], file.stat().st_size)
@@ -199,7 +203,7 @@ class _Session:
         if self._line is None or not self.folder:
             return
         if self._line.is_closed():
-            self._line = await connect(self.place)
+            self._line = await connect(self.place, self.patience_s / 8)
         await self._fetch_log(log)
         for fresh in (False, True) if self._python else ():
             with suppress(*CUT):
@@ -272,8 +276,8 @@ class _Session:
         )
 
     async def _start(self) -> None:
-        # the keeper waits longer, so that who comes back at the last moment still finds it
-        command = [self._python, f"{self.folder}/keeper.py", "start", str(self.patience_s * 1.25)]
+        # the keeper is patient for as long as it takes this side to notice a cut, too
+        command = [self._python, f"{self.folder}/keeper.py", "start", str(self.patience_s * 2)]
         done = await self._open_line().run(shlex.join(command), timeout=COMMAND_TIMEOUT_S)
         if "started" not in str(done.stdout):
             last = (str(done.stderr).strip().splitlines() or ["it said nothing"])[-1]
@@ -283,6 +287,7 @@ class _Session:
         """Get through to the keeper."""
         command = shlex.join([self._python, f"{self.folder}/keeper.py", "attach"])
         self._keeper = await self._open_line().create_process(command, encoding=None)
+        self._partial.clear()
 
     async def _shell(self, script: str) -> tuple[int, str]:
         """Exit code and output; the script is read from standard input, so the login shell does not matter."""
@@ -340,17 +345,35 @@ class _Session:
             Cut: the line ended.
         """
         while True:
-            assert self._keeper is not None
-            line = await self._keeper.stdout.readline()
-            if not line.endswith(b"\n"):
-                await self._keeper.wait_closed()
-                if (self._keeper.exit_status or 0) > 0:  # there is a line, and no folder at its end
-                    return {"gone": True}
-                raise Cut("the line was cut")
+            line = await self._next_line()
+            if line is None:
+                return {"gone": True}
             if line.startswith(b"{"):  # login scripts may print
                 told: dict[str, Any] = json.loads(line)
                 if told.get("number", number) == number or not number:
                     return told
+
+    async def _next_line(self) -> bytes | None:
+        """None where there is a line, and no keeper at its end; asyncssh's own lines have 2 MB at most.
+
+        Raises:
+            Cut: the line ended.
+        """
+        if self._keeper is None:
+            raise Cut("the line was cut")
+        while b"\n" not in self._partial[-READ_BYTES:]:
+            chunk = await self._keeper.stdout.read(READ_BYTES)
+            if not chunk:
+                await self._keeper.wait_closed()
+                if (self._keeper.exit_status or 0) > 0:
+                    return None
+                raise Cut("the line was cut")
+            self._partial += chunk
+            if len(self._partial) > LONGEST_ANSWER_BYTES:
+                raise MeasureError(f"{self.place} answers without end")
+        line, _, rest = bytes(self._partial).partition(b"\n")
+        self._partial[:] = rest
+        return line
 
     async def _mend(self) -> None:
         """Get through to the keeper again.
@@ -363,7 +386,7 @@ class _Session:
             self._line.abort()
         while True:
             try:
-                self._line = await connect(self.place)
+                self._line = await connect(self.place, self.patience_s / 8)
                 await self._attach()
             except CUT as error:
                 if time.monotonic() - since + pause_s > self.patience_s:
