@@ -298,6 +298,17 @@ def test_the_same_content_is_copied_once(server: Server, engine: Path, tmp_path:
         assert len(list(folder.rglob("model.toy"))) == 2
 
 
+def test_another_content_of_a_name_takes_its_place(server: Server, engine: Path, tmp_path: Path) -> None:
+    """The inputs of a thousand chunks would fill a small disk."""
+    with started(server, engine, tmp_path) as connection:
+        first, second = (Path(connection.put(_model(tmp_path, content))) for content in (b"a", b"b"))
+        assert not first.exists() and second.read_bytes() == b"b"
+        with pytest.raises(ConfigError):
+            connection.get(str(first), tmp_path / "back")
+        assert Path(connection.put(_model(tmp_path, b"a"))).read_bytes() == b"a"
+        assert not second.parent.exists()
+
+
 def test_a_model_of_several_files_stays_together(server: Server, engine: Path, tmp_path: Path) -> None:
     _model(tmp_path, b"<net/>", "net.xml"), _model(tmp_path, b"weights", "net.bin")
     package = tmp_path / "net.mlpackage"
@@ -326,28 +337,66 @@ def test_names_of_models_never_reach_a_shell(server: Server, engine: Path, tmp_p
     assert set(Path.cwd().iterdir()) == before and not list(tmp_path.rglob("x"))
 
 
-def test_folders_there_may_be_named_as_they_like(server: Server, engine: Path, tmp_path: Path) -> None:
-    odd = tmp_path / 'it\'s $(touch x) "a" b'
-    odd.mkdir()
-    (tmp_path / "other").mkdir()
-    with serving(tmp_path / "other") as other:
+@contextmanager
+def serving_otherwise(folder: Path, home: Path, old: str, new: str) -> Iterator[Server]:
+    """A server of its own with another configuration."""
+    folder.mkdir()
+    with serving(folder) as before:
         pass
-    config = (tmp_path / "other" / "sshd_config").read_text()
-    quoted = str(odd).replace('"', '\\"')
-    config = re.sub(r"XDG_CACHE_HOME=\S*", lambda _: f'"XDG_CACHE_HOME={quoted}"', config)
-    (tmp_path / "other" / "sshd_config").write_text(config)
-    assert SSHD
-    with subprocess.Popen([SSHD, "-D", "-f", str(tmp_path / "other" / "sshd_config")]) as process:
+    config = before.folder / "sshd_config"
+    changed = re.sub(old, lambda _: new, config.read_text())
+    assert changed != config.read_text() and SSHD
+    config.write_text(changed)
+    with subprocess.Popen([SSHD, "-D", "-f", str(config)]) as process:
         try:
-            _wait_for(lambda: _answers(other.port), "sshd")
-            know(tmp_path / "home", other)
-            shutil.copy(other.folder / "id_ed25519", tmp_path / "home" / ".ssh" / "id_ed25519")
-            with started(other, engine, tmp_path) as connection:
-                assert connection.put(_model(tmp_path, b"toy")).startswith(str(odd))
-                assert timed(connection, tmp_path, 0.1)["samples_ms"]
-            assert not list(odd.iterdir())
+            _wait_for(lambda: _answers(before.port), "sshd")
+            know(home, before)
+            shutil.copy(before.folder / "id_ed25519", home / ".ssh" / "id_ed25519")
+            yield before
         finally:
             process.terminate()
+
+
+def test_folders_there_may_be_named_as_they_like(engine: Path, tmp_path: Path, home: Path) -> None:
+    odd = tmp_path / 'it\'s $(touch x) "a" b'
+    odd.mkdir()
+    setting = '"XDG_CACHE_HOME={}"'.format(str(odd).replace('"', '\\"'))
+    with serving_otherwise(tmp_path / "other", home, r"XDG_CACHE_HOME=\S*", setting) as server:
+        with started(server, engine, tmp_path) as connection:
+            assert connection.put(_model(tmp_path, b"toy")).startswith(str(odd))
+            assert timed(connection, tmp_path, 0.1)["samples_ms"]
+        assert not list(odd.iterdir())
+
+
+def test_a_server_without_sftp_is_told(engine: Path, tmp_path: Path, home: Path) -> None:
+    with serving_otherwise(tmp_path / "other", home, "Subsystem", "#") as server:
+        with pytest.raises(PluginUnavailable, match="no SFTP"), started(server, engine, tmp_path):
+            pass
+        assert server.left() == []
+
+
+def test_where_no_cache_is_another_folder_serves(engine: Path, tmp_path: Path, home: Path) -> None:
+    (tmp_path / "temporary").mkdir()
+    setting = f"TMPDIR={tmp_path}/temporary"
+    with serving_otherwise(tmp_path / "other", home, r"XDG_CACHE_HOME=\S*", setting) as server:
+        with started(server, engine, tmp_path) as connection:
+            assert connection.put(_model(tmp_path, b"toy")).startswith(f"{tmp_path}/temporary/edgekd-")
+        assert not list((tmp_path / "temporary").iterdir())
+
+
+def test_a_python_of_its_own_is_found(engine: Path, tmp_path: Path, home: Path) -> None:
+    """The one that the hint makes; and the option may start with the user's home."""
+    engine = engine.rename(tmp_path / "toy.py")
+    with serving_otherwise(tmp_path / "other", home, "Subsystem", "# of its own\nSubsystem") as server:
+        own = server.folder / ".local" / "share" / "edgekd" / "toy" / "bin" / "python"
+        own.parent.mkdir(parents=True)
+        own.write_text(f'#!/bin/sh\ntouch "$HOME/used"\nexec {sys.executable} "$@"\n')
+        own.chmod(0o700)
+        start = ssh.Ssh(patience_s=PATIENCE_S).start
+        for query in ("", "?python=~/.local/share/edgekd/toy/bin/python"):
+            with start(server.address + query, engines.GUEST, engine, tmp_path) as connection:
+                assert connection.ask({"do": "facts"}, 30)["engine_version"] == "1"
+            (server.folder / "used").unlink()
 
 
 def test_the_users_configuration_counts(server: Server, engine: Path, tmp_path: Path, home: Path) -> None:
@@ -757,6 +806,8 @@ class Wire:
                 near, _ = self._listener.accept()
                 far = socket.create_connection(("127.0.0.1", self._to))
                 self._ends += [near, far]
+                for end in (near, far):
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 for pair in ((near, far), (far, near)):
                     threading.Thread(target=self._pass, args=(*pair, self._silent), daemon=True).start()
 

@@ -78,6 +78,11 @@ class Place:
     def __str__(self) -> str:
         return f"{self.user}@{self.host}" if self.user else self.host
 
+    @property
+    def address(self) -> str:
+        """As a user writes it."""
+        return f"ssh://{self}:{self.port}" if self.port else f"ssh://{self}"
+
     def command(self, what: str = "") -> str:
         """The command that does something there by hand, or logs in."""
         port = ["-p", str(self.port)] if self.port else []

@@ -115,7 +115,11 @@ def _background() -> Iterator[Do]:
 class _SshConnection:
     def __init__(self, session: "_Session", do: Do, log: Path) -> None:
         self._session, self._do, self._log = session, do, log
-        self._put: dict[tuple[str, str], str] = {}
+        self._there: dict[tuple[str, str], str] = {}
+        """Content and ending of what was put -> path there."""
+        self._put: dict[Path, str] = {}
+        """The same, by the file's name here."""
+        self._count = 0
         self._made: dict[str, str] = {}
         """What the guest is to write: name that was asked for -> path there."""
 
@@ -125,11 +129,16 @@ class _SshConnection:
         size_bytes, sha256 = content(file)
         suffix = file.suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,16}", file.suffix) else ""  # what engines go by
         known = (sha256, suffix)
-        if known not in self._put:
-            folder = f"{len(self._put)}-{sha256[:16]}"
+        if known not in self._there:
+            folder = f"{self._count}-{sha256[:16]}"
+            self._count += 1
             self._do(self._session.upload(file, folder, f"model{suffix}", size_bytes))
-            self._put[known] = f"{self._session.folder}/{folder}/model{suffix}"
-        return self._put[known]
+            self._there[known] = f"{self._session.folder}/{folder}/model{suffix}"
+        before, self._put[file] = self._put.get(file), self._there[known]
+        if before and before not in self._put.values():  # another content of that name, and a device's disk is small
+            self._there = {key: path for key, path in self._there.items() if path != before}
+            self._do(self._session.discard(posixpath.dirname(before)))
+        return self._put[file]
 
     def get(self, name: str, file: Path) -> None:
         there = self._made.get(name, name)
@@ -202,26 +211,28 @@ class _Session:
     async def _finish(self, log: Path) -> None:
         if self._line is None or not self.folder:
             return
-        if self._line.is_closed():
+        with suppress(*CUT):
+            async with asyncio.timeout(5):
+                await self._fetch_log(log)
+        with suppress(*CUT):
+            async with asyncio.timeout(5):
+                await self._farewell()
+                return
+        if self._line.is_closed() or self._python:  # it may be silent
+            self._line.abort()
             self._line = await connect(self.place, self.patience_s / 8)
-        await self._fetch_log(log)
-        for fresh in (False, True) if self._python else ():
-            with suppress(*CUT):
-                async with asyncio.timeout(8):
-                    await self._farewell(fresh)
-                    return
+        with suppress(*CUT):
+            async with asyncio.timeout(5):
+                await self._attach()
+                await self._farewell()
+                return
         await self._shell(f"rm -rf -- {shlex.quote(self.folder)}")
 
-    async def _farewell(self, fresh: bool) -> None:
-        if fresh:
-            await self._attach()
+    async def _farewell(self) -> None:
         await self._tell({"end": True})
-        while True:
-            told = await self._told()
+        while "bye" not in (told := await self._told()):
             if "gone" in told:
                 raise Cut("there is no keeper")
-            if "bye" in told:
-                return
 
     async def _make_folder(self) -> str:
         code, printed = await self._shell(_MAKE_FOLDER)
@@ -262,7 +273,7 @@ class _Session:
             wanted = self.place.python or "python3"
             return PluginUnavailable(
                 f"{self.place} has no {wanted} that is Python 3.8 or newer",
-                hint=f"install one there, or name it: ssh://{self.place}?python=/path/of/python3",
+                hint=f"install one there, or name it: {self.place.address}?python=/path/of/python3",
             )
         lacks = dict.fromkeys(name for one in tried for name in one["lacks"] if name != "Python 3.8")
         packages = packages_of(engine) or tuple(dict.fromkeys(["numpy", *(name.replace("_", "-") for name in lacks)]))
@@ -284,7 +295,13 @@ class _Session:
             raise DeviceUnreachable(f"the engine could not be started on {self.place}: {last}")
 
     async def _attach(self) -> None:
-        """Get through to the keeper."""
+        """Get through to the keeper.
+
+        Raises:
+            Cut: the line was cut, or no keeper was started yet.
+        """
+        if not self._python:
+            raise Cut("there is no keeper yet")
         command = shlex.join([self._python, f"{self.folder}/keeper.py", "attach"])
         self._keeper = await self._open_line().create_process(command, encoding=None)
         self._partial.clear()
@@ -430,7 +447,7 @@ class _Session:
         await self._steadily(lambda: self._send(pairs, size_bytes))
 
     async def _send(self, pairs: Sequence[tuple[Path, str | bytes]], size_bytes: int) -> None:
-        async with self._open_line().start_sftp_client() as sftp:
+        async with await self._sftp() as sftp:
             await self._check_space(sftp, size_bytes)
             try:
                 for here, there in pairs:
@@ -441,6 +458,17 @@ class _Session:
                 raise StorageError(f"cannot write on {self.place}: {error}", hint="see `df` there") from error
             except asyncssh.SFTPPermissionDenied as error:
                 raise StorageError(f"cannot write on {self.place}: {error}", hint="whose folder is it?") from error
+
+    async def _sftp(self) -> asyncssh.SFTPClient:
+        line = self._open_line()
+        try:
+            return await line.start_sftp_client()
+        except asyncssh.ChannelOpenError as error:
+            if line.is_closed():
+                raise
+            raise PluginUnavailable(
+                f"the SSH server of {self.place} has no SFTP", hint="there: apt install openssh-sftp-server"
+            ) from error
 
     async def _check_space(self, sftp: asyncssh.SFTPClient, size_bytes: int) -> None:
         try:
@@ -453,6 +481,15 @@ class _Session:
                 f"the disk of {self.place} is full: {free_bytes:,} bytes are free, {size_bytes:,} are needed",
                 hint=f"free some space below {posixpath.dirname(self.folder)} there",
             )
+
+    async def discard(self, folder: str) -> None:
+        """Delete what was copied."""
+
+        async def remove() -> None:
+            async with await self._sftp() as sftp:
+                await sftp.rmtree(folder, ignore_errors=True)
+
+        await self._steadily(remove)
 
     async def download(self, there: str, file: Path) -> None:
         """Fetch a file; it is there whole or not at all.
@@ -473,7 +510,7 @@ class _Session:
             partial.unlink(missing_ok=True)
 
     async def _fetch(self, there: str, file: Path) -> None:
-        async with self._open_line().start_sftp_client() as sftp:
+        async with await self._sftp() as sftp:
             await sftp.get(there, os.fsencode(file))
 
     async def _fetch_log(self, log: Path) -> None:
