@@ -476,6 +476,7 @@ def test_a_key_of_another_kind_is_a_wrong_one(server: Server, engine: Path, tmp_
         pass
 
 
+@pytest.mark.slow
 def test_a_host_that_changes_during_a_cut_is_refused(server: Server, engine: Path, tmp_path: Path, home: Path) -> None:
     with started(server, engine, tmp_path) as connection:
         connection.ask({"do": "facts"}, 30)
@@ -860,6 +861,7 @@ def test_files_come_through_cuts(server: Server, engine: Path, tmp_path: Path) -
     assert server.left() == []
 
 
+@pytest.mark.slow
 def test_a_cut_while_nothing_is_asked_is_mended(server: Server, engine: Path, tmp_path: Path) -> None:
     with started(server, engine, tmp_path) as connection:
         connection.ask({"do": "facts"}, 30)

@@ -460,11 +460,10 @@ class _Session:
                 raise StorageError(f"cannot write on {self.place}: {error}", hint="whose folder is it?") from error
 
     async def _sftp(self) -> asyncssh.SFTPClient:
-        line = self._open_line()
         try:
-            return await line.start_sftp_client()
+            return await self._open_line().start_sftp_client()
         except asyncssh.ChannelOpenError as error:
-            if line.is_closed():
+            if self._python:  # there was one before
                 raise
             raise PluginUnavailable(
                 f"the SSH server of {self.place} has no SFTP", hint="there: apt install openssh-sftp-server"
