@@ -368,6 +368,15 @@ def test_folders_there_may_be_named_as_they_like(engine: Path, tmp_path: Path, h
         assert not list(odd.iterdir())
 
 
+def test_a_shell_that_prints_is_understood(engine: Path, tmp_path: Path, home: Path) -> None:
+    with serving_otherwise(tmp_path / "other", home, "internal-sftp", "internal-sftp ") as server:
+        for name in (".bashrc", ".profile", ".zshenv"):
+            (server.folder / name).write_text("echo welcome; echo '{'; echo a warning >&2\n")
+        with started(server, engine, tmp_path) as connection:
+            assert timed(connection, tmp_path, 0.1)["samples_ms"]
+        assert server.left() == []
+
+
 def test_a_server_without_sftp_is_told(engine: Path, tmp_path: Path, home: Path) -> None:
     with serving_otherwise(tmp_path / "other", home, "Subsystem", "#") as server:
         with pytest.raises(PluginUnavailable, match="no SFTP"), started(server, engine, tmp_path):
@@ -403,8 +412,9 @@ def test_the_users_configuration_counts(server: Server, engine: Path, tmp_path: 
     (home / ".ssh" / "id_ed25519").rename(home / "other_key")
     (home / ".ssh" / "config").write_text(
         f"Host kitchen\n HostName 127.0.0.1\n Port {server.port}\n User {getpass.getuser()}\n"
-        f" IdentityFile {home}/other_key\n"
+        f" IdentityFile {home}/other_key\n UserKnownHostsFile {home}/other_hosts\n"
     )
+    (home / ".ssh" / "known_hosts").rename(home / "other_hosts")
     plugin = ssh.Ssh(patience_s=PATIENCE_S)
     with plugin.start(f"kitchen?python={sys.executable}", engines.GUEST, engine, tmp_path) as connection:
         assert connection.ask({"do": "facts"}, 30)["engine_version"] == "1"
@@ -506,7 +516,7 @@ def test_nothing_is_asked_for_a_key_with_a_password(server: Server, engine: Path
 
 BROKEN = {
     "known_hosts": [b"garbage\n", b"\xff\xfe\x00", b"|1|a|b ssh-ed25519 AAAA\n", b"h ssh-ed25519 AAAA\n"],
-    "config": [b"Port many\n", b"\xff\xfe\x00", b"Host 'a\n"],
+    "config": [b"Port many\n", b"IdentityFile ~/no-such-key\n", b"\xff\xfe\x00", b"Host 'a\n"],
     "id_ed25519": [b"garbage\n", b"\xff\xfe\x00", b""],
 }
 

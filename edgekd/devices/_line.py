@@ -100,17 +100,8 @@ async def connect(place: Place, keepalive_s: float) -> asyncssh.SSHClientConnect
             files cannot be read.
         Cut: nothing answers.
     """
+    options, known = _read_configuration(place, keepalive_s)
     try:
-        options = asyncssh.SSHClientConnectionOptions(
-            host=place.host,
-            port=place.port or (),
-            username=place.user or (),
-            preferred_auth="publickey",  # a prompt would wait for somebody who is not there
-            connect_timeout=CONNECT_TIMEOUT_S,
-            login_timeout=LOGIN_TIMEOUT_S,
-            keepalive_interval=keepalive_s,  # a line that is silent for four of them is cut
-        )
-        known = asyncssh.read_known_hosts(_known_hosts_files(options))
         return await _connect(place, options, known)
     except asyncssh.HostKeyNotVerifiable as error:
         raise _unverified(place, options, known) from error
@@ -119,12 +110,33 @@ async def connect(place: Place, keepalive_s: float) -> asyncssh.SSHClientConnect
         raise DeviceUnreachable(f"{place} takes none of your keys", hint=hint) from error
     except asyncssh.KeyExchangeFailed as error:
         raise DeviceUnreachable(f"{place}: {_line_of(error)}", hint="its SSH server is too old, or too new") from error
-    except asyncssh.ConfigParseError as error:
-        raise DeviceUnreachable(f"~/.ssh/config cannot be read: {_line_of(error)}", hint="mend that line") from error
     except (OSError, asyncssh.Error) as error:
         raise Cut(_line_of(error) or type(error).__name__) from error
-    except ValueError as error:  # a key file or known_hosts that is none
-        raise DeviceUnreachable(f"a file of ~/.ssh cannot be used: {_line_of(error)}", hint="mend it") from error
+
+
+def _read_configuration(
+    place: Place, keepalive_s: float
+) -> tuple[asyncssh.SSHClientConnectionOptions, asyncssh.SSHKnownHosts]:
+    """What the user's SSH files say of a place.
+
+    Raises:
+        DeviceUnreachable: one of them cannot be read.
+    """
+    try:
+        options = asyncssh.SSHClientConnectionOptions(
+            config=(),  # the user's
+            host=place.host,
+            port=place.port or (),
+            username=place.user or (),
+            preferred_auth="publickey",  # a prompt would wait for somebody who is not there
+            connect_timeout=CONNECT_TIMEOUT_S,
+            login_timeout=LOGIN_TIMEOUT_S,
+            keepalive_interval=keepalive_s,  # a line that is silent for four of them is cut
+        )
+        return options, asyncssh.read_known_hosts(_known_hosts_files(options))
+    except (OSError, ValueError, asyncssh.Error) as error:
+        message = f"your SSH configuration cannot be used: {_line_of(error)}"
+        raise DeviceUnreachable(message, hint="see ~/.ssh/config, ~/.ssh/known_hosts and the keys there") from error
 
 
 async def _connect(
@@ -132,7 +144,7 @@ async def _connect(
 ) -> asyncssh.SSHClientConnection:
     try:
         return await asyncssh.connect(place.host, options=options, known_hosts=known)
-    except (asyncssh.ConnectionLost, asyncssh.KeyExchangeFailed):
+    except (asyncssh.ConnectionLost, asyncssh.KeyExchangeFailed, ConnectionResetError):
         # a server that has no key of the kinds that are known hangs up; asked for any kind, it shows the one it has
         return await asyncssh.connect(place.host, options=options, known_hosts=known, server_host_key_algs="default")
 

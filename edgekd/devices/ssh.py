@@ -90,8 +90,9 @@ def _background() -> Iterator[Do]:
     begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def live() -> None:
-        over = asyncio.Event()
-        begun.set_result((asyncio.get_running_loop(), over))
+        over, running = asyncio.Event(), asyncio.get_running_loop()
+        running.set_exception_handler(_report)
+        begun.set_result((running, over))
         await over.wait()
 
     thread = threading.Thread(target=lambda: asyncio.run(live()), name="edgekd-ssh", daemon=True)
@@ -110,6 +111,12 @@ def _background() -> Iterator[Do]:
     finally:
         loop.call_soon_threadsafe(over.set)
         thread.join()
+
+
+def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Tell of what nobody waited for, unless it is one more block of a file whose copying was cut."""
+    if not isinstance(context.get("exception"), CUT):
+        loop.default_exception_handler(context)
 
 
 class _SshConnection:
@@ -190,7 +197,7 @@ class _Session:
             self._python = await self._find_python(engine)
             await self._start()
             await self._attach()
-        except CUT as error:
+        except (*CUT, asyncssh.Error) as error:
             hint = f"is it on, and does `{self.place.command()}` log in?"
             raise DeviceUnreachable(f"{self.place} does not answer: {error}", hint=hint) from error
         self._pulse = asyncio.create_task(self._beat())
@@ -199,10 +206,11 @@ class _Session:
         """Leave nothing there; where the line is cut, the keeper sees to it alone."""
         if self._pulse:
             self._pulse.cancel()
+            await asyncio.gather(self._pulse, return_exceptions=True)
         try:
             async with asyncio.timeout(20):
                 await self._finish(log)
-        except (*CUT, DeviceUnreachable, asyncssh.Error):
+        except (*CUT, EdgekdError, asyncssh.Error):
             pass  # there is no line, or nothing at its end
         finally:
             if self._line:
@@ -280,7 +288,8 @@ class _Session:
         made = "~" + own
         install = f"python3 -m venv {made} && {made}/bin/pip install {shlex.join(packages)}"
         if self.place.python:
-            install = f"{self.place.python} -m pip install {shlex.join(packages)}"
+            python = self.place.python if self.place.python.startswith("~/") else shlex.quote(self.place.python)
+            install = f"{python} -m pip install {shlex.join(packages)}"
         which = "; ".join(f"{one['python']} lacks {', '.join(one['lacks'])}" for one in tried)
         return PluginUnavailable(
             f"no Python on {self.place} executes {engine.stem}: {which}", hint=self.place.command(install)
@@ -336,19 +345,26 @@ class _Session:
                     await self._tell(asked)
                     async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                         told = await self._told(self._number)
-                except TimeoutError:
-                    with suppress(*CUT):
-                        await self._tell({"stop": True})
-                    return {"why": "hung, and was ended,"}
-                except CUT as cut:
+                except CUT as error:
+                    if isinstance(error, TimeoutError) and (told := await self._stop()):
+                        return told
                     if time.monotonic() > given_up:
-                        raise self._lost() from cut
+                        raise self._lost() from error
                     await self._mend()
                     deadline = max(deadline, time.monotonic() + 10)  # the answer may have been ready for long
                     continue
                 if "gone" in told:
-                    return {"why": "was ended from outside"}
+                    return {"why": "was ended from outside, maybe for want of memory,"}
                 return told if "answer" in told else {"why": f"crashed (exit code {told['ended']})"}
+
+    async def _stop(self) -> dict[str, Any]:
+        """End the guest, which took too long: its answer where that came after all, {} where the line is silent."""
+        with suppress(*CUT):
+            await self._tell({"stop": True})
+            async with asyncio.timeout(self.patience_s / 2):
+                told = await self._told(self._number)
+            return told if "answer" in told else {"why": "hung, and was ended,"}
+        return {}
 
     async def _tell(self, what: dict[str, Any]) -> None:
         if self._keeper is None:
@@ -365,10 +381,9 @@ class _Session:
             line = await self._next_line()
             if line is None:
                 return {"gone": True}
-            if line.startswith(b"{"):  # login scripts may print
-                told: dict[str, Any] = json.loads(line)
-                if told.get("number", number) == number or not number:
-                    return told
+            told = _read(line)
+            if told and (told.get("number", number) == number or not number):
+                return told
 
     async def _next_line(self) -> bytes | None:
         """None where there is a line, and no keeper at its end; asyncssh's own lines have 2 MB at most.
@@ -456,7 +471,7 @@ class _Session:
             except (asyncssh.SFTPFailure, asyncssh.SFTPNoSpaceOnFilesystem, asyncssh.SFTPQuotaExceeded) as error:
                 await self._check_space(sftp, size_bytes)
                 raise StorageError(f"cannot write on {self.place}: {error}", hint="see `df` there") from error
-            except asyncssh.SFTPPermissionDenied as error:
+            except (asyncssh.SFTPPermissionDenied, asyncssh.SFTPNoSuchFile) as error:
                 raise StorageError(f"cannot write on {self.place}: {error}", hint="whose folder is it?") from error
 
     async def _sftp(self) -> asyncssh.SFTPClient:
@@ -467,6 +482,10 @@ class _Session:
                 raise
             raise PluginUnavailable(
                 f"the SSH server of {self.place} has no SFTP", hint="there: apt install openssh-sftp-server"
+            ) from error
+        except asyncssh.SFTPBadMessage as error:
+            raise PluginUnavailable(
+                f"SFTP is garbled on {self.place}", hint="a start-up file of its login shell must print nothing"
             ) from error
 
     async def _check_space(self, sftp: asyncssh.SFTPClient, size_bytes: int) -> None:
@@ -549,10 +568,18 @@ def _probed(printed: str) -> dict[str, Any]:
     """What a Python said of itself; one that could not even read the question is too old."""
     path, _, rest = printed.partition("\n")
     for line in rest.splitlines():
-        if line.startswith("{"):
-            found: dict[str, Any] = json.loads(line)
+        if found := _read(line):
             return {**found, "python": found["python"] or path}
     return {"python": path, "lacks": ["Python 3.8"]}
+
+
+def _read(line: str | bytes) -> dict[str, Any]:
+    """What a line of the keeper says; {} where it is not of the keeper, for login scripts may print."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 PLUGIN: Final[Device] = Ssh()
