@@ -659,10 +659,10 @@ with ssh.Ssh(patience_s=2.0).start(address, engines.GUEST, Path(engine), Path(sc
 """
 
 
-def _client(server: Server, engine: Path, scratch: Path) -> "subprocess.Popen[str]":
+def _client(server: Server, engine: Path, scratch: Path, code: str = CLIENT) -> "subprocess.Popen[str]":
     """Another process that has a connection."""
     address = f"{server.address}?python={sys.executable}"
-    command = [sys.executable, "-c", CLIENT, address, str(engine), str(scratch)]
+    command = [sys.executable, "-c", code, address, str(engine), str(scratch)]
     environment = {**os.environ, "PYTHONPATH": str(Path(engines.__file__).parents[2])}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout and process.stdout.readline() == "ready\n"
@@ -688,6 +688,34 @@ def test_a_client_that_is_killed_leaves_nothing(
             assert server.left() == []
     _wait_for(lambda: server.left() == [], "the folder is gone", 15)
     _wait_for(lambda: not _of_folder(folder), "the processes are gone", 5)
+
+
+SLOW_START = """
+import sys, time
+from pathlib import Path
+from edgekd import engines
+from edgekd.devices import ssh
+
+async def wait(*_):
+    print("ready", flush=True)
+    time.sleep(60)
+
+ssh._Session._find_python = wait
+address, engine, scratch = sys.argv[1:]
+with ssh.Ssh(patience_s=2.0).start(address, engines.GUEST, Path(engine), Path(scratch)):
+    pass
+"""
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_start_that_is_cut_short_leaves_nothing(server: Server, engine: Path, tmp_path: Path, cut: bool) -> None:
+    with _client(server, engine, tmp_path, SLOW_START) as process:
+        assert len(server.left()) == 1
+        if cut:
+            server.cut()
+            _wait_for(lambda: server.left() == [], "the folder is gone", 5)
+        process.kill()
+    _wait_for(lambda: server.left() == [], "the folder is gone", 5)
 
 
 def test_a_keeper_that_is_ended_leaves_nothing(server: Server, engine: Path, tmp_path: Path) -> None:
@@ -881,6 +909,7 @@ def test_a_cut_while_nothing_is_asked_is_mended(server: Server, engine: Path, tm
     assert server.left() == []
 
 
+@pytest.mark.slow
 def test_a_line_that_stays_cut_is_given_up(engine: Path, tmp_path: Path, home: Path) -> None:
     (tmp_path / "sshd").mkdir()
     with ending_server(tmp_path / "sshd") as (server, end):

@@ -144,7 +144,9 @@ async def _connect(
 ) -> asyncssh.SSHClientConnection:
     try:
         return await asyncssh.connect(place.host, options=options, known_hosts=known)
-    except (asyncssh.ConnectionLost, asyncssh.KeyExchangeFailed, ConnectionResetError):
+    except (asyncssh.ConnectionLost, asyncssh.KeyExchangeFailed, ConnectionResetError) as error:
+        if "timeout" in str(error):
+            raise
         # a server that has no key of the kinds that are known hangs up; asked for any kind, it shows the one it has
         return await asyncssh.connect(place.host, options=options, known_hosts=known, server_host_key_algs="default")
 

@@ -41,16 +41,23 @@ ATTEMPTS: Final = 20
 T = TypeVar("T")
 
 _MAKE_FOLDER: Final = """
-umask 077
-for above in "$XDG_CACHE_HOME" "$HOME/.cache" "$TMPDIR" /tmp; do
-  case "$above" in /*) ;; *) continue ;; esac
-  [ -d "$above" ] && [ -w "$above" ] || continue
-  folder=$(mktemp -d "$above/edgekd-$(uname -n | tr -cd A-Za-z0-9)-XXXXXXXX") || continue
-  printf 'edgekd folder %s\\n' "$folder"
-  exit 0
-done
-exit 1
+make() {
+  umask 077
+  for above in "$XDG_CACHE_HOME" "$HOME/.cache" "$TMPDIR" /tmp; do
+    case "$above" in /*) ;; *) continue ;; esac
+    [ -d "$above" ] && [ -w "$above" ] || continue
+    folder=$(mktemp -d "$above/edgekd-$(uname -n | tr -cd A-Za-z0-9)-XXXXXXXX") || continue
+    printf 'edgekd folder %s\\nedgekd end\\n' "$folder"
+    cat >/dev/null
+    [ -e "$folder/lock" ] || rm -rf -- "$folder"
+    exit 0
+  done
+  printf 'edgekd end\\n'
+  exit 1
+}
+make
 """
+"""It stays until its standard input ends, by a cut too, and leaves a folder behind only to a keeper that holds it."""
 
 _FIND_PYTHON: Final = """
 for python in {candidates}; do
@@ -176,6 +183,7 @@ class _Session:
     place: Place
     patience_s: float
     folder: str = ""
+    _maker: "asyncssh.SSHClientProcess[str] | None" = None
     _python: str = ""
     _line: asyncssh.SSHClientConnection | None = None
     _keeper: "asyncssh.SSHClientProcess[bytes] | None" = None
@@ -197,6 +205,8 @@ class _Session:
             self._python = await self._find_python(engine)
             await self._start()
             await self._attach()
+            if self._maker:
+                self._maker.stdin.write_eof()
         except (*CUT, asyncssh.Error) as error:
             hint = f"is it on, and does `{self.place.command()}` log in?"
             raise DeviceUnreachable(f"{self.place} does not answer: {error}", hint=hint) from error
@@ -243,9 +253,16 @@ class _Session:
                 raise Cut("there is no keeper")
 
     async def _make_folder(self) -> str:
-        code, printed = await self._shell(_MAKE_FOLDER)
-        folder = printed.partition("edgekd folder ")[2].removesuffix("\n")
-        if code or not folder:
+        self._maker = maker = await self._open_line().create_process("sh -s", errors="replace")
+        maker.stdin.write(_MAKE_FOLDER)
+        async with asyncio.timeout(COMMAND_TIMEOUT_S):
+            printed = ""
+            while not printed.endswith("edgekd end\n"):
+                if not (more := await maker.stdout.read(READ_BYTES)):
+                    raise Cut("its shell ended at once")
+                printed += more
+        folder = printed.partition("edgekd folder ")[2].removesuffix("\nedgekd end\n")
+        if not folder:
             raise StorageError(f"{self.place} has no folder to write in", hint="it may be full: see `df` there")
         return folder
 
