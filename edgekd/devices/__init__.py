@@ -1,7 +1,7 @@
 """Ways to reach hardware.
 
 To add one, write `edgekd/devices/<name>.py` that ends in `PLUGIN: Device = ...`. tests/contracts/test_devices.py finds
-it. What follows a colon in a device's name is its address: "ssh:pi@kitchen".
+it. What follows the first colon of a device's name is its address: "ssh://pi@kitchen".
 """
 
 from contextlib import AbstractContextManager
@@ -11,15 +11,17 @@ from typing import Any, Protocol
 from edgekd.errors import ConfigError
 from edgekd.specs import Provenance
 
+EXTRAS = {"ssh": "devices"}
+
 
 class Connection(Protocol):
     """An engine, started on a device in a fresh process."""
 
     def put(self, file: Path) -> str:
-        """Bring a file to the device; what it is called there."""
+        """Bring a file, or a model of several files, to the device; what it is called there."""
 
     def get(self, name: str, file: Path) -> None:
-        """Fetch a file from the device."""
+        """Fetch a file from the device: one that was put, or the "outputs" of a request, by the name asked for."""
 
     def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
         """The guest's answer.
