@@ -8,6 +8,7 @@ Needs Python 3.8, numpy and the engine's runtime. A request is {"do": VERB, ...}
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib
 import importlib.util
@@ -16,7 +17,7 @@ import os
 import platform
 import sys
 import time
-from typing import Any, Iterable
+from typing import Any, Callable, Iterable
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != here]  # onnxruntime.py lies there
@@ -102,6 +103,33 @@ class Guest:
         middle = times[len(times) // 4 : len(times) - len(times) // 4].mean(axis=0)
         return {"nodes": [dict(node, ms=float(ms)) for node, ms in zip(runs[0], middle)]}
 
+    def count(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What each of `count` inferences executed, one counted apart from the other, after two that are not.
+
+        `inferences` is null where nothing counts, as on real hardware. Of an inference: `instructions` by class and in
+        `total`, `memory` with accesses, load_bytes, store_bytes and touched_bytes, and of each of `caches` its level,
+        accesses and misses. `empty` is what counting itself adds to each.
+        """
+        output = os.environ.get("EDGEKD_COUNTER")
+        if output is None:
+            return {"inferences": None, "empty": None}
+        inputs = arrays(request["inputs"])
+        feeds = [[array[index] for array in inputs] for index in range(len(inputs[0]))]
+        gc.collect()
+        gc.disable()  # it would come at another place in every process
+        begin = os.fstat(int(output)).st_size
+        try:
+            for turn in range(-2, request["count"]):
+                self.session.feed(feeds[turn % len(feeds)])
+                counted(self.session.invoke)
+            for _ in range(2):
+                counted(nothing)
+        finally:
+            gc.enable()
+        size = os.fstat(int(output)).st_size - begin
+        found = [json.loads(line) for line in os.pread(int(output), size, begin).splitlines()]
+        return {"inferences": found[2:-2], "empty": found[-1], "outputs_sha256": digest(self.session.fetch())}
+
     def memory(self, request: dict[str, Any]) -> dict[str, Any]:
         """Peak resident memory of loading and executing, above what the runtime took to import."""
         inputs = arrays(request["inputs"])
@@ -132,6 +160,24 @@ class Guest:
             if (len(samples) >= count and passed >= seconds) or passed >= limit_s:
                 return samples
             samples.append(self._one(feeds[len(samples) % len(feeds)]))
+
+
+def counted(function: Callable[[], None]) -> None:
+    """Call a function between the marks that edgekd/emulation/counter.c waits for."""
+    getpriority = os.getpriority
+    try:
+        getpriority(os.PRIO_PROCESS, 0x45440001)
+    except OSError:  # no process has such a number
+        pass
+    function()
+    try:
+        getpriority(os.PRIO_PROCESS, 0x45440002)
+    except OSError:
+        pass
+
+
+def nothing() -> None:
+    """What counting alone costs."""
 
 
 def since_ms(start_ns: int) -> float:
