@@ -5,7 +5,8 @@
  * A mark is the system call getpriority(PRIO_PROCESS, 0x4544xxxx), which changes nothing: xxxx is 1 where counting
  * begins and 2 where it ends. A line of JSON is then written to the descriptor of the option `fd`. The options `l1`,
  * `l2` and `l3` are SIZE:WAYS of a cache in bytes; each is asked for what the one before it has not. Caches stay warm
- * from one mark to the next, there is no prefetcher, and instructions are fetched for nothing.
+ * from one mark to the next, there is no prefetcher, and instructions are fetched for nothing. The first mark of all
+ * counts nothing: it lets the plugin begin to watch, for until then a guest shall start as fast as it does without.
  *
  * One thread is counted rightly; several would lose counts to each other. */
 #include <stdbool.h>
@@ -22,6 +23,7 @@ typedef uint64_t plugin_id;
 struct block;
 struct instruction;
 extern int qemu_plugin_register_vcpu_tb_trans_cb(plugin_id, void (*)(plugin_id, struct block *));
+extern void qemu_plugin_reset(plugin_id, void (*)(plugin_id));
 extern void qemu_plugin_register_vcpu_tb_exec_inline(struct block *, int operation, void *, uint64_t);
 extern void qemu_plugin_register_vcpu_mem_cb(struct instruction *, void (*)(unsigned, uint32_t, uint64_t, void *),
                                              int registers, int accesses, void *);
@@ -125,8 +127,6 @@ static void on_access(unsigned cpu, uint32_t info, uint64_t address, void *nothi
 {
     uint64_t size = 1ull << qemu_plugin_mem_size_shift(info), last = (address + size - 1) >> LINE_SHIFT;
     (void)cpu, (void)nothing;
-    if (!generation) /* the guest is starting, which is long, and nothing of it stays in a cache for what is counted */
-        return;
     if (counting) {
         accesses++;
         *(qemu_plugin_mem_is_store(info) ? &store_bytes : &load_bytes) += size;
@@ -184,13 +184,26 @@ static void end(void)
     dprintf(output, "]}\n");
 }
 
+static void on_system_call(plugin_id, unsigned, int64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t,
+                           uint64_t, uint64_t);
+
+static void watch(plugin_id id)
+{
+    qemu_plugin_register_vcpu_tb_trans_cb(id, on_block);
+    qemu_plugin_register_vcpu_syscall_cb(id, on_system_call);
+}
+
 static void on_system_call(plugin_id id, unsigned cpu, int64_t number, uint64_t which, uint64_t who, uint64_t a3,
                            uint64_t a4, uint64_t a5, uint64_t a6, uint64_t a7, uint64_t a8)
 {
-    (void)id, (void)cpu, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
+    static bool watching;
+    (void)cpu, (void)a3, (void)a4, (void)a5, (void)a6, (void)a7, (void)a8;
     if ((number != GETPRIORITY_AARCH64 && number != GETPRIORITY_ARM) || which != 0 || (uint32_t)who >> 16 != MARK)
         return;
-    if ((who & 0xffff) == BEGIN)
+    if (!watching) {
+        watching = true;
+        qemu_plugin_reset(id, watch); /* what was translated so far is translated again */
+    } else if ((who & 0xffff) == BEGIN)
         begin();
     else if ((who & 0xffff) == END && counting)
         end();
@@ -208,7 +221,6 @@ EXPORTED int qemu_plugin_install(plugin_id id, const void *machine, int count, c
     }
     if (output < 0)
         return 1;
-    qemu_plugin_register_vcpu_tb_trans_cb(id, on_block);
     qemu_plugin_register_vcpu_syscall_cb(id, on_system_call);
     return 0;
 }
