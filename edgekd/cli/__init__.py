@@ -7,6 +7,7 @@ import typer
 from edgekd.cli import (
     blame,
     compare,
+    device,
     distil,
     doctor,
     engines,
@@ -50,6 +51,7 @@ for verb in (
     targets,
     recipes,
     engines,
+    device,
     doctor,
 ):  # as work goes
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)

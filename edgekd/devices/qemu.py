@@ -15,6 +15,7 @@ import msgspec
 from edgekd import emulation
 from edgekd.devices import Connection, Device
 from edgekd.devices._pipe import started
+from edgekd.errors import MeasureError
 from edgekd.progress import tell
 from edgekd.specs import Provenance
 
@@ -33,24 +34,31 @@ class _Qemu:
             with started(arguments, scratch, environment, [counts.fileno()]) as connection:
                 yield connection
 
+    def takes(self, engine: Path) -> bool:
+        return emulation.able(engine)
+
     def prepare(self, address: str, guest: Path, engines: Mapping[str, Path]) -> None:
-        able = {name: engine for name, engine in engines.items() if emulation.able(engine)}
-        emulation.prepare(address, able or engines)
-        for name, engine in able.items():
-            what = f"starting {name} on {address}"
-            tell(what, 0, 1)
-            with (
-                tempfile.TemporaryDirectory() as scratch,
-                self.start(address, guest, engine, Path(scratch)) as connection,
-            ):
-                connection.ask({"do": "facts"}, _CHECK_TIMEOUT_S)
-            tell(what, 1, 1)
+        emulation.prepare(address, engines)
+        for name, engine in engines.items():
+            self._check(address, guest, name, engine)
+
+    def _check(self, address: str, guest: Path, name: str, engine: Path) -> None:
+        """An engine that starts now starts wherever this core is asked for; Python also keeps what it compiles."""
+        tell(f"starting {name} on {address}", 0, 1)
+        with tempfile.TemporaryDirectory() as folder:
+            scratch = Path(folder)
+            try:
+                with self.start(address, guest, engine, scratch) as connection:
+                    connection.ask({"do": "facts"}, _CHECK_TIMEOUT_S)
+            except MeasureError as error:
+                printed = (scratch / "engine.log").read_text(encoding="utf-8", errors="replace").split("\n")
+                last = next((line for line in reversed(printed) if line.strip()), "it printed nothing")
+                raise MeasureError(f"{name} does not start on qemu:{address}: {error}", hint=last) from error
+        tell(f"starting {name} on {address}", 1, 1)
 
     def states(self, engines: Mapping[str, Path]) -> list[dict[str, Any]]:
-        found = [
-            emulation.state(core, {n: e for n, e in engines.items() if emulation.able(e)})
-            for core in emulation.CORES.values()
-        ]
+        able = {name: engine for name, engine in engines.items() if self.takes(engine)}
+        found = [emulation.state(core, able) for core in emulation.CORES.values()]
         return [{"device": f"qemu:{one.core}", **msgspec.to_builtins(one)} for one in found]
 
 

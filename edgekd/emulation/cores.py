@@ -121,7 +121,7 @@ def machine_at(address: str) -> Machine:
     Raises:
         ConfigError: neither, a core that is no real one, or a target that QEMU imitates no core of.
     """
-    if address == "max":
+    if address.partition(",")[0] == "max":
         raise ConfigError(
             "the core 'max' is no real one, and computes int8 wrongly in QEMU 7.2", hint="name one: qemu:cortex-a72"
         )

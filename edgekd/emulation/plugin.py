@@ -75,6 +75,7 @@ def _build(emulator: str, guest: Sequence[str], site: Site) -> Mapping[str, Any]
     return {"problem": problem, "emulator": _version(emulator)}
 
 
+_TRIAL_TIMEOUT_S: Final = 120.0
 _NONE: Final = "this QEMU is built without plugins; that of Debian bookworm's package qemu-user has them"
 
 
@@ -84,7 +85,10 @@ def _takes_plugins(emulator: str) -> bool:
 
 def _trial(command: Sequence[str]) -> str:
     """Why a guest does not run with the plugin; "" where it does."""
-    tried = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    try:
+        tried = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TRIAL_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        return "QEMU hung with the plugin"
     last = next(iter(reversed(tried.stderr.strip().splitlines())), f"it ended with {tried.returncode}")
     return f"QEMU did not load the plugin: {last}" if tried.returncode else ""
 
