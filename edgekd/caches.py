@@ -53,7 +53,9 @@ class Site:
             StorageError: the disk is full.
         """
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        with storage_errors(self.log), self.log.open("ab") as printed:
+        with storage_errors(self.log):
+            printed = self.log.open("ab")
+        with printed:
             try:
                 code = subprocess.call(
                     command,
@@ -67,6 +69,10 @@ class Site:
             except subprocess.TimeoutExpired as error:
                 raise PluginUnavailable(
                     f"{self.what} took longer than {TIMEOUT_S:.0f} s", hint=f"what was printed is in {self.log}"
+                ) from error
+            except OSError as error:
+                raise PluginUnavailable(
+                    f"{self.what} cannot be made: {command[0]} cannot be executed: {error.strerror}"
                 ) from error
         if code:
             raise self._failure(explain)

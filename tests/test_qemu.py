@@ -131,6 +131,14 @@ def test_a_guest_believes_in_its_machine(tmp_path: Path) -> None:
     assert (machine["cpu"], machine["cores"], machine["governor"]) == ("cortex-a72, emulated by QEMU", 4, "emulated")
 
 
+def test_memory_is_that_of_the_guest_alone(tmp_path: Path) -> None:
+    """The emulator itself takes tens of megabytes while it translates."""
+    request = {"do": "memory", "model": str(IMAGES), "threads": 1}
+    with loaded("qemu:cortex-a72", "litert", IMAGES, tmp_path) as (connection, inputs):
+        answer = connection.ask({**request, "inputs": connection.put(inputs)}, 120)
+    assert IMAGES.stat().st_size / 4 < answer["peak_rss_bytes"] < 8e6
+
+
 def test_the_host_counts_nothing(tmp_path: Path) -> None:
     pytest.importorskip("ai_edge_litert")
     assert counts_on("host", "litert", tmp_path)["inferences"] is None

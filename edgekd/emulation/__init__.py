@@ -72,12 +72,14 @@ def prepare(address: str, engines: Mapping[str, Path]) -> Machine:
     for name, wanted in packages.items():
         if not wanted:
             raise _no_packages(name)
-    _check_tools(machine.core, address)
+    _check_tools(architecture, address)
+    emulator = _emulator(architecture)
+    check_known(emulator, machine.core)
     root.make(architecture)
     for name, wanted in packages.items():
         wheels.make(architecture, wanted, name)
     view = _view(machine)
-    plugin.make(_EMULATORS[architecture], _guest(machine, view, ["-c", ""]))
+    plugin.make(emulator, _guest(machine, view, ["-c", ""]))
     return machine
 
 
@@ -97,12 +99,10 @@ def launch(machine: Machine, engine: Path, output: int) -> Launch:
     packages = wheels.packages_of(engine, core.architecture)
     if not packages:
         raise _no_packages(engine.stem)
-    emulator = _EMULATORS[core.architecture]
-    if not shutil.which(emulator):
-        raise PluginUnavailable(f"qemu:{core.name} needs {emulator}", hint=f"apt install {_PACKAGES[emulator]}")
+    emulator = _emulator(core.architecture)
     check_known(emulator, core)
     site = wheels.folder(core.architecture, packages)
-    if not (caches.is_ready(root.folder(core.architecture)) and caches.is_ready(site)):
+    if not all(map(caches.is_ready, (root.folder(core.architecture), site, plugin.folder(emulator)))):
         raise PluginUnavailable(
             f"qemu:{core.name} is not prepared for the engine {engine.stem}",
             hint=f"edgekd device prepare qemu:{core.name}",
@@ -111,7 +111,7 @@ def launch(machine: Machine, engine: Path, output: int) -> Launch:
     sizes = [f"{one.size_bytes}:{one.ways}" for one in machine.caches]
     counting = ["-plugin", plugin.options(Path(library), output, sizes)] if library else []
     return Launch(
-        command=(*_fixed_addresses(), emulator, *counting, *_guest(machine, _view(machine), ["-s"])),
+        command=(*_fixed_addresses(), str(emulator), *counting, *_guest(machine, _view(machine), ["-s"])),
         environment={
             "PATH": "/usr/bin:/bin",
             "HOME": "/",
@@ -120,6 +120,7 @@ def launch(machine: Machine, engine: Path, output: int) -> Launch:
             "PYTHONHASHSEED": "0",
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
+            "EDGEKD_EMULATED": "1",
             **({"EDGEKD_COUNTER": str(output)} if library else {}),
         },
     )
@@ -127,15 +128,17 @@ def launch(machine: Machine, engine: Path, output: int) -> Launch:
 
 def state(core: Core, engines: Mapping[str, Path]) -> State:
     """What there is of a core, and of the engines that are asked for."""
-    emulator = _EMULATORS[core.architecture]
     missing, hint, counts = "", "", False
-    if not shutil.which(emulator):
-        missing, hint = emulator, f"apt install {_PACKAGES[emulator]}"
-    elif not caches.is_ready(root.folder(core.architecture)):
-        missing, hint = "it is not prepared", f"edgekd device prepare qemu:{core.name}"
+    try:
+        emulator = _emulator(core.architecture)
+        check_known(emulator, core)
+    except PluginUnavailable as error:
+        missing, hint = str(error), error.hint
     else:
         found = plugin.counter(emulator)
         counts, missing = bool(found.library), found.problem
+        if not (caches.is_ready(root.folder(core.architecture)) and caches.is_ready(plugin.folder(emulator))):
+            hint = f"edgekd device prepare qemu:{core.name}"
     there = [
         name
         for name, engine in engines.items()
@@ -152,17 +155,25 @@ def _no_packages(engine: str) -> ConfigError:
     )
 
 
-def _check_tools(core: Core, address: str) -> None:
-    emulator = _EMULATORS[core.architecture]
-    done = caches.is_ready(root.folder(core.architecture)) and (
-        shutil.which(emulator) and caches.is_ready(plugin.folder(emulator))
-    )
-    wanted = [emulator] if done else [emulator, "apt-get", "dpkg-deb", "gcc"]
+def _emulator(architecture: str) -> Path:
+    name = _EMULATORS[architecture]
+    found = shutil.which(name)
+    if not found:
+        raise PluginUnavailable(f"{name} is not installed", hint=f"apt install {_PACKAGES[name]}")
+    return Path(found)
+
+
+def _check_tools(architecture: str, address: str) -> None:
+    """Raise PluginUnavailable where a tool is missing that something which is still to be made needs."""
+    emulator = _EMULATORS[architecture]
+    found = shutil.which(emulator)
+    wanted = [emulator]
+    wanted += [] if caches.is_ready(root.folder(architecture)) else ["apt-get", "dpkg-deb"]
+    wanted += [] if found and caches.is_ready(plugin.folder(Path(found))) else ["gcc"]
     missing = [tool for tool in wanted if not shutil.which(tool)]
     if missing:
         names = " ".join(_PACKAGES[tool] for tool in missing)
         raise PluginUnavailable(f"qemu:{address} needs {', '.join(missing)}", hint=f"apt install {names}")
-    check_known(emulator, core)
 
 
 def _guest(machine: Machine, view: Path, arguments: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import difflib
 import subprocess
+from pathlib import Path
 from typing import Final, Literal
 
 from edgekd import shipped
@@ -150,7 +151,7 @@ def _machine_of(target_name: str) -> Machine:
     )
 
 
-def check_known(emulator: str, core: Core) -> None:
+def check_known(emulator: Path, core: Core) -> None:
     """Raise PluginUnavailable where the QEMU of this machine does not imitate a core."""
     listed = subprocess.run([emulator, "-cpu", "help"], capture_output=True, text=True, check=False).stdout.split()
     if core.name not in listed:

@@ -27,13 +27,14 @@ class Counter(Spec, frozen=True, kw_only=True):
     """Why there is none."""
 
 
-def folder(emulator: str) -> Path:
+def folder(emulator: Path) -> Path:
     """Where the plugin for an emulator lies, whether it is made or not; another QEMU may take no plugins."""
-    built_for = [SOURCE.read_text(), instructions.c_header(), _version(emulator)]
-    return caches.cache() / "emulation" / f"counter-{Path(emulator).name}-{digest(built_for)[:12]}"
+    facts = emulator.stat()
+    built_for = [SOURCE.read_text(), instructions.c_header(), str(emulator), facts.st_size, facts.st_mtime_ns]
+    return caches.cache() / "emulation" / f"counter-{emulator.name}-{digest(built_for)[:12]}"
 
 
-def counter(emulator: str) -> Counter:
+def counter(emulator: Path) -> Counter:
     """What `make` found."""
     made = folder(emulator)
     if not caches.is_ready(made):
@@ -42,7 +43,7 @@ def counter(emulator: str) -> Counter:
     return Counter(library="" if kept["problem"] else str(made / "counter.so"), problem=kept["problem"])
 
 
-def make(emulator: str, guest: Sequence[str]) -> None:
+def make(emulator: Path, guest: Sequence[str]) -> None:
     """Compile the plugin and try it on a guest's command, unless that is done; a QEMU without plugins is no error.
 
     Raises:
@@ -62,7 +63,7 @@ def options(library: Path, output: int, sizes: Sequence[str]) -> str:
     return ",".join([str(library).replace(",", ",,"), f"fd={output}", *levels])
 
 
-def _build(emulator: str, guest: Sequence[str], site: Site) -> Mapping[str, Any]:
+def _build(emulator: Path, guest: Sequence[str], site: Site) -> Mapping[str, Any]:
     what = "compiling the counter"
     tell(what, 0, 1)
     library = site.folder / "counter.so"
@@ -70,7 +71,7 @@ def _build(emulator: str, guest: Sequence[str], site: Site) -> Mapping[str, Any]
         site.folder.mkdir()
         (site.folder / "instructions.h").write_text(f"#include <stdint.h>\n{instructions.c_header()}")
     site.call(["gcc", *_FLAGS, "-I", str(site.folder), "-o", str(library), str(SOURCE)], _gcc_complaint)
-    problem = _trial([emulator, "-plugin", options(library, 2, ()), *guest]) if _takes_plugins(emulator) else _NONE
+    problem = _trial([str(emulator), "-plugin", options(library, 2, ()), *guest]) if _takes_plugins(emulator) else _NONE
     tell(what, 1, 1)
     return {"problem": problem, "emulator": _version(emulator)}
 
@@ -79,7 +80,7 @@ _TRIAL_TIMEOUT_S: Final = 120.0
 _NONE: Final = "this QEMU is built without plugins; that of Debian bookworm's package qemu-user has them"
 
 
-def _takes_plugins(emulator: str) -> bool:
+def _takes_plugins(emulator: Path) -> bool:
     return "-plugin" in subprocess.run([emulator, "-help"], capture_output=True, text=True, check=False).stdout
 
 
@@ -93,7 +94,7 @@ def _trial(command: Sequence[str]) -> str:
     return f"QEMU did not load the plugin: {last}" if tried.returncode else ""
 
 
-def _version(emulator: str) -> str:
+def _version(emulator: Path) -> str:
     shown = subprocess.run([emulator, "--version"], capture_output=True, text=True, check=False).stdout
     return next(iter(shown.splitlines()), "")
 
