@@ -70,7 +70,7 @@ def test_the_plugin_tells_the_same_classes(tmp_path: Path) -> None:
     """What C makes of the table; the plugin itself needs QEMU to be loaded."""
     source = tmp_path / "kinds.c"
     body = plugin.SOURCE.read_text().partition("static unsigned kind_of")[2].partition("/* --- caches")[0]
-    source.write_text(f"#include <stdint.h>\n{instructions.c_header()}\nunsigned kind_of{body}")
+    source.write_text(f"#include <stdint.h>\n{instructions.c_header('aarch64')}\nunsigned kind_of{body}")
     library = tmp_path / "kinds.so"
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
     called = ctypes.CDLL(str(library)).kind_of
@@ -194,17 +194,18 @@ def test_a_half_made_root_is_not_ready(tmp_path: Path, monkeypatch: pytest.Monke
 def test_engines_say_what_they_need_on_arm(tmp_path: Path) -> None:
     assert wheels.packages_of(engines.path("litert"), "aarch64")[0].startswith("ai-edge-litert==")
     assert wheels.packages_of(engines.path("tflite_runtime"), "aarch64")[0] == "tflite-runtime==2.14.0"
-    assert not emulation.able(engines.path("coreml"))
-    with pytest.raises(ConfigError, match="coreml does not run on emulated Arm"):
+    assert not emulation.able(engines.path("coreml"), CORES["cortex-a72"])
+    with pytest.raises(ConfigError, match="coreml does not run on an emulated cortex-a72"):
         emulation.prepare("cortex-a72", {"coreml": engines.path("coreml")})
     own = tmp_path / "own.py"
     own.write_text("WHEELS = ('numpy==2.3.5', 3)\n")
     with pytest.raises(ConfigError, match="WHEELS is not a tuple"):
-        emulation.able(own)
+        emulation.able(own, CORES["cortex-a72"])
 
 
 @pytest.mark.parametrize(
-    "name", [one for one in ("litert", "onnxruntime", "openvino") if emulation.able(engines.path(one))]
+    "name",
+    [one for one in ("litert", "onnxruntime", "openvino") if emulation.able(engines.path(one), CORES["cortex-a72"])],
 )
 def test_wheels_are_pinned(name: str) -> None:
     assert all("==" in package for package in wheels.packages_of(engines.path(name), "aarch64"))

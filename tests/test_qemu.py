@@ -104,6 +104,21 @@ def test_counts_repeat_between_processes(engine: str, tmp_path: Path) -> None:
     assert max(misses) / min(misses) - 1 < 0.02
 
 
+@pytest.mark.parametrize("core", ["cortex-a7", "cortex-a15"])
+def test_32_bit_cores_answer_as_64_bit_ones(core: str, tmp_path: Path) -> None:
+    prepared(core, "tflite_runtime")
+    sums = {}
+    for one in ("cortex-a72", core):
+        with loaded(f"qemu:{one}", "tflite_runtime", KEYWORDS, tmp_path / one) as (connection, inputs):
+            answer = connection.ask({"do": "run", "inputs": str(inputs), "outputs": str(tmp_path / "o.npz")}, 120)
+            counted = connection.ask({"do": "count", "inputs": str(inputs), "count": 1}, 300)
+            sums[one] = answer["outputs_sha256"]
+    assert sums[core] == sums["cortex-a72"]
+    total = counted["inferences"][0]["instructions"]
+    assert total == {"other": total["total"], "total": total["total"]}
+    assert total["total"] > 1e6
+
+
 def test_what_is_counted_adds_up(tmp_path: Path) -> None:
     counted = counts_on("qemu:cortex-a72", "litert", tmp_path)
     one, empty = counted["inferences"][0], counted["empty"]
@@ -134,9 +149,11 @@ def test_a_guest_believes_in_its_machine(tmp_path: Path) -> None:
 def test_memory_is_that_of_the_guest_alone(tmp_path: Path) -> None:
     """The emulator itself takes tens of megabytes while it translates."""
     request = {"do": "memory", "model": str(IMAGES), "threads": 1}
-    with loaded("qemu:cortex-a72", "litert", IMAGES, tmp_path) as (connection, inputs):
-        answer = connection.ask({**request, "inputs": connection.put(inputs)}, 120)
-    assert IMAGES.stat().st_size / 4 < answer["peak_rss_bytes"] < 8e6
+    prepared("cortex-a7", "tflite_runtime")
+    for device in ("qemu:cortex-a72", "qemu:cortex-a7"):
+        with loaded(device, "tflite_runtime", IMAGES, tmp_path) as (connection, inputs):
+            answer = connection.ask({**request, "inputs": connection.put(inputs)}, 120)
+        assert IMAGES.stat().st_size / 4 < answer["peak_rss_bytes"] < 8e6
 
 
 def test_the_host_counts_nothing(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def _prepare(device: str, wanted: list[str]) -> None:
         known(engines, one)
     with progress_bars():
         files = _files(wanted or names(engines))
-        chosen = files if wanted else {one: file for one, file in files.items() if plugin.takes(file)}
+        chosen = files if wanted else {one: file for one, file in files.items() if plugin.takes(address, file)}
         plugin.prepare(address, engines.GUEST, chosen)
 
 

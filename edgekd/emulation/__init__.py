@@ -24,6 +24,8 @@ from edgekd.specs import Spec
 __all__ = ["CORES", "Cache", "Core", "Launch", "Machine", "State", "launch", "machine_at", "prepare", "state"]
 
 _EMULATORS: Final = {"aarch64": "qemu-aarch64", "arm": "qemu-arm"}
+_GUEST_BASES: Final = {"aarch64": "0x0", "arm": "0x100000000000"}
+"""Where QEMU puts address 0 of a guest, so that the guest can tell its memory from QEMU's."""
 _PACKAGES: Final = {
     "qemu-aarch64": "qemu-user",
     "qemu-arm": "qemu-user",
@@ -71,7 +73,7 @@ def prepare(address: str, engines: Mapping[str, Path]) -> Machine:
     packages = {name: wheels.packages_of(engine, architecture) for name, engine in engines.items()}
     for name, wanted in packages.items():
         if not wanted:
-            raise _no_packages(name)
+            raise _no_packages(name, machine.core.name)
     _check_tools(architecture, address)
     emulator = _emulator(architecture)
     check_known(emulator, machine.core)
@@ -79,13 +81,13 @@ def prepare(address: str, engines: Mapping[str, Path]) -> Machine:
     for name, wanted in packages.items():
         wheels.make(architecture, wanted, name)
     view = _view(machine)
-    plugin.make(emulator, _guest(machine, view, ["-c", ""]))
+    plugin.make(emulator, architecture, _guest(machine, view, ["-c", ""]))
     return machine
 
 
-def able(engine: Path, architecture: str = "aarch64") -> bool:
-    """True for an engine that lists the packages which it needs on Arm."""
-    return bool(wheels.packages_of(engine, architecture))
+def able(engine: Path, core: Core) -> bool:
+    """True for an engine that lists the packages which it needs on a core."""
+    return bool(wheels.packages_of(engine, core.architecture))
 
 
 def launch(machine: Machine, engine: Path, output: int) -> Launch:
@@ -98,16 +100,18 @@ def launch(machine: Machine, engine: Path, output: int) -> Launch:
     core = machine.core
     packages = wheels.packages_of(engine, core.architecture)
     if not packages:
-        raise _no_packages(engine.stem)
+        raise _no_packages(engine.stem, core.name)
     emulator = _emulator(core.architecture)
     check_known(emulator, core)
     site = wheels.folder(core.architecture, packages)
-    if not all(map(caches.is_ready, (root.folder(core.architecture), site, plugin.folder(emulator)))):
+    if not all(
+        map(caches.is_ready, (root.folder(core.architecture), site, plugin.folder(emulator, core.architecture)))
+    ):
         raise PluginUnavailable(
             f"qemu:{core.name} is not prepared for the engine {engine.stem}",
             hint=f"edgekd device prepare qemu:{core.name}",
         )
-    library = plugin.counter(emulator).library
+    library = plugin.counter(emulator, core.architecture).library
     sizes = [f"{one.size_bytes}:{one.ways}" for one in machine.caches]
     counting = ["-plugin", plugin.options(Path(library), output, sizes)] if library else []
     return Launch(
@@ -120,7 +124,7 @@ def launch(machine: Machine, engine: Path, output: int) -> Launch:
             "PYTHONHASHSEED": "0",
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
-            "EDGEKD_EMULATED": "1",
+            "EDGEKD_EMULATED": _GUEST_BASES[core.architecture],
             **({"EDGEKD_COUNTER": str(output)} if library else {}),
         },
     )
@@ -135,23 +139,25 @@ def state(core: Core, engines: Mapping[str, Path]) -> State:
     except PluginUnavailable as error:
         missing, hint = str(error), error.hint
     else:
-        found = plugin.counter(emulator)
+        found = plugin.counter(emulator, core.architecture)
         counts, missing = bool(found.library), found.problem
-        if not (caches.is_ready(root.folder(core.architecture)) and caches.is_ready(plugin.folder(emulator))):
+        if not (
+            caches.is_ready(root.folder(core.architecture))
+            and caches.is_ready(plugin.folder(emulator, core.architecture))
+        ):
             hint = f"edgekd device prepare qemu:{core.name}"
+    packages = {name: wheels.packages_of(engine, core.architecture) for name, engine in engines.items()}
     there = [
-        name
-        for name, engine in engines.items()
-        if caches.is_ready(wheels.folder(core.architecture, wheels.packages_of(engine, core.architecture)))
+        name for name, some in packages.items() if some and caches.is_ready(wheels.folder(core.architecture, some))
     ]
     return State(
         core=core.name, ready=not hint and bool(there), engines=tuple(there), counts=counts, missing=missing, hint=hint
     )
 
 
-def _no_packages(engine: str) -> ConfigError:
+def _no_packages(engine: str, core: str) -> ConfigError:
     return ConfigError(
-        f"the engine {engine} does not run on emulated Arm", hint='its file would list WHEELS = ("package==1.0", ...)'
+        f"the engine {engine} does not run on an emulated {core}", hint="edgekd/emulation/wheels.py says what it lists"
     )
 
 
@@ -169,7 +175,7 @@ def _check_tools(architecture: str, address: str) -> None:
     found = shutil.which(emulator)
     wanted = [emulator]
     wanted += [] if caches.is_ready(root.folder(architecture)) else ["apt-get", "dpkg-deb"]
-    wanted += [] if found and caches.is_ready(plugin.folder(Path(found))) else ["gcc"]
+    wanted += [] if found and caches.is_ready(plugin.folder(Path(found), architecture)) else ["gcc"]
     missing = [tool for tool in wanted if not shutil.which(tool)]
     if missing:
         names = " ".join(_PACKAGES[tool] for tool in missing)
@@ -177,7 +183,8 @@ def _check_tools(architecture: str, address: str) -> None:
 
 
 def _guest(machine: Machine, view: Path, arguments: Sequence[str]) -> list[str]:
-    return ["-cpu", machine.core.name, "-seed", "1", "-L", str(view), str(view / root.PYTHON), *arguments]
+    base = _GUEST_BASES[machine.core.architecture]
+    return ["-cpu", machine.core.name, "-seed", "1", "-B", base, "-L", str(view), str(view / root.PYTHON), *arguments]
 
 
 def _view(machine: Machine) -> Path:

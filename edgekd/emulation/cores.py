@@ -43,6 +43,7 @@ class Machine(Spec, frozen=True, kw_only=True):
     caches: tuple[Cache, ...]
 
 
+_ARMV7: Final = "half thumb fastmult vfp edsp neon vfpv3 tls vfpv4 idiva idivt vfpd32 lpae"
 _ARMV8: Final = "fp asimd aes pmull sha1 sha2 crc32 cpuid"
 _ARMV8_2: Final = "fp asimd aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp"
 _KIB: Final = 1024
@@ -107,6 +108,26 @@ CORES: Final = {
             features=_ARMV8_2,
             clock_mhz=2500,
             caches=(Cache(size_bytes=64 * _KIB, ways=4), Cache(size_bytes=1024 * _KIB, ways=8)),
+        ),
+        Core(  # Raspberry Pi 2, BCM2836
+            name="cortex-a7",
+            architecture="arm",
+            part=0xC07,
+            variant=0,
+            revision=5,
+            features=_ARMV7,
+            clock_mhz=900,
+            caches=(Cache(size_bytes=32 * _KIB, ways=4), Cache(size_bytes=512 * _KIB, ways=8)),
+        ),
+        Core(  # Jetson TK1, Tegra K1
+            name="cortex-a15",
+            architecture="arm",
+            part=0xC0F,
+            variant=2,
+            revision=1,
+            features=_ARMV7,
+            clock_mhz=2300,
+            caches=(Cache(size_bytes=32 * _KIB, ways=2), Cache(size_bytes=2048 * _KIB, ways=16)),
         ),
     )
 }

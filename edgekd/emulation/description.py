@@ -37,7 +37,7 @@ def _cpuinfo(machine: Machine) -> str:
         "BogoMIPS\t: 108.00",
         f"Features\t: {core.features}",
         f"CPU implementer\t: 0x{_ARM:x}",
-        "CPU architecture: 8",
+        f"CPU architecture: {8 if core.architecture == 'aarch64' else 7}",
         f"CPU variant\t: 0x{core.variant:x}",
         f"CPU part\t: 0x{core.part:x}",
         f"CPU revision\t: {core.revision}",

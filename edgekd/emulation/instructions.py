@@ -97,15 +97,17 @@ def kind_of(word: int) -> str:
     raise AssertionError("the last pattern fits everything")
 
 
-def c_header() -> str:
-    """The same for the plugin, as arrays of C."""
+def c_header(architecture: str) -> str:
+    """The same for the plugin, as arrays of C; 32-bit Arm has one class."""
+    patterns = PATTERNS if architecture == "aarch64" else PATTERNS[-1:]  # its two encodings need more than an address
+    kinds = tuple(dict.fromkeys(pattern.kind for pattern in patterns))
     rows = []
-    for pattern in PATTERNS:
+    for pattern in patterns:
         mask, value = _mask_and_value(pattern.bits)
-        rows.append(f"    {{0x{mask:08x}u, 0x{value:08x}u, {KINDS.index(pattern.kind)}}}, /* {pattern.of} */")
-    names = "".join(f'    "{kind}",\n' for kind in KINDS)
+        rows.append(f"    {{0x{mask:08x}u, 0x{value:08x}u, {kinds.index(pattern.kind)}}}, /* {pattern.of} */")
+    names = "".join(f'    "{kind}",\n' for kind in kinds)
     return (
-        f"enum {{ KINDS = {len(KINDS)}, PATTERNS = {len(PATTERNS)} }};\n"
+        f"enum {{ KINDS = {len(kinds)}, PATTERNS = {len(patterns)} }};\n"
         f"static const char *const kind_names[KINDS] = {{\n{names}}};\n"
         "static const struct { uint32_t mask, value; unsigned kind; } patterns[PATTERNS] = {\n"
         + "\n".join(rows)

@@ -27,23 +27,29 @@ class Counter(Spec, frozen=True, kw_only=True):
     """Why there is none."""
 
 
-def folder(emulator: Path) -> Path:
+def folder(emulator: Path, architecture: str) -> Path:
     """Where the plugin for an emulator lies, whether it is made or not; another QEMU may take no plugins."""
     facts = emulator.stat()
-    built_for = [SOURCE.read_text(), instructions.c_header(), str(emulator), facts.st_size, facts.st_mtime_ns]
+    built_for = [
+        SOURCE.read_text(),
+        instructions.c_header(architecture),
+        str(emulator),
+        facts.st_size,
+        facts.st_mtime_ns,
+    ]
     return caches.cache() / "emulation" / f"counter-{emulator.name}-{digest(built_for)[:12]}"
 
 
-def counter(emulator: Path) -> Counter:
+def counter(emulator: Path, architecture: str) -> Counter:
     """What `make` found."""
-    made = folder(emulator)
+    made = folder(emulator, architecture)
     if not caches.is_ready(made):
         return Counter(problem="it is not prepared")
     kept: dict[str, str] = msgspec.json.decode(read_text(made / MARKER))
     return Counter(library="" if kept["problem"] else str(made / "counter.so"), problem=kept["problem"])
 
 
-def make(emulator: Path, guest: Sequence[str]) -> None:
+def make(emulator: Path, architecture: str, guest: Sequence[str]) -> None:
     """Compile the plugin and try it on a guest's command, unless that is done; a QEMU without plugins is no error.
 
     Raises:
@@ -52,9 +58,9 @@ def make(emulator: Path, guest: Sequence[str]) -> None:
     """
 
     def build(site: Site) -> Mapping[str, Any]:
-        return _build(emulator, guest, site)
+        return _build(emulator, architecture, guest, site)
 
-    caches.make(folder(emulator), "the plugin that counts", build, caches.is_ready)
+    caches.make(folder(emulator, architecture), "the plugin that counts", build, caches.is_ready)
 
 
 def options(library: Path, output: int, sizes: Sequence[str]) -> str:
@@ -63,13 +69,13 @@ def options(library: Path, output: int, sizes: Sequence[str]) -> str:
     return ",".join([str(library).replace(",", ",,"), f"fd={output}", *levels])
 
 
-def _build(emulator: Path, guest: Sequence[str], site: Site) -> Mapping[str, Any]:
+def _build(emulator: Path, architecture: str, guest: Sequence[str], site: Site) -> Mapping[str, Any]:
     what = "compiling the counter"
     tell(what, 0, 1)
     library = site.folder / "counter.so"
     with storage_errors(site.folder):
         site.folder.mkdir()
-        (site.folder / "instructions.h").write_text(f"#include <stdint.h>\n{instructions.c_header()}")
+        (site.folder / "instructions.h").write_text(f"#include <stdint.h>\n{instructions.c_header(architecture)}")
     site.call(["gcc", *_FLAGS, "-I", str(site.folder), "-o", str(library), str(SOURCE)], _gcc_complaint)
     problem = _trial([str(emulator), "-plugin", options(library, 2, ()), *guest]) if _takes_plugins(emulator) else _NONE
     tell(what, 1, 1)

@@ -63,8 +63,17 @@ def _build(architecture: str, site: Site) -> Mapping[str, Any]:
     for package in packages:
         site.call(["dpkg-deb", "--extract", str(package), str(site.folder)], _last_line)
     shutil.rmtree(downloads)
+    with storage_errors(site.folder):
+        _choose_libraries(site.folder)
     tell(what, 3, 3)
     return {"suite": SUITE, "packages": [package.stem for package in packages]}
+
+
+def _choose_libraries(folder: Path) -> None:
+    """What a script of Debian's would do: libraries that come in variants lie in folders that no loader looks into."""
+    for library in folder.glob("usr/lib/*/*/lib*.so.*"):
+        if library.parent.name in {"blas", "lapack"}:
+            (library.parents[1] / library.name).symlink_to(Path(library.parent.name) / library.name)
 
 
 def _options(architecture: str, downloads: Path) -> list[str]:

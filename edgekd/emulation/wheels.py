@@ -16,14 +16,17 @@ _NEWEST_GLIBC: Final = 36
 """Of Debian bookworm: 2.36."""
 _OLDEST_GLIBC: Final = 17
 _MACHINES: Final = {"aarch64": "aarch64", "arm": "armv7l"}
-_IN_ROOT: Final = {"aarch64": (), "arm": ("numpy",)}
-"""Packages that the root has, for nobody builds wheels of them."""
+_LISTED_AS: Final = {"aarch64": ("WHEELS", "ENVIRONMENT"), "arm": ("WHEELS_ARMV7",)}
+"""Names that an engine file lists its packages under, the first that it has."""
 
 
 def packages_of(engine: Path, architecture: str) -> tuple[str, ...]:
-    """What an engine needs in a guest, all of it: what it lists as WHEELS, or as its ENVIRONMENT; () where neither."""
-    listed = environments.declared(engine, "WHEELS") or environments.packages_of(engine)
-    return tuple(one for one in listed if one.partition("==")[0] not in _IN_ROOT[architecture])
+    """What an engine needs in a guest, all of it; () where its file does not say.
+
+    numpy for 32-bit Arm is in the root, for nobody builds wheels of it.
+    """
+    listed = (environments.declared(engine, name) for name in _LISTED_AS[architecture])
+    return next(filter(None, listed), ())
 
 
 def folder(architecture: str, packages: Sequence[str]) -> Path:

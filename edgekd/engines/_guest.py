@@ -294,7 +294,9 @@ def peak_resident_bytes() -> int:
 
 def guest_resident_bytes() -> int:
     """Resident memory without the emulator's own: that of areas which the emulator shows to its guest."""
-    shown = [area for area, _ in areas("/proc/self/maps")]  # answered by the emulator; the other by the kernel
+    base = int(os.environ["EDGEKD_EMULATED"], 16)
+    guest = [area for area, _ in areas("/proc/self/maps")]  # answered by the emulator; the other by the kernel
+    shown = [(start + base, end + base) for start, end in guest]
     return sum(
         kilobytes * 1024
         for (start, end), kilobytes in areas("/proc/thread-self/smaps")
