@@ -21,7 +21,7 @@ from edgekd.files import digest, storage_errors
 from edgekd.progress import tell
 from edgekd.specs import Spec
 
-__all__ = ["CORES", "Cache", "Core", "Launch", "Machine", "State", "launch", "machine_at", "prepare", "state"]
+__all__ = ["CORES", "Cache", "Core", "Launch", "Machine", "State", "able", "launch", "machine_at", "prepare", "state"]
 
 _EMULATORS: Final = {"aarch64": "qemu-aarch64", "arm": "qemu-arm"}
 _GUEST_BASES: Final = {"aarch64": "0x0", "arm": "0x100000000000"}

@@ -10,6 +10,7 @@ import msgspec
 from edgekd import caches
 from edgekd.caches import MARKER, Site
 from edgekd.emulation import instructions
+from edgekd.errors import PluginUnavailable
 from edgekd.files import digest, read_text, storage_errors
 from edgekd.progress import tell
 from edgekd.specs import Spec
@@ -53,7 +54,7 @@ def make(emulator: Path, architecture: str, guest: Sequence[str]) -> None:
     """Compile the plugin and try it on a guest's command, unless that is done; a QEMU without plugins is no error.
 
     Raises:
-        PluginUnavailable: gcc gave up.
+        PluginUnavailable: gcc gave up, or QEMU hung.
         StorageError: the disk is full.
     """
 
@@ -94,8 +95,10 @@ def _trial(command: Sequence[str]) -> str:
     """Why a guest does not run with the plugin; "" where it does."""
     try:
         tried = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TRIAL_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        return "QEMU hung with the plugin"
+    except subprocess.TimeoutExpired as error:
+        raise PluginUnavailable(
+            "QEMU hung with the plugin", hint="prepare it again when this machine is idle"
+        ) from error
     last = next(iter(reversed(tried.stderr.strip().splitlines())), f"it ended with {tried.returncode}")
     return f"QEMU did not load the plugin: {last}" if tried.returncode else ""
 
