@@ -6,7 +6,7 @@ import urllib.request
 from pathlib import Path
 from typing import IO, Final
 
-from edgekd.environments import cache_folder
+from edgekd.caches import cache
 from edgekd.errors import ConfigError
 from edgekd.files import replacing, storage_errors
 from edgekd.progress import tell
@@ -23,7 +23,7 @@ def fetch(url: str, sha256: str, size_bytes: int) -> Path:
         StorageError: the cache cannot be written.
     """
     name = url.partition("?")[0].rstrip("/").rpartition("/")[2]
-    folder = cache_folder() / "files" / sha256
+    folder = cache() / "files" / sha256
     path = folder / (name if name and not name.startswith(".") else "file")
     if path.is_file() and _digest(path) == sha256:
         return path

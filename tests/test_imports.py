@@ -32,7 +32,19 @@ def loaded_by(code: str) -> set[str]:
         "import edgekd; edgekd.Budget, edgekd.EdgekdError, edgekd.load_target('raspberry-pi-4')",
         *(
             f"import edgekd.{name}"
-            for name in ("specs", "errors", "files", "plugins", "runs", "workers", "environments", "compat", "shipped")
+            for name in (
+                "specs",
+                "errors",
+                "files",
+                "plugins",
+                "runs",
+                "workers",
+                "environments",
+                "compat",
+                "shipped",
+                "caches",
+                "emulation",
+            )
         ),
     ],
 )
@@ -52,6 +64,7 @@ def test_the_core_is_light(code: str) -> None:
         ["recipes", "--json"],
         ["recipes"],
         ["engines"],
+        ["device", "list"],
         ["doctor", "--json"],
         ["run", "digits"],
     ],

@@ -8,6 +8,7 @@ from edgekd.cli import (
     bench,
     blame,
     compare,
+    device,
     distil,
     doctor,
     engines,
@@ -54,6 +55,7 @@ for verb in (
     targets,
     recipes,
     engines,
+    device,
     doctor,
 ):  # as work goes
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)

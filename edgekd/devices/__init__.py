@@ -44,6 +44,15 @@ class Device(Protocol):
             PluginUnavailable: the engine needs an environment there that is not made.
         """
 
+    # A device that is made ready once also has
+    #     def prepare(self, address: str, guest: Path, engines: Mapping[str, Path]) -> None
+    # which makes it so for engine files by their names, with an EdgekdError where that fails,
+    #     def takes(self, address: str, engine: Path) -> bool
+    # which tells the engine files that it can be made ready for, and
+    #     def states(self, engines: Mapping[str, Path]) -> list[dict[str, Any]]
+    # with what can be prepared: of each its device, whether it is ready, whether it counts, the engines that it is
+    # ready for, what is missing, and a hint.
+
 
 def wrap(own: Any) -> Device:
     """A user's own device."""

@@ -1,19 +1,14 @@
 """This machine: the engine runs in a process of its own."""
 
-import json
-import os
-import select
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Final, cast
+from typing import Final
 
 from edgekd.devices import Connection, Device
+from edgekd.devices._pipe import started
 from edgekd.environments import python_for
-from edgekd.errors import MeasureError
 from edgekd.specs import Provenance
 
 
@@ -24,57 +19,8 @@ class _Host:
     def start(self, address: str, guest: Path, engine: Path, scratch: Path) -> Iterator[Connection]:
         python = python_for(engine)
         alone = [] if python == Path(sys.executable) else ["-I"]  # a worker's PYTHONPATH names edgekd's own packages
-        command = [str(python), *alone, str(guest), str(engine)]
-        with (
-            (scratch / "engine.log").open("ab") as log,
-            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log) as process,
-        ):
-            try:
-                yield _HostConnection(process, scratch)
-            finally:
-                process.kill()
-
-
-class _HostConnection:
-    def __init__(self, process: subprocess.Popen[bytes], scratch: Path) -> None:
-        self._process = process
-        self._log = scratch / "engine.log"
-
-    def put(self, file: Path) -> str:
-        return str(file)
-
-    def get(self, name: str, file: Path) -> None:
-        if Path(name) != file:
-            Path(name).replace(file)
-
-    def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        try:
-            stdin = cast(IO[bytes], self._process.stdin)
-            stdin.write(json.dumps(request).encode() + b"\n")
-            stdin.flush()
-            line = self._line(time.monotonic() + timeout_s)
-        except BrokenPipeError:
-            line = b""
-        if not line:
-            raise MeasureError(f"the engine crashed on `{request['do']}`", hint=f"what it printed is in {self._log}")
-        answer: dict[str, Any] = json.loads(line)
-        if not answer["ok"]:
-            raise MeasureError(f"the engine failed on `{request['do']}`: {answer['error'].splitlines()[0]}")
-        return answer
-
-    def _line(self, deadline: float) -> bytes:
-        stdout = cast(IO[bytes], self._process.stdout)
-        line = b""
-        while not line.endswith(b"\n"):
-            ready, _, _ = select.select([stdout], [], [], max(0.0, deadline - time.monotonic()))
-            if not ready:
-                self._process.kill()
-                raise MeasureError("the engine hung, and was ended", hint=f"what it printed is in {self._log}")
-            chunk = os.read(stdout.fileno(), 1 << 20)
-            if not chunk:
-                return b""
-            line += chunk
-        return line
+        with started([str(python), *alone, str(guest), str(engine)], scratch) as connection:
+            yield connection
 
 
 PLUGIN: Final[Device] = _Host()

@@ -8,6 +8,7 @@ Needs Python 3.8, numpy and the engine's runtime. A request is {"do": VERB, ...}
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import importlib
 import importlib.util
@@ -16,7 +17,7 @@ import os
 import platform
 import sys
 import time
-from typing import Any, Iterable
+from typing import Any, Callable, Iterable
 
 here = os.path.dirname(os.path.abspath(__file__))
 sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry or ".") != here]  # onnxruntime.py lies there
@@ -102,6 +103,34 @@ class Guest:
         middle = times[len(times) // 4 : len(times) - len(times) // 4].mean(axis=0)
         return {"nodes": [dict(node, ms=float(ms)) for node, ms in zip(runs[0], middle)]}
 
+    def count(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What each of `count` inferences executed, one counted apart from the other, after two that are not.
+
+        `inferences` is null where nothing counts, as on real hardware. Of an inference: `instructions` by class and in
+        `total`, `memory` with accesses, load_bytes, store_bytes and touched_bytes, and of each of `caches` its level,
+        accesses and misses. `empty` is what counting itself adds to each.
+        """
+        output = os.environ.get("EDGEKD_COUNTER")
+        if output is None:
+            return {"inferences": None, "empty": None}
+        inputs = arrays(request["inputs"])
+        feeds = [[array[index] for array in inputs] for index in range(len(inputs[0]))]
+        gc.collect()
+        gc.disable()  # it would come at another place in every process
+        begin = os.fstat(int(output)).st_size
+        try:
+            counted(nothing)  # the first mark only awakes what counts
+            for turn in range(-2, request["count"]):
+                self.session.feed(feeds[turn % len(feeds)])
+                counted(self.session.invoke)
+            for _ in range(2):
+                counted(nothing)
+        finally:
+            gc.enable()
+        size = os.fstat(int(output)).st_size - begin
+        found = [json.loads(line) for line in os.pread(int(output), size, begin).splitlines()]
+        return {"inferences": found[2:-2], "empty": found[-1], "outputs_sha256": digest(self.session.fetch())}
+
     def memory(self, request: dict[str, Any]) -> dict[str, Any]:
         """Peak resident memory of loading and executing, above what the runtime took to import."""
         inputs = arrays(request["inputs"])
@@ -133,6 +162,24 @@ class Guest:
             if (len(samples) >= count and passed >= seconds) or passed >= limit_s:
                 return samples
             samples.append(self._one(feeds[len(samples) % len(feeds)]))
+
+
+def counted(function: Callable[[], None]) -> None:
+    """Call a function between the marks that edgekd/emulation/counter.c waits for."""
+    getpriority = os.getpriority
+    try:
+        getpriority(os.PRIO_PROCESS, 0x45440001)
+    except OSError:  # no process has such a number
+        pass
+    function()
+    try:
+        getpriority(os.PRIO_PROCESS, 0x45440002)
+    except OSError:
+        pass
+
+
+def nothing() -> None:
+    """What counting alone costs."""
 
 
 def since_ms(start_ns: int) -> float:
@@ -213,6 +260,10 @@ def conditions() -> dict[str, Any]:
     }
 
 
+EMULATED = "EDGEKD_EMULATED" in os.environ
+"""The kernel below counts the emulator's memory to this process, so it is not asked for totals."""
+
+
 def reset_peak() -> None:
     """Let the kernel count the peak anew, where it can."""
     try:
@@ -224,12 +275,16 @@ def reset_peak() -> None:
 
 def resident_bytes() -> int:
     """Resident memory now."""
+    if EMULATED:
+        return guest_resident_bytes()
     value = field("/proc/self/status", "VmRSS")
     return int(value.split()[0]) * 1024 if value else peak_resident_bytes()
 
 
 def peak_resident_bytes() -> int:
-    """Most resident memory since the start, or since `reset_peak`."""
+    """Most resident memory since the start, or since `reset_peak`; under emulation what is resident now."""
+    if EMULATED:
+        return guest_resident_bytes()
     value = field("/proc/self/status", "VmHWM")
     if value:
         return int(value.split()[0]) * 1024
@@ -237,6 +292,32 @@ def peak_resident_bytes() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def guest_resident_bytes() -> int:
+    """Resident memory without the emulator's own: that of areas which the emulator shows to its guest."""
+    base = int(os.environ["EDGEKD_EMULATED"], 16)
+    guest = [area for area, _ in areas("/proc/self/maps")]  # answered by the emulator; the other by the kernel
+    shown = [(start + base, end + base) for start, end in guest]
+    return sum(
+        kilobytes * 1024
+        for (start, end), kilobytes in areas("/proc/thread-self/smaps")
+        if any(start < other_end and other_start < end for other_start, other_end in shown)
+    )
+
+
+def areas(path: str) -> Iterable[tuple[tuple[int, int], int]]:
+    """Of each area of memory in maps or smaps its first and last address, and the kilobytes resident, where told."""
+    found: list[tuple[tuple[int, int], int]] = []
+    with open(path) as opened:
+        for line in opened:
+            words = line.split()
+            if words[0] == "Rss:":
+                found[-1] = (found[-1][0], int(words[1]))
+            elif not words[0].endswith(":"):
+                start, end = words[0].split("-")
+                found.append(((int(start, 16), int(end, 16)), 0))
+    return found
 
 
 def serve(engine_file: str) -> None:

@@ -6,6 +6,8 @@ from typing import Any, Sequence
 
 import numpy as np
 
+WHEELS = ("ai-edge-litert==2.3.0", "numpy==2.3.5")  # as in litert.py
+
 
 class LiteRTBuiltin:
     """An engine; see edgekd/engines/__init__.py."""

@@ -9,6 +9,8 @@ from typing import Any, Sequence
 
 import numpy as np
 
+WHEELS = ("onnxruntime==1.32.0", "numpy==2.3.5")  # what a device that has nothing needs
+
 
 class OnnxRuntime:
     """An engine; see edgekd/engines/__init__.py."""

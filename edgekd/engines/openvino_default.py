@@ -7,6 +7,8 @@ from typing import Any, Sequence
 
 import numpy as np
 
+WHEELS = ("openvino==2026.4.1", "numpy==2.3.5")  # as in openvino.py
+
 WARMUP = 3
 
 

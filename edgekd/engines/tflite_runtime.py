@@ -7,6 +7,7 @@ from typing import Any, Sequence
 import numpy as np
 
 ENVIRONMENT = ("tflite-runtime==2.14.0", "numpy==1.26.4")  # built for numpy 1
+WHEELS_ARMV7 = ("tflite-runtime==2.14.0",)  # with the numpy of the device's own Debian
 
 
 class TFLiteRuntime:
