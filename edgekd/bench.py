@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from edgekd import engines, formats
+from edgekd import devices, engines, formats
 from edgekd.errors import ConfigError, MeasureError
-from edgekd.measure import Job, take
+from edgekd.measure import Job, count, take
 from edgekd.plugins import find, known, names
-from edgekd.specs import Budget, Measurement, Mode, Spec, Verdict
+from edgekd.specs import Budget, Counted, Measurement, Mode, Spec, Verdict
 from edgekd.tensors import Tensors, drawn, first_examples, fitted, given_inputs, specs_of, write_inputs
 
 EXAMPLES: Final = 32
@@ -70,18 +70,21 @@ class Failure(Spec, frozen=True, kw_only=True):
     hint: str = ""
 
 
-def measured(bench: Bench, found: Sequence[Job]) -> Iterator[Measurement | Failure]:
+def measured(bench: Bench, found: Sequence[Job]) -> Iterator[Measurement | Counted | Failure]:
     """One measurement after the other, as each is done; one that fails does not stop the others.
+
+    Where times tell nothing, under emulation, instructions are counted instead.
 
     Raises:
         ConfigError: the inputs are not those of a model.
         DeviceUnreachable, PluginUnavailable: the device does not answer, or has no such runtime.
     """
     given = first_examples(given_inputs(bench.inputs), EXAMPLES) if bench.inputs else None
+    do = take if devices.timed(bench.device.partition(":")[0]) else count
     for job in found:
         with tempfile.TemporaryDirectory(prefix="edgekd-bench-") as scratch:
             try:
-                yield take(job, partial(_draw, given, job.name, Path(scratch)), Path(scratch))
+                yield do(job, partial(_draw, given, job.name, Path(scratch)), Path(scratch))
             except MeasureError as error:
                 yield Failure(artifact=job.name, engine=job.engine, error=str(error), hint=error.hint)
 

@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd import devices, engines
+from edgekd.errors import ConfigError
 from edgekd.files import content
+from edgekd.parity import closeness
 from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
-from edgekd.specs import Artifact, Conditions, Latency, Machine, Measurement, Memory, Mode
+from edgekd.specs import Artifact, Conditions, Counted, Latency, Machine, Measurement, Memory, Mode
+from edgekd.tensors import read_arrays
 
 VERSION = 2
 
@@ -44,6 +47,8 @@ TICKS_PER_S: Final = 100
 KEPT_SAMPLES: Final = 4096
 BURST: Final = 0.1
 """Of the time that a run takes; a device that was idle is still cool then."""
+INFERENCES: Final = 8
+"""Inferences; counts repeat, so a few are enough."""
 THROTTLED_NOW: Final = 0b1111
 """Of a Raspberry Pi's flags: what holds at this moment; higher bits say what was since it started."""
 
@@ -81,9 +86,13 @@ def take(job: Job, draw: Draw, scratch: Path) -> Measurement:
     """As `measure`, of any model file; `scratch` is a folder for logs.
 
     Raises:
+        ConfigError: the device is none whose times tell anything.
         MeasureError, DeviceUnreachable: as `measure`.
     """
-    plugin: devices.Device = find(devices, job.device.partition(":")[0])
+    name = job.device.partition(":")[0]
+    if not devices.timed(name):
+        raise ConfigError(f"times on {job.device} tell nothing of the device", hint="`edgekd bench --on` counts there")
+    plugin: devices.Device = find(devices, name)
     rounds = []
     for number in range(job.rounds):
         tell(f"measuring {job.name}", number, job.rounds + 1)
@@ -122,6 +131,80 @@ def take(job: Job, draw: Draw, scratch: Path) -> Measurement:
         valid=not reasons,
         reasons=reasons,
     )
+
+
+def count(job: Job, draw: Draw, scratch: Path) -> Counted:
+    """What one inference executes on a device that counts, and how its outputs differ from those on this machine.
+
+    Raises:
+        MeasureError: the engine cannot load or execute the model there.
+    """
+    plugin: devices.Device = find(devices, job.device.partition(":")[0])
+    tell(f"counting {job.name}", 0, 2)
+    with _started(job, scratch) as connection:
+        facts = connection.ask({"do": "facts"}, 600)
+        loaded = connection.ask({"do": "load", "model": connection.put(job.model), "threads": 1}, 600)
+        inputs = draw(loaded["inputs"])
+        given = connection.put(inputs)
+        counted = connection.ask({"do": "count", "inputs": given, "count": INFERENCES}, 1800)
+        outputs = _outputs(connection, given, scratch / "there.npz")
+    tell(f"counting {job.name}", 1, 2)
+    weighed = _weigh(job._replace(threads=1), inputs, scratch)
+    close = None
+    if engines.installed(job.engine):
+        with _started(job._replace(device="host"), scratch) as connection:
+            connection.ask({"do": "load", "model": connection.put(job.model), "threads": 1}, 600)
+            close = closeness(_outputs(connection, connection.put(inputs), scratch / "here.npz"), outputs)
+    tell(f"counting {job.name}", 2, 2)
+    return Counted(
+        artifact=job.name,
+        engine=job.engine,
+        engine_version=facts["engine_version"],
+        device=job.device,
+        provenance=plugin.provenance,
+        **_means(counted["inferences"] or [], counted["empty"]),
+        memory=Memory(
+            peak_rss_bytes=weighed["peak_rss_bytes"],
+            file_bytes=content(job.model)[0],
+            arena_bytes=weighed.get("arena_bytes"),
+        ),
+        host_sqnr_db=close.sqnr_db if close else None,
+        host_max_abs=close.max_abs if close else None,
+        outputs_sha256=counted["outputs_sha256"] if counted["inferences"] else "",
+    )
+
+
+def _outputs(connection: devices.Connection, inputs: str, out: Path) -> list[NDArray[Any]]:
+    connection.ask({"do": "run", "inputs": inputs, "outputs": str(out)}, 1800)
+    connection.get(str(out), out)
+    return list(read_arrays(out))
+
+
+def _means(inferences: Sequence[dict[str, Any]], empty: dict[str, Any] | None) -> dict[str, Any]:
+    """Fields of a Counted, without what counting itself adds."""
+    if not inferences or empty is None:
+        return {"inferences": 0, "instructions": {}}
+
+    def mean(*path: str) -> float:
+        def value(one: Any) -> float:
+            for key in path:
+                one = one[key]
+            return float(one)
+
+        return max(0.0, float(np.mean([value(one) for one in inferences])) - value(empty))
+
+    totals = [one["instructions"]["total"] for one in inferences]
+    misses = {
+        f"L{cache['level']}": float(np.mean([one["caches"][index]["misses"] for one in inferences]))
+        for index, cache in enumerate(inferences[0]["caches"])
+    }
+    return {
+        "inferences": len(inferences),
+        "instructions": {name: mean("instructions", name) for name in inferences[0]["instructions"]},
+        "spread": (max(totals) - min(totals)) / float(np.mean(totals)),
+        "cache_misses": misses,
+        **{name: mean("memory", name) for name in ("touched_bytes", "load_bytes", "store_bytes")},
+    }
 
 
 @dataclass(frozen=True)

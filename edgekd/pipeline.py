@@ -1,6 +1,7 @@
 """The whole flow, top to bottom; each `run.step` is done once and kept."""
 
 import platform
+import re
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -212,7 +213,7 @@ def _take(
     yield "climb", made
 
     # One after the other: two timings at once would disturb each other.
-    place = device.replace(":", "-")
+    place = re.sub(r"[^A-Za-z0-9.]+", "-", device).strip("-.")
     measurements = tuple(
         run.step(f"{at}/5-measure/{one.export}@{engine}@{place}", measure, one, engine, device, mode, THREADS)
         for one, engine in executable

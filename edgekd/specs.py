@@ -600,6 +600,31 @@ class Measurement(Spec, frozen=True, kw_only=True):
     """Why a run is not valid, or what to know about it."""
 
 
+class Counted(Spec, frozen=True, kw_only=True):
+    """What one inference of an artifact executes, counted where times would tell nothing; means of several."""
+
+    artifact: str
+    engine: str
+    engine_version: str
+    device: str
+    provenance: Provenance
+    inferences: Size
+    instructions: dict[str, float]
+    """By class, and in `total`; empty where the emulator does not count."""
+    spread: NonNegative = 0.0
+    """Largest less smallest total, as a share of the mean."""
+    cache_misses: dict[str, float] = {}
+    """By cache: "L1" ..."""
+    touched_bytes: float = 0.0
+    load_bytes: float = 0.0
+    store_bytes: float = 0.0
+    memory: Memory
+    host_sqnr_db: float | None = None
+    """Its outputs against those on this machine; 200 where they are equal, null where the engine is not here."""
+    host_max_abs: float | None = None
+    outputs_sha256: str
+
+
 class Slower(Spec, frozen=True, kw_only=True):
     """Something that takes longer in a quantized artifact than in its float twin."""
 

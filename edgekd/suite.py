@@ -18,6 +18,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from edgekd import devices
 from edgekd.bench import Bench, Failure, jobs, measured
 from edgekd.convert import Order, convert
 from edgekd.errors import ConfigError, ConvertError
@@ -131,9 +132,13 @@ def run_suite(
     What stands in `out` of the same suite, device and machine is not measured again.
 
     Raises:
-        ConfigError: `out` is of something else.
+        ConfigError: `out` is of something else, or the device tells no times.
         DeviceUnreachable: the device does not answer; what was measured stays.
     """
+    if not devices.timed(device.partition(":")[0]):
+        raise ConfigError(
+            f"a suite takes times, which tell nothing on {device}", hint="`edgekd bench --on` counts there"
+        )
     if mode:
         suite = msgspec.structs.replace(suite, mode=mode)
     results = _begun(suite, device, out)
@@ -217,6 +222,7 @@ def _measured(row: Row, job: Job, entry: Entry, folder: Path) -> Row:
     (found,) = measured(bench, [job])
     if isinstance(found, Failure):
         return msgspec.structs.replace(row, error=found.error, hint=found.hint)
+    assert isinstance(found, Measurement)
     return msgspec.structs.replace(row, measurement=found)
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,10 @@ import pytest
 from edgekd.bench import Bench, Failure, hold, jobs, measured
 from edgekd.cli import main
 from edgekd.errors import ConfigError, UnknownPlugin
+from edgekd.measure import Job, take
 from edgekd.specs import Budget, Measurement
 from tests import models
+from tests.conftest import data_folder
 
 needs_onnx = pytest.mark.skipif(importlib.util.find_spec("onnxruntime") is None, reason="onnxruntime is not installed")
 
@@ -90,10 +93,52 @@ def test_what_cannot_be_measured_is_known_before_anything_is(
         jobs(bench)
 
 
-@pytest.mark.parametrize("device", ["tost", "ssh"])
-def test_a_device_that_is_none_is_said(device: str, model: Path) -> None:
-    code = main(["bench", str(model), "--on", f"{device}://x"])
-    assert code in {2, 4, 9}
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("tost", "no device named 'tost'"),
+        ("qemu:max", "max"),
+        ("qemu:../x", "../x"),
+        ("qemu:cortex-a72", "edgekd device prepare qemu:cortex-a72"),
+    ],
+)
+def test_a_device_that_is_none_or_not_ready_is_said(
+    device: str,
+    message: str,
+    model: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path / "cache"))
+    assert main(["bench", str(model), "--engine", "onnxruntime", "--on", device]) in {2, 4}
+    assert message in capsys.readouterr().err
+
+
+def test_under_emulation_nothing_is_timed(model: Path, tmp_path: Path) -> None:
+    job = Job("small.onnx", model, "onnxruntime", "qemu:cortex-a72", "rapid", 1)
+    with pytest.raises(ConfigError, match="times on qemu:cortex-a72 tell nothing"):
+        take(job, lambda _: tmp_path, tmp_path)
+
+
+@pytest.mark.device
+def test_under_emulation_instructions_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Needs QEMU; makes the device where it is not ready."""
+    if shutil.which("qemu-aarch64") is None:
+        pytest.skip("qemu-user is not installed")
+    file = data_folder() / "mlperf_tiny" / "kws_ref_model.tflite"
+    if not file.is_file():
+        pytest.skip("the models of MLPerf Tiny are not here; set EDGEKD_DATA")
+    assert main(["device", "prepare", "qemu:cortex-a72", "--engine", "litert"]) == 0
+    capsys.readouterr()
+    assert main(["bench", str(file), "--on", "qemu:cortex-a72", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    (counted,) = found["counts"]
+    assert not found["measurements"] and counted["provenance"] == "emulated"
+    assert counted["host_max_abs"] == 0 and counted["spread"] < 1e-3
+    assert 1e6 < counted["instructions"]["total"] < 4e6
 
 
 def test_only_what_was_measured_on_a_device_speaks_of_its_time() -> None:

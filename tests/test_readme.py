@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,12 +21,15 @@ def blocks(language: str) -> list[str]:
 
 
 COMMANDS = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines() if line.strip()]
-SHOWING = {"edgekd recipes", "edgekd targets", "edgekd doctor", "edgekd suite"}
+SHOWING = {"edgekd recipes", "edgekd targets", "edgekd doctor", "edgekd suite", "edgekd device list"}
 QUICK = [command for command in COMMANDS if command in SHOWING]
 QUICK += [command for command in COMMANDS if command.startswith("edgekd targets ")]
 INSTALLING = [command for command in COMMANDS if command.startswith("pip ")]
-OF_A_MODEL = [command for command in COMMANDS if "exports" in command or command == "edgekd engines"]
-LONG = [command for command in COMMANDS if command not in QUICK + INSTALLING + OF_A_MODEL]
+EMULATED = [command for command in COMMANDS if "qemu:" in command]
+OF_A_MODEL = [
+    command for command in COMMANDS if ("exports" in command or command == "edgekd engines") and command not in EMULATED
+]
+LONG = [command for command in COMMANDS if command not in QUICK + INSTALLING + OF_A_MODEL + EMULATED]
 
 
 def edgekd(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -92,6 +96,18 @@ def test_a_model_that_one_has_is_exported_and_verified(tmp_path: Path) -> None:
         ended = edgekd(command, tmp_path)
         assert ended.returncode == 0, f"{command}\n{ended.stdout}\n{ended.stderr}"
         assert ended.stdout.strip() and ended.stderr == "", "quiet where there is no terminal"
+
+
+@pytest.mark.device
+def test_an_emulated_device_is_made_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which("qemu-aarch64") is None:
+        pytest.skip("qemu-user is not installed")
+    monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "net.py").write_text(blocks("python")[0], encoding="utf-8")
+    assert len(EMULATED) == 2
+    for command in [OF_A_MODEL[0], *EMULATED]:
+        ended = edgekd(command, tmp_path)
+        assert ended.returncode == 0, f"{command}\n{ended.stderr}"
 
 
 @pytest.mark.slow

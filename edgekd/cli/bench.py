@@ -6,7 +6,10 @@ import typer
 
 from edgekd.cli._common import AsJson, console, plain, print_json, progress_bars, size, table
 from edgekd.errors import BUDGET_BROKEN, MeasureError
-from edgekd.specs import Measurement, Mode, Verdict
+from edgekd.specs import Counted, Measurement, Mode, Verdict
+
+MOST_KINDS = 6
+"""Classes of instructions that are named."""
 
 
 def command(
@@ -50,7 +53,8 @@ def command(
     )
     with progress_bars():
         done = list(measured(bench, jobs(bench)))
-    found = [one for one in done if not isinstance(one, Failure)]
+    found = [one for one in done if isinstance(one, Measurement)]
+    counts = [one for one in done if isinstance(one, Counted)]
     failures = [one for one in done if isinstance(one, Failure)]
     verdicts = [hold(one, budget) if budget else () for one in found]
     if json:
@@ -58,9 +62,11 @@ def command(
             {**msgspec.to_builtins(one), "verdicts": msgspec.to_builtins(held)}
             for one, held in zip(found, verdicts, strict=True)
         ]
-        print_json({"schema": 1, "measurements": rows, "failures": msgspec.to_builtins(failures)})
+        more = {"counts": msgspec.to_builtins(counts), "failures": msgspec.to_builtins(failures)}
+        print_json({"schema": 1, "measurements": rows, **more})
     else:
         _print(found, verdicts)
+        _print_counts(counts)
         for failure in failures:
             console().print(f"[red]failed[/red] {plain(f'{failure.artifact} on {failure.engine}: {failure.error}')}")
     if failures:
@@ -94,6 +100,39 @@ def _print(found: list[Measurement], verdicts: list[tuple[Verdict, ...]]) -> Non
         for verdict in held:
             mark = "[green]holds[/green]" if verdict.ok else "[red]breaks[/red]"
             out.print(f"{plain(one.artifact)} {mark} {verdict.limit}: {_quantities(verdict)}; {plain(verdict.note)}")
+
+
+def _print_counts(counts: list[Counted]) -> None:
+    if not counts:
+        return
+    out = console()
+    shown = table("model", "engine", "instructions", "cache misses", "touched", "memory", "against this machine")
+    for one in counts:
+        where = f"\\[{one.provenance}]"
+        misses = ", ".join(f"{cache} {number:,.0f}" for cache, number in one.cache_misses.items())
+        shown.add_row(
+            plain(one.artifact),
+            plain(f"{one.engine} {one.engine_version}"),
+            f"{one.instructions['total'] / 1e6:,.2f} M {where}" if one.instructions else "not counted",
+            f"{misses} {where}" if misses else "",
+            f"{size(one.touched_bytes)} {where}" if one.instructions else "",
+            f"{size(one.memory.peak_rss_bytes)} {where}",
+            _difference(one),
+        )
+    out.print(shown)
+    for one in counts:
+        kinds = sorted(((share, kind) for kind, share in one.instructions.items() if kind != "total"), reverse=True)
+        most = ", ".join(
+            f"{share / one.instructions['total']:.0%} {kind}" for share, kind in kinds[:MOST_KINDS] if share
+        )
+        if most:
+            out.print(f"- {plain(one.artifact)} on {plain(one.device)}: {most}")
+
+
+def _difference(one: Counted) -> str:
+    if one.host_sqnr_db is None:
+        return "not executed here"
+    return "equal to the bit" if one.host_max_abs == 0 else f"{one.host_sqnr_db:.1f} dB, at most {one.host_max_abs:.3g}"
 
 
 def _notes(one: Measurement) -> list[str]:

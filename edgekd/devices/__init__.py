@@ -4,11 +4,13 @@ To add one, write `edgekd/devices/<name>.py` that ends in `PLUGIN: Device = ...`
 it. What follows the first colon of a device's name is its address: "ssh://pi@kitchen".
 """
 
+import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
 from edgekd.errors import ConfigError
+from edgekd.plugins import find
 from edgekd.specs import Provenance
 
 EXTRAS = {"ssh": "devices"}
@@ -44,7 +46,8 @@ class Device(Protocol):
             PluginUnavailable: the engine needs an environment there that is not made.
         """
 
-    # A device that is made ready once also has
+    # A device whose times tell nothing says `timed = False`; it counts instead: see `Guest.count` in engines/_guest.py.
+    # One that is made ready once also has
     #     def prepare(self, address: str, guest: Path, engines: Mapping[str, Path]) -> None
     # which makes it so for engine files by their names, with an EdgekdError where that fails,
     #     def takes(self, address: str, engine: Path) -> bool
@@ -52,6 +55,11 @@ class Device(Protocol):
     #     def states(self, engines: Mapping[str, Path]) -> list[dict[str, Any]]
     # with what can be prepared: of each its device, whether it is ready, whether it counts, the engines that it is
     # ready for, what is missing, and a hint.
+
+
+def timed(name: str) -> bool:
+    """False for a device whose times tell nothing of the hardware that it stands for."""
+    return getattr(find(sys.modules[__name__], name), "timed", True)
 
 
 def wrap(own: Any) -> Device:

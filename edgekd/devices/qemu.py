@@ -26,6 +26,7 @@ _PATH_LENGTH: Final = 256
 
 class _Qemu:
     provenance: Provenance = "emulated"
+    timed = False
 
     @contextmanager
     def start(self, address: str, guest: Path, engine: Path, scratch: Path) -> Iterator[Connection]:
