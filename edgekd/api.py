@@ -223,8 +223,11 @@ def verify_models(
     inputs: str | Callable[..., Any] = "",
     engines: Sequence[str] = (),
     examples: int = EXAMPLES,
+    on: str = "",
 ) -> Matrix:
     """Execute models, each on every engine that is installed here, on the same inputs, and hold each against each.
+
+    With `on`, a device such as "ssh://me@mac", files are executed there too.
 
     A folder that `export` wrote stands for its files and for the model that they were made of. Without `inputs` the
     examples are seeded random numbers.
@@ -232,23 +235,23 @@ def verify_models(
     Raises:
         EdgekdError: a model cannot be read; one that cannot be executed is in the matrix, and says why.
     """
-    sides = [side for model in models for side in _sides(str(model), engines)]
+    sides = [side for model in models for side in _sides(str(model), engines, on)]
     if len(sides) < 2:
         raise ConfigError("one execution alone agrees with everything", hint="name another model, or a folder of them")
     given = given_inputs(reference(inputs)) if inputs else None
     return matrix(sides, given, examples)
 
 
-def _sides(model: str, engines: Sequence[str]) -> list[Side]:
+def _sides(model: str, engines: Sequence[str], on: str) -> list[Side]:
     made = manifest_of(Path(model)) if Path(model).is_dir() else None
     if made is None:
-        return sides_of(model, engines)
+        return sides_of(model, engines, on=on)
     folder = Path(model)
     files = [one for one in made.artifacts if not one.error]
     damaged = [why for one in files if (why := changed(folder, one))]
     if damaged:
         raise CorruptStep(damaged[0], hint="export it again")
-    listed = [side for one in files for side in sides_of(str(folder / one.file), engines, one.export)]
+    listed = [side for one in files for side in sides_of(str(folder / one.file), engines, one.export, on=on)]
     return [*sides_of(made.model, shapes=made.shapes), *listed]
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from edgekd import devices, engines, formats
 from edgekd.errors import ConfigError, MeasureError
 from edgekd.measure import Job, count, take
-from edgekd.plugins import find, known, names
+from edgekd.plugins import known
 from edgekd.specs import Budget, Counted, Measurement, Mode, Spec, Verdict
 from edgekd.tensors import Tensors, drawn, first_examples, fitted, given_inputs, specs_of, write_inputs
 
@@ -50,12 +50,14 @@ def _engines(path: Path, bench: Bench) -> Sequence[str]:
     formats.format_of(path)
     for name in bench.engines:
         known(engines, name)
-    fitting = [name for name in names(engines) if path.name.endswith(tuple(find(engines, name).suffixes))]
+    found = list(engines.fitting(path.name))
     if bench.engines:
-        found = [name for name in fitting if name in bench.engines]
+        found = [
+            name for name in bench.engines if name in found or ":" in name
+        ]  # a user's own says itself what it takes
     else:
-        usual = engines.able(path.name) if bench.device == "host" else fitting
-        found = [name for name in usual if engines.timed(name)][:1]
+        able = engines.able(path.name)
+        found = [name for name in found if bench.device != "host" or name in able][:1]
     if not found:
         raise ConfigError(f"{path}: no engine here executes it", hint="`edgekd engines` lists them")
     return found

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd import engines, parity, tasks
+from edgekd import devices, engines, parity, tasks
 from edgekd.divergence import Divergence
 from edgekd.errors import EdgekdError
 from edgekd.lessons import build
@@ -21,7 +21,7 @@ from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.sides import TORCH, Side, execute, same_order
-from edgekd.specs import Agreement, Data, Spec, Student
+from edgekd.specs import Agreement, Data, Provenance, Spec, Student
 from edgekd.tensors import Tensors
 from edgekd.training import labels_of, predict, viewer_of
 from edgekd.workers import call
@@ -37,10 +37,12 @@ EXAMPLES = 8
 
 
 class Pair(Spec, frozen=True, kw_only=True):
-    """Two executions on the same examples; provenance `host`."""
+    """Two executions on the same examples."""
 
     a: str
     b: str
+    provenance: Provenance = "host"
+    """Of the one that was not executed on this machine, if there is such."""
     max_abs: float
     sqnr_db: float
     top1_agreement: float | None
@@ -91,6 +93,7 @@ class Answer:
     note: str = ""
     doubt: str = ""
     """Why it agrees with nothing, however close its outputs are."""
+    provenance: Provenance = "host"
 
 
 def matrix(sides: Sequence[Side], inputs: Tensors | None = None, examples: int = EXAMPLES) -> Matrix:
@@ -125,7 +128,9 @@ def _execute(
             taken, found = execute(side, inputs, examples, scratch)
             inputs, first = inputs or taken, first or found
             ordered, note = same_order(first, found, side.name)
-            answers[side.name] = Answer(side.name, side.precision, ordered, note, side.doubt)
+            answers[side.name] = Answer(
+                side.name, side.precision, ordered, note, side.doubt, devices.provenance(side.device)
+            )
         except EdgekdError as error:
             errors[side.name] = str(error)
     tell("executing", len(sides), len(sides))
@@ -134,7 +139,9 @@ def _execute(
 
 def _explained(found: tuple[Pair, ...], sides: dict[str, Side], inputs: Tensors, scratch: Path) -> tuple[Pair, ...]:
     """The pairs, the worst of those that do not agree with the operator at which they part."""
-    worst = sorted((pair for pair in found if not pair.ok), key=lambda pair: pair.sqnr_db)[:MOST_EXPLAINED]
+    here = {name for name, side in sides.items() if side.device == "host"}  # where tensors within can be looked at
+    apart = (pair for pair in found if not pair.ok and {pair.a, pair.b} <= here)
+    worst = sorted(apart, key=lambda pair: pair.sqnr_db)[:MOST_EXPLAINED]
     where = {}
     for pair in worst:
         finer, coarser = sorted((sides[pair.a], sides[pair.b]), key=lambda side: -parity.least_db(side.precision))
@@ -200,6 +207,7 @@ def _pair(a: Answer, b: Answer, score: Callable[[Array, Array], float] | None, l
     return Pair(
         a=a.name,
         b=b.name,
+        provenance=b.provenance if a.provenance == "host" else a.provenance,
         max_abs=close.max_abs,
         sqnr_db=close.sqnr_db,
         top1_agreement=close.top1_agreement,

@@ -18,7 +18,7 @@ from edgekd.parity import closeness
 from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
-from edgekd.specs import Artifact, Conditions, Counted, Latency, Machine, Measurement, Memory, Mode
+from edgekd.specs import Artifact, Conditions, Counted, Latency, Machine, Measurement, Memory, Mode, Planned
 from edgekd.tensors import read_arrays
 
 VERSION = 2
@@ -125,6 +125,7 @@ def take(job: Job, draw: Draw, scratch: Path) -> Measurement:
             arena_bytes=weighed.get("arena_bytes"),
         ),
         machine=msgspec.convert(first.facts["machine"], Machine),
+        planned=msgspec.convert(first.planned, tuple[Planned, ...]),
         before=msgspec.convert(first.timed["before"], Conditions),
         after=msgspec.convert(rounds[-1].timed["after"], Conditions),
         outputs_sha256=first.timed["outputs_sha256"],
@@ -213,6 +214,7 @@ class _Round:
 
     facts: dict[str, Any]
     loaded: dict[str, Any]
+    planned: list[dict[str, Any]]
     timed: dict[str, Any]
     inputs: Path
 
@@ -241,9 +243,10 @@ def _time(job: Job, draw: Draw, scratch: Path) -> _Round:
         facts = connection.ask({"do": "facts"}, 60)
         load = {"do": "load", "model": connection.put(job.model), "threads": job.threads}
         loaded = connection.ask(load, 600)
+        planned = connection.ask({"do": "plan", "model": load["model"]}, 600)["plan"]
         inputs = draw(loaded["inputs"])
         request = {"do": "time", "inputs": connection.put(inputs), **protocol._asdict()}
-        return _Round(facts, loaded, connection.ask(request, protocol.max_s * 2 + 120), inputs)
+        return _Round(facts, loaded, planned, connection.ask(request, protocol.max_s * 2 + 120), inputs)
 
 
 def _weigh(job: Job, inputs: Path, scratch: Path) -> dict[str, Any]:

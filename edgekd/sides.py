@@ -37,6 +37,8 @@ class Side(Spec, frozen=True, kw_only=True):
     """Of inputs that a torch module leaves open."""
     doubt: str = ""
     """Why a file is not as it was written."""
+    device: str = "host"
+    """Where it is executed."""
 
 
 class Described(Spec, frozen=True, kw_only=True):
@@ -47,9 +49,14 @@ class Described(Spec, frozen=True, kw_only=True):
 
 
 def sides_of(
-    model: str, wanted: Sequence[str] = (), title: str = "", shapes: Mapping[str, tuple[int, ...]] | None = None
+    model: str,
+    wanted: Sequence[str] = (),
+    title: str = "",
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    on: str = "",
 ) -> list[Side]:
-    """A model on every engine that is installed here and executes it, or on those of `wanted` alone.
+    """A model on every engine that is installed here and executes it, or on those of `wanted` alone; with `on`, a file
+    also on the usual engine, or those of `wanted`, of that device.
 
     Raises:
         ConfigError: no such file, damaged, or none of the engines executes it.
@@ -59,18 +66,22 @@ def sides_of(
         return [Side(name=title, model=model, engine=TORCH, precision="fp32", shapes=dict(shapes or {}))]
     graph = formats.read(Path(model))
     precision = parity.precision_of(graph)
-    found = [name for name in able(model) if not wanted or name in wanted]
-    if not found:
+    places = [("host", name) for name in able(model) if not wanted or name in wanted]
+    if on:
+        there = engines.fitting(model)
+        places += [(on, name) for name in ([one for one in there if one in wanted] if wanted else there[:1])]
+    if not places:
         raise ConfigError(f"{model}: no engine here executes it", hint="`edgekd engines` lists them")
     return [
         Side(
-            name=f"{title}@{engine}",
+            name=f"{title}@{engine}" + (f"@{device}" if device != "host" else ""),
             model=str(Path(model).resolve()),
             engine=engine,
             precision=_coarser(precision, engines.arithmetic(engine)),
             doubt=graph.doubt,
+            device=device,
         )
-        for engine in found
+        for device, engine in places
     ]
 
 
@@ -104,8 +115,9 @@ def execute(side: Side, inputs: Tensors | None, examples: int, scratch: Path) ->
     """
     if side.engine == TORCH:
         return _execute_torch(side, inputs, examples, scratch)
-    host: Device = find(devices, "host")
-    with host.start("", engines.GUEST, engines.path(side.engine), scratch) as connection:
+    name, _, address = side.device.partition(":")
+    device: Device = find(devices, name)
+    with device.start(address, engines.GUEST, engines.path(side.engine), scratch) as connection:
         loaded = connection.ask({"do": "load", "model": connection.put(Path(side.model)), "threads": 1}, TIMEOUT_S)
         taken = fitted(inputs, specs_of(loaded["inputs"]), side.name) if inputs else drawn(loaded["inputs"], examples)
         return taken, _ask(connection, taken, loaded, scratch)
@@ -116,6 +128,7 @@ def _ask(connection: Connection, taken: Tensors, loaded: Mapping[str, Any], scra
     try:
         write_inputs(given, *taken.arrays)
         connection.ask({"do": "run", "inputs": connection.put(given), "outputs": str(answered)}, TIMEOUT_S)
+        connection.get(str(answered), answered)
         return Tensors(specs_of(loaded["outputs"]), read_arrays(answered))
     finally:
         given.unlink(missing_ok=True)

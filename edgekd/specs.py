@@ -570,6 +570,17 @@ class Conditions(Spec, frozen=True, kw_only=True):
     """Of the device's own clock."""
 
 
+class Planned(Spec, frozen=True, kw_only=True):
+    """An operation as a runtime says that it will execute it (Core ML's MLComputePlan)."""
+
+    kind: str
+    outputs: tuple[str, ...]
+    device: str
+    """"CPU", "GPU", "NeuralEngine"; "" where the runtime does not say."""
+    cost: NonNegative
+    """Share of the whole model's work."""
+
+
 class Measurement(Spec, frozen=True, kw_only=True):
     """Latency and memory of an artifact, executed by an engine on a device."""
 
@@ -592,6 +603,8 @@ class Measurement(Spec, frozen=True, kw_only=True):
     samples_ms: tuple[float, ...]
     memory: Memory
     machine: Machine
+    planned: tuple[Planned, ...] = ()
+    """Of runtimes that tell where they execute what."""
     before: Conditions = Conditions()
     after: Conditions = Conditions()
     outputs_sha256: str

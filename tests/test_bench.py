@@ -77,6 +77,38 @@ def test_examples_are_ones_own(model: Path, tmp_path: Path) -> None:
         next(measured(bench, jobs(bench)))
 
 
+OWN_ENGINE = """
+import numpy as np
+class Session:
+    inputs = outputs = [{"name": "x", "shape": [1, 3], "dtype": "float32"}]
+    def feed(self, arrays): self.arrays = list(arrays)
+    def invoke(self): pass
+    def fetch(self): return self.arrays
+class Engine:
+    suffixes = (".onnx",)
+    runtime = "numpy"
+    def version(self): return "1.0"
+    def load(self, model, threads): return Session()
+    def plan(self, model):
+        kinds = (("conv", "NeuralEngine", 0.75), ("softmax", "CPU", 0.25))
+        return [{"kind": kind, "outputs": [kind], "device": place, "cost": cost} for kind, place, cost in kinds]
+PLUGIN = Engine()
+"""
+
+
+def test_where_a_runtime_plans_to_execute_is_told(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As Core ML does on a Mac."""
+    (tmp_path / "own_engine.py").write_text(OWN_ENGINE, encoding="utf-8")
+    command = ["bench", str(model), "--engine", f"{tmp_path}/own_engine.py:PLUGIN", "--mode", "rapid"]
+    assert main([*command, "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)["measurements"]
+    assert [(one["kind"], one["device"]) for one in found["planned"]] == [("conv", "NeuralEngine"), ("softmax", "CPU")]
+    assert main(command) == 0
+    assert "planned on CPU 25%, NeuralEngine 75%" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [

@@ -21,9 +21,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+import edgekd
 from edgekd import devices, engines
+from edgekd.bench import Bench, jobs, measured
 from edgekd.errors import ConfigError, DeviceUnreachable, EdgekdError, MeasureError, PluginUnavailable, StorageError
 from edgekd.plugins import find
+from edgekd.specs import Measurement
+from tests import models
 
 pytest.importorskip("asyncssh", reason="pip install 'edgekd[devices]'")
 
@@ -285,6 +289,21 @@ def test_a_runtime_answers_the_same_bits_as_here(server: Server, tmp_path: Path)
             request = {"inputs": connection.put(_inputs(tmp_path)), "outputs": str(tmp_path / "out.npz")}
             digests.append(connection.ask({"do": "run", **request}, 60)["outputs_sha256"])
     assert digests[0] == digests[1]
+
+
+def test_files_are_verified_and_measured_there(server: Server, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="pip install 'edgekd[onnx]'")
+    model = models.MAKERS["onnx"](tmp_path / "small.onnx")
+    device = f"ssh:{server.address}?python={sys.executable}"
+    found = edgekd.verify_models([model], engines=["onnxruntime"], on=device)
+    (pair,) = found.pairs
+    assert pair.ok and pair.sqnr_db == 200 and pair.provenance == "measured"
+    assert [side.name for side in found.sides] == [f"small.onnx@onnxruntime{place}" for place in ("", f"@{device}")]
+    bench = Bench(models=(str(model),), device=device, mode="rapid")
+    (timed_there,) = measured(bench, jobs(bench))
+    assert isinstance(timed_there, Measurement) and timed_there.provenance == "measured"
+    assert timed_there.device == device and timed_there.latency_ms.p50 > 0
+    assert server.left() == []
 
 
 def test_the_same_content_is_copied_once(server: Server, engine: Path, tmp_path: Path) -> None:

@@ -138,12 +138,12 @@ def _parting(pair: Pair) -> str:
 def print_matrix(found: Matrix) -> None:
     """The pairs as a table, worst first, and what could not be executed."""
     out = console()
-    shown = table("a", "b", "SQNR \\[host]", "max error", "top-1", "", "note")
+    shown = table("a", "b", "SQNR", "max error", "top-1", "", "note")
     for pair in sorted(found.pairs, key=lambda pair: (pair.ok, pair.sqnr_db)):
         shown.add_row(
             plain(pair.a),
             plain(pair.b),
-            f"{pair.sqnr_db:.1f} dB",
+            f"{pair.sqnr_db:.1f} dB \\[{pair.provenance}]",
             f"{pair.max_abs:.3g}",
             "" if pair.top1_agreement is None else f"{pair.top1_agreement:.4f}",
             "[green]agree[/green]" if pair.ok else "[red]differ[/red]",

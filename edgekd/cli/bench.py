@@ -137,6 +137,12 @@ def _difference(one: Counted) -> str:
 
 def _notes(one: Measurement) -> list[str]:
     notes = [f"not stable: {reason}" for reason in one.reasons]
+    if one.planned:
+        shares: dict[str, float] = {}
+        for operation in one.planned:
+            place = operation.device or "nowhere told"
+            shares[place] = shares.get(place, 0.0) + operation.cost
+        notes.append("planned on " + ", ".join(f"{place} {share:.0%}" for place, share in sorted(shares.items())))
     if one.noise is not None:
         notes.append(f"the medians of fresh processes differ by {one.noise:.1%}: less than that is no difference")
     return notes

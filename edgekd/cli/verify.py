@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from edgekd.cli._common import AsJson, go_on, is_run, print_json, progress_bars
-from edgekd.errors import BUDGET_BROKEN
+from edgekd.errors import BUDGET_BROKEN, ConfigError
 
 
 def command(
@@ -24,15 +24,20 @@ def command(
         list[str] | None, typer.Option("--engine", help="On these engines alone; may be given several times.")
     ] = None,
     examples: Annotated[int, typer.Option("--examples", min=1, help="How many random examples.")] = 8,
+    on: Annotated[
+        str, typer.Option("--on", metavar="DEVICE", help="Execute files there too: ssh://me@mac, qemu:cortex-a72.")
+    ] = "",
     json: AsJson = False,
 ) -> None:
     """Hold every artifact, on every runtime that can execute it here, against the student and each other."""
     if len(models) == 1 and is_run(models[0]):
+        if on:
+            raise ConfigError("a run is verified here", hint="name files: RUN/TARGET/3-export/*/model.*")
         go_on(Path(models[0]), "verify", json, crosswise=True)
     from edgekd.api import verify_models
 
     with progress_bars():
-        found = verify_models(models, inputs=inputs, engines=engine or (), examples=examples)
+        found = verify_models(models, inputs=inputs, engines=engine or (), examples=examples, on=on)
     if json:
         import msgspec
 

@@ -62,6 +62,12 @@ def timed(name: str) -> bool:
     return getattr(find(sys.modules[__name__], name), "timed", True)
 
 
+def provenance(device: str) -> Provenance:
+    """Of the numbers of a device by its name and address."""
+    found: Device = find(sys.modules[__name__], device.partition(":")[0])
+    return found.provenance
+
+
 def wrap(own: Any) -> Device:
     """A user's own device."""
     if not hasattr(own, "start"):

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from edgekd import environments
-from edgekd.errors import PluginUnavailable
+from edgekd.errors import ConfigError, PluginUnavailable
 from edgekd.plugins import find, names
 
 EXTRAS = {
@@ -84,6 +84,13 @@ def able(model: str) -> tuple[str, ...]:
     return tuple(name for name in names(_family()) if _executes(name, model))
 
 
+def fitting(model: str) -> tuple[str, ...]:
+    """Names of the engines that execute a file of that name's ending, installed here or not, and that devices have."""
+    return tuple(
+        name for name in names(_family()) if model.endswith(tuple(find(_family(), name).suffixes)) and timed(name)
+    )
+
+
 def arithmetic(name: str) -> str:
     """The precision that an engine computes in whatever the file says; "" where it does as the file says."""
     return getattr(find(_family(), name), "arithmetic", "")
@@ -125,5 +132,12 @@ def _family() -> ModuleType:
 
 def path(name: str) -> Path:
     """File of an engine, to be copied to a device."""
-    ours = Path(__file__).with_name(f"{name}.py")
-    return ours if ours.is_file() else Path(inspect.getfile(type(find(_family(), name))))
+    own = ":" in name or not Path(__file__).with_name(f"{name}.py").is_file()
+    return Path(inspect.getfile(type(find(_family(), name)))) if own else Path(__file__).with_name(f"{name}.py")
+
+
+def wrap(own: Any) -> Engine:
+    """A user's own engine; the file that it is written in is what goes to the device."""
+    if not (hasattr(own, "load") and hasattr(own, "suffixes")):
+        raise ConfigError(f"{own!r} is not an engine", hint="see edgekd/engines/__init__.py for what it must have")
+    return own  # type: ignore[no-any-return]  # checked above as far as one can
