@@ -666,7 +666,8 @@ def test_an_unknown_request_and_file_are_errors(server: Server, engine: Path, tm
 
 
 CLIENT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job ignores
 from pathlib import Path
 from edgekd import engines
 from edgekd.devices import ssh
