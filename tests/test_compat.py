@@ -19,12 +19,25 @@ from tests import models
 FORMATS = sorted(path.stem for path in compat.FOLDER.glob("*.toml") if not path.stem.endswith("-failures"))
 
 
-def of(kind: str, version: int = 1, *, count: int = 1, inputs: int = 1, dtype: str = "float32") -> list[Operator]:
+def of(
+    kind: str,
+    version: int = 1,
+    *,
+    count: int = 1,
+    inputs: int = 1,
+    dtype: str = "float32",
+    by_channel: bool = False,
+) -> list[Operator]:
     """Operators of a kind."""
-    read = tuple(f"x{index}" for index in range(inputs))
-    return [
-        Operator(kind=kind, name=f"{kind}:{index}", version=version, inputs=read, dtype=dtype) for index in range(count)
-    ]
+    one = Operator(
+        kind=kind,
+        name=kind,
+        version=version,
+        inputs=tuple(f"x{index}" for index in range(inputs)),
+        dtype=dtype,
+        by_channel=by_channel,
+    )
+    return [msgspec.structs.replace(one, name=f"{kind}:{index}") for index in range(count)]
 
 
 # --- TFLite
@@ -52,7 +65,7 @@ def test_an_operator_that_a_runtime_has_not_at_all_is_named() -> None:
 
 @pytest.mark.parametrize("kind", ["FULLY_CONNECTED", "EMBEDDING_LOOKUP", "BATCH_MATMUL"])
 def test_what_is_silently_wrong_is_named(kind: str) -> None:
-    (line,) = problems(of(kind, 1), "tflite", "dynamic", "tflite_runtime", "2.14.0")
+    (line,) = problems(of(kind, 1, by_channel=True), "tflite", "dynamic", "tflite_runtime", "2.14.0")
     assert line.startswith(f"dynamic {kind}: tflite_runtime 2.14.0 is silently wrong (0.")
     assert line.endswith("litert 1.3.0 is right" if kind == "BATCH_MATMUL" else "litert 1.0.1 is right")
     for precision in ("fp32", "fp16", "int8", "int16"):

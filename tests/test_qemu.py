@@ -22,7 +22,7 @@ from edgekd.devices import Connection
 from edgekd.emulation import root
 from edgekd.plugins import find
 from edgekd.sides import read_arrays
-from edgekd.training import write_inputs
+from edgekd.tensors import write_inputs
 from tests.conftest import data_folder
 
 KEYWORDS = data_folder() / "mlperf_tiny" / "kws_ref_model.tflite"
