@@ -8,7 +8,7 @@ from typing import IO, Final
 
 from edgekd.caches import cache
 from edgekd.errors import ConfigError
-from edgekd.files import replacing, storage_errors
+from edgekd.files import file_digest, replacing, storage_errors
 from edgekd.progress import tell
 
 TIMEOUT_S: Final = 60.0
@@ -25,7 +25,7 @@ def fetch(url: str, sha256: str, size_bytes: int) -> Path:
     name = url.partition("?")[0].rstrip("/").rpartition("/")[2]
     folder = cache() / "files" / sha256
     path = folder / (name if name and not name.startswith(".") else "file")
-    if path.is_file() and _digest(path) == sha256:
+    if path.is_file() and file_digest(path) == sha256:
         return path
     if not url.startswith(("https://", "http://")):
         raise ConfigError(f"{url}: not a web address", hint="https://...")
@@ -53,8 +53,3 @@ def _copy(url: str, out: IO[bytes], size_bytes: int) -> str:
     except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError) as error:
         raise ConfigError(f"{url} does not answer: {error}", hint="put the file into EDGEKD_DATA by hand") from error
     return sha.hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -23,7 +23,7 @@ from edgekd.bench import Bench, Failure, jobs, measured
 from edgekd.convert import Order, convert
 from edgekd.errors import ConfigError, ConvertError
 from edgekd.fetch import fetch
-from edgekd.files import content, decode_json, dumps, read_text, write_text
+from edgekd.files import content, decode_json, digest, dumps, read_text, write_text
 from edgekd.measure import Job
 from edgekd.progress import tell
 from edgekd.shipped import beside
@@ -172,25 +172,19 @@ def load_results(path: Path) -> Results:
 
 
 def _begun(suite: Suite, device: str, out: Path) -> Results:
-    digest = _digest(suite)
+    sha256 = digest(suite)
     if out.exists():
         results = load_results(out)
         if (results.suite, results.device) != (suite.name, device):
             raise ConfigError(f"{out} is of {results.suite} on {results.device}", hint="name another file with -o")
-        if results.suite_sha256 == digest:
+        if results.suite_sha256 == sha256:
             return results
         out.rename(out.with_stem(f"{out.stem}-{results.started.replace(':', '')}"))  # of another version of the suite
     out.parent.mkdir(parents=True, exist_ok=True)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return Results(
-        schema=SCHEMA, suite=suite.name, suite_sha256=digest, device=device, started=now, edgekd=version("edgekd")
+        schema=SCHEMA, suite=suite.name, suite_sha256=sha256, device=device, started=now, edgekd=version("edgekd")
     )
-
-
-def _digest(suite: Suite) -> str:
-    import hashlib
-
-    return hashlib.sha256(msgspec.json.encode(suite, order="sorted")).hexdigest()
 
 
 def _rows(

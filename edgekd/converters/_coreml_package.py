@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from edgekd.coreml import CONSTANTS, LAYERS
-from edgekd.files import dumps
+from edgekd.files import dumps, file_digest
 
 _DATE: Final = "com.github.apple.coremltools.conversion_date"
 _AUTHOR: Final = "com.apple.CoreML"
@@ -21,7 +21,7 @@ def write_package(
 ) -> None:
     """Write the folder `out`, with the weights where there are any."""
     if weights.is_file():
-        properties = {**properties, CONSTANTS: hashlib.sha256(weights.read_bytes()).hexdigest()}
+        properties = {**properties, CONSTANTS: file_digest(weights)}
     _describe(specification.description.metadata, properties, layers)
     content = specification.SerializeToString(deterministic=True)
     folder = out / "Data" / _AUTHOR

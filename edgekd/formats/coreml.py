@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from edgekd.errors import ConfigError, ConvertError
-from edgekd.files import content, read_text
+from edgekd.files import file_digest, read_text
 from edgekd.formats import Format
 from edgekd.formats._protobuf import encode, encode_number, read, replaced
 from edgekd.formats._reading import Broken, Names, ordered, pick, refusing
@@ -47,7 +47,7 @@ def _doubt(path: Path, properties: Mapping[str, str]) -> str:
     told = properties.get(CONSTANTS)
     if told is None:
         return ""
-    found = [content(one)[1] for one in sorted((path / "Data").rglob("weight.bin"))]
+    found = [file_digest(one) for one in sorted((path / "Data").rglob("weight.bin"))]
     return "" if found == [told] else "its weights are not those that were exported"
 
 
