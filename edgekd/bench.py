@@ -11,6 +11,7 @@ from edgekd import devices, engines, formats
 from edgekd.errors import ConfigError, MeasureError
 from edgekd.measure import Job, count, take
 from edgekd.plugins import known
+from edgekd.report import file_size, measured_latency
 from edgekd.specs import Budget, Counted, Measurement, Mode, Spec, Verdict
 from edgekd.tensors import Tensors, drawn, first_examples, fitted, given_inputs, specs_of, write_inputs
 
@@ -82,7 +83,7 @@ def measured(bench: Bench, found: Sequence[Job]) -> Iterator[Measurement | Count
         DeviceUnreachable, PluginUnavailable: the device does not answer, or has no such runtime.
     """
     given = first_examples(given_inputs(bench.inputs), EXAMPLES) if bench.inputs else None
-    do = take if devices.timed(bench.device.partition(":")[0]) else count
+    do = take if devices.timed(bench.device) else count
     for job in found:
         with tempfile.TemporaryDirectory(prefix="edgekd-bench-") as scratch:
             try:
@@ -100,30 +101,9 @@ def _draw(given: Tensors | None, who: str, scratch: Path, inputs: Sequence[Mappi
 
 def hold(found: Measurement, budget: Budget) -> tuple[Verdict, ...]:
     """A measurement against the limits that its provenance lets it speak of: times of this machine are no device's."""
-    size, latency = found.memory.file_bytes, found.latency_ms
-    verdicts = [
-        Verdict(
-            limit="file_bytes",
-            allowed=budget.file_bytes,
-            found=size,
-            provenance="host",
-            ok=size <= budget.file_bytes,
-            note="the very file that the device gets",
-        )
-    ]
+    verdicts = [file_size(found.memory.file_bytes, budget)]
     if found.provenance == "measured":
-        note = "p90" if found.valid else f"p90; not valid: {'; '.join(found.reasons)}"
-        ok = latency.p90 <= budget.latency_ms and found.valid
-        verdicts.append(
-            Verdict(
-                limit="latency_ms",
-                allowed=budget.latency_ms,
-                found=latency.p90,
-                provenance=found.provenance,
-                ok=ok,
-                note=note,
-            )
-        )
+        verdicts.append(measured_latency(found, budget))
         peak = found.memory.peak_rss_bytes
         verdicts.append(
             Verdict(

@@ -15,7 +15,6 @@ from edgekd import devices, engines
 from edgekd.errors import ConfigError
 from edgekd.files import content
 from edgekd.parity import closeness
-from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Artifact, Conditions, Counted, Latency, Machine, Measurement, Memory, Mode, Planned
@@ -89,10 +88,8 @@ def take(job: Job, draw: Draw, scratch: Path) -> Measurement:
         ConfigError: the device is none whose times tell anything.
         MeasureError, DeviceUnreachable: as `measure`.
     """
-    name = job.device.partition(":")[0]
-    if not devices.timed(name):
+    if not devices.timed(job.device):
         raise ConfigError(f"times on {job.device} tell nothing of the device", hint="`edgekd bench --on` counts there")
-    plugin: devices.Device = find(devices, name)
     rounds = []
     for number in range(job.rounds):
         tell(f"measuring {job.name}", number, job.rounds + 1)
@@ -109,7 +106,7 @@ def take(job: Job, draw: Draw, scratch: Path) -> Measurement:
         engine=job.engine,
         engine_version=first.facts["engine_version"],
         device=job.device,
-        provenance=plugin.provenance,
+        provenance=devices.provenance(job.device),
         mode=job.mode,
         threads=job.threads,
         load_ms=first.loaded["load_ms"],
@@ -140,7 +137,6 @@ def count(job: Job, draw: Draw, scratch: Path) -> Counted:
     Raises:
         MeasureError: the engine cannot load or execute the model there.
     """
-    plugin: devices.Device = find(devices, job.device.partition(":")[0])
     tell(f"counting {job.name}", 0, 2)
     with _started(job, scratch) as connection:
         facts = connection.ask({"do": "facts"}, 600)
@@ -162,7 +158,7 @@ def count(job: Job, draw: Draw, scratch: Path) -> Counted:
         engine=job.engine,
         engine_version=facts["engine_version"],
         device=job.device,
-        provenance=plugin.provenance,
+        provenance=devices.provenance(job.device),
         **_means(counted["inferences"] or [], counted["empty"]),
         memory=Memory(
             peak_rss_bytes=weighed["peak_rss_bytes"],
@@ -256,9 +252,7 @@ def _weigh(job: Job, inputs: Path, scratch: Path) -> dict[str, Any]:
 
 
 def _started(job: Job, scratch: Path) -> AbstractContextManager[devices.Connection]:
-    name, _, address = job.device.partition(":")
-    plugin: devices.Device = find(devices, name)
-    return plugin.start(address, engines.GUEST, engines.path(job.engine), scratch)
+    return devices.start(job.device, engines.GUEST, engines.path(job.engine), scratch)
 
 
 def statistics(samples_ms: NDArray[np.float64]) -> Latency:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd import devices, engines, formats
-from edgekd.devices import Connection, Device
+from edgekd.devices import Connection
 from edgekd.errors import ConfigError, MeasureError
 from edgekd.plugins import find
 from edgekd.specs import Graph, NonNegative, Operator, Provenance, Slower, Spec
@@ -71,16 +71,11 @@ class Place:
     @property
     def provenance(self) -> Provenance:
         """Of its times."""
-        return self._plugin.provenance
+        return devices.provenance(self.device)
 
     def start(self) -> AbstractContextManager[Connection]:
         """A fresh process of the engine."""
-        address = self.device.partition(":")[2]
-        return self._plugin.start(address, engines.GUEST, engines.path(self.engine), self.scratch)
-
-    @property
-    def _plugin(self) -> Device:
-        return find(devices, self.device.partition(":")[0])  # type: ignore[no-any-return]
+        return devices.start(self.device, engines.GUEST, engines.path(self.engine), self.scratch)
 
 
 def profile(

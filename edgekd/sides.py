@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd import devices, engines, formats, parity, sources
-from edgekd.devices import Connection, Device
+from edgekd.devices import Connection
 from edgekd.errors import ConfigError, MeasureError
-from edgekd.plugins import find
 from edgekd.runs import Work
 from edgekd.specs import Spec, TensorSpec
 from edgekd.tensors import Tensors, drawn, fitted, listed, read_arrays, specs_of, write_inputs
@@ -115,9 +114,7 @@ def execute(side: Side, inputs: Tensors | None, examples: int, scratch: Path) ->
     """
     if side.engine == TORCH:
         return _execute_torch(side, inputs, examples, scratch)
-    name, _, address = side.device.partition(":")
-    device: Device = find(devices, name)
-    with device.start(address, engines.GUEST, engines.path(side.engine), scratch) as connection:
+    with devices.start(side.device, engines.GUEST, engines.path(side.engine), scratch) as connection:
         loaded = connection.ask({"do": "load", "model": connection.put(Path(side.model)), "threads": 1}, TIMEOUT_S)
         taken = fitted(inputs, specs_of(loaded["inputs"]), side.name) if inputs else drawn(loaded["inputs"], examples)
         return taken, _ask(connection, taken, loaded, scratch)

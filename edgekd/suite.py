@@ -135,7 +135,7 @@ def run_suite(
         ConfigError: `out` is of something else, or the device tells no times.
         DeviceUnreachable: the device does not answer; what was measured stays.
     """
-    if not devices.timed(device.partition(":")[0]):
+    if not devices.timed(device):
         raise ConfigError(
             f"a suite takes times, which tell nothing on {device}", hint="`edgekd bench --on` counts there"
         )

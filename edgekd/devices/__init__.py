@@ -57,15 +57,26 @@ class Device(Protocol):
     # ready for, what is missing, and a hint.
 
 
-def timed(name: str) -> bool:
+def located(device: str) -> tuple[Device, str]:
+    """What reaches a device, and its address there: "ssh://pi@kitchen" is at "//pi@kitchen" by ssh."""
+    name, _, address = device.partition(":")
+    return find(sys.modules[__name__], name), address
+
+
+def start(device: str, guest: Path, engine: Path, scratch: Path) -> AbstractContextManager[Connection]:
+    """The guest with an engine file, started on a device: see `Device.start`."""
+    plugin, address = located(device)
+    return plugin.start(address, guest, engine, scratch)
+
+
+def timed(device: str) -> bool:
     """False for a device whose times tell nothing of the hardware that it stands for."""
-    return getattr(find(sys.modules[__name__], name), "timed", True)
+    return getattr(located(device)[0], "timed", True)
 
 
 def provenance(device: str) -> Provenance:
-    """Of the numbers of a device by its name and address."""
-    found: Device = find(sys.modules[__name__], device.partition(":")[0])
-    return found.provenance
+    """Of the numbers of a device."""
+    return located(device)[0].provenance
 
 
 def wrap(own: Any) -> Device:
