@@ -10,7 +10,6 @@ import platform
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -21,7 +20,7 @@ from msgspec import Meta
 from edgekd import devices
 from edgekd.bench import Bench, Failure, jobs, measured
 from edgekd.convert import Order, convert
-from edgekd.errors import ConfigError, ConvertError
+from edgekd.errors import ConfigError, ConvertError, EdgekdError
 from edgekd.fetch import fetch
 from edgekd.files import content, decode_json, digest, dumps, read_text, write_text
 from edgekd.measure import Job
@@ -191,23 +190,33 @@ def _rows(
     suite: Suite, entry: Entry, folder: Path, device: str, files: Path, done: set[tuple[str, str, str, int]]
 ) -> Iterator[Row]:
     """What is not done yet of one entry; what fails is a row with an error."""
-    failed = partial(Row, model=entry.name, threads=suite.threads[0], engine="")
-    for export in entry.exports or ("",):
+    wanted = [export for export in entry.exports or ("",) if not _is_done(suite, entry, export, done)]
+    for export, path in _files(entry, wanted, folder, files).items():
         try:
-            path = _file(entry, export, folder, files)
+            if isinstance(path, EdgekdError):
+                raise path
+            planned = _jobs(suite, entry, path, device)
         except (ConfigError, ConvertError) as error:
-            yield failed(export=export, error=str(error), hint=error.hint)
+            threads = suite.threads[0]
+            yield Row(model=entry.name, export=export, engine="", threads=threads, error=str(error), hint=error.hint)
             continue
-        for threads, job in _jobs(suite, entry, path, device):
+        for threads, job in planned:
             row = Row(model=entry.name, export=export, engine=job.engine, threads=threads, sha256=content(path)[1])
             if row.key not in done:
                 yield _measured(row, job, entry, folder)
 
 
-def _jobs(suite: Suite, entry: Entry, path: Path, device: str) -> Iterator[tuple[int, Job]]:
+def _is_done(suite: Suite, entry: Entry, export: str, done: set[tuple[str, str, str, int]]) -> bool:
+    """True where nothing is left to measure, so that nothing need be exported for it."""
+    measured_on = [
+        sum(key[:2] == (entry.name, export) and key[3] == threads for key in done) for threads in suite.threads
+    ]
+    return min(measured_on) >= max(1, len(entry.engines))
+
+
+def _jobs(suite: Suite, entry: Entry, path: Path, device: str) -> list[tuple[int, Job]]:
     bench = Bench(models=(str(path),), engines=entry.engines, device=device, mode=suite.mode, rounds=suite.rounds)
-    for threads, job in itertools.product(suite.threads, jobs(bench)):
-        yield threads, job._replace(threads=threads)
+    return [(threads, job._replace(threads=threads)) for threads, job in itertools.product(suite.threads, jobs(bench))]
 
 
 def _measured(row: Row, job: Job, entry: Entry, folder: Path) -> Row:
@@ -220,16 +229,27 @@ def _measured(row: Row, job: Job, entry: Entry, folder: Path) -> Row:
     return msgspec.structs.replace(row, measurement=found)
 
 
-def _file(entry: Entry, export: str, folder: Path, files: Path) -> Path:
-    """The model file of an entry, made or fetched where it is not there."""
-    if export:
-        order = Order(
-            model=beside(entry.model, folder), exports=(export,), calibration=beside(entry.calibration, folder)
-        )
-        (made,) = convert(order, files / entry.name).artifacts
-        if made.error:
-            raise ConvertError(made.error, hint=made.hint)
-        return files / entry.name / made.file
+def _files(entry: Entry, exports: list[str], folder: Path, files: Path) -> dict[str, Path | EdgekdError]:
+    """The file of each export, all made at once, or why there is none."""
+    if not exports:
+        return {}
+    try:
+        return _exported(entry, exports, folder, files / entry.name) if entry.model else {"": _file(entry, folder)}
+    except (ConfigError, ConvertError) as error:
+        return dict.fromkeys(exports, error)
+
+
+def _exported(entry: Entry, exports: list[str], folder: Path, out: Path) -> dict[str, Path | EdgekdError]:
+    calibration = beside(entry.calibration, folder)
+    order = Order(model=beside(entry.model, folder), exports=tuple(exports), calibration=calibration)
+    return {
+        made.export: ConvertError(made.error, hint=made.hint) if made.error else out / made.file
+        for made in convert(order, out).artifacts
+    }
+
+
+def _file(entry: Entry, folder: Path) -> Path:
+    """The model file of an entry, fetched where it is not there."""
     for place in (folder, Path(os.environ.get("EDGEKD_DATA", folder))):
         path = place / entry.file
         if path.exists():

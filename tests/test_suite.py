@@ -91,6 +91,36 @@ def test_what_fails_does_not_stop_the_rest_and_what_is_done_is_not_done_again(
     assert again.rows[0] == msgspec.convert(small, Row) and again.rows[2].measurement is not None
 
 
+NET = """
+import torch
+def net():
+    return torch.nn.Linear(8, 4), torch.ones(1, 8)
+"""
+
+
+def test_what_is_measured_is_not_exported_again_and_what_nothing_executes_is_a_row(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    (tmp_path / "net.py").write_text(NET, encoding="utf-8")
+    (tmp_path / "no.mlpackage").mkdir()
+    path = tmp_path / "own.toml"
+    path.write_text(
+        'schema = 1\nname = "own"\ntitle = "Own"\nmode = "rapid"\n'
+        '[[models]]\nname = "net"\nmodel = "net.py:net"\nexports = ["onnx-fp32", "onnx-int8"]\n'
+        '[[models]]\nname = "package"\nfile = "no.mlpackage"\nengines = ["litert"]\n',
+        encoding="utf-8",
+    )
+    suite, out = load_toml(Suite, path), tmp_path / "results.json"
+    found = run_suite(suite, tmp_path, "host", out, told=lambda _: None)
+    good, bad, nothing = found.rows
+    assert good.measurement and "needs examples to calibrate with" in bad.error
+    assert "no engine here executes it" in nothing.error
+    (file,) = tmp_path.rglob("net-onnx-fp32.onnx")
+    before = file.stat().st_mtime_ns
+    again = run_suite(suite, tmp_path, "host", out, told=lambda _: None)
+    assert again.rows[0] == good and file.stat().st_mtime_ns == before
+
+
 def test_results_of_another_version_of_a_suite_are_kept_aside(own: Path, tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     suite = msgspec.structs.replace(load_toml(Suite, own), models=load_toml(Suite, own).models[2:])
