@@ -631,6 +631,12 @@ class Counted(Spec, frozen=True, kw_only=True):
     touched_bytes: float = 0.0
     load_bytes: float = 0.0
     store_bytes: float = 0.0
+    latency_ms: Interval | None = None
+    """Of one inference on the core at its clock, by its cycle model; null where none is fitted for it."""
+    latency_model: str = ""
+    """What the model was fitted on, and its error."""
+    threads: Count = 1
+    """That the latency is for; instructions are counted with one."""
     memory: Memory
     host_sqnr_db: float | None = None
     """Its outputs against those on this machine; 200 where they are equal, null where the engine is not here."""
