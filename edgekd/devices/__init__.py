@@ -5,13 +5,14 @@ it. What follows the first colon of a device's name is its address: "ssh://pi@ki
 """
 
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
 from edgekd.errors import ConfigError
 from edgekd.plugins import find
-from edgekd.specs import Provenance
+from edgekd.specs import Interval, Provenance
 
 EXTRAS = {"ssh": "devices"}
 
@@ -55,6 +56,10 @@ class Device(Protocol):
     #     def states(self, engines: Mapping[str, Path]) -> list[dict[str, Any]]
     # with what can be prepared: of each its device, whether it is ready, whether it counts, the engines that it is
     # ready for, what is missing, and a hint.
+    # One that knows how long what it counts takes on the hardware has
+    #     def latency(self, address: str, instructions: Mapping[str, float], misses: Mapping[str, float], threads: int)
+    #         -> tuple[Interval, str] | None
+    # the latency of one inference and what that rests on, None where nothing is known.
 
 
 def located(device: str) -> tuple[Device, str]:
@@ -77,6 +82,17 @@ def timed(device: str) -> bool:
 def provenance(device: str) -> Provenance:
     """Of the numbers of a device."""
     return located(device)[0].provenance
+
+
+def latency(
+    device: str, instructions: Mapping[str, float], misses: Mapping[str, float], threads: int
+) -> tuple[Interval, str] | None:
+    """How long a device takes for what was counted on it, and what that rests on; None where nobody knows."""
+    plugin, address = located(device)
+    if not hasattr(plugin, "latency"):
+        return None
+    told: tuple[Interval, str] | None = plugin.latency(address, instructions, misses, threads)
+    return told
 
 
 def wrap(own: Any) -> Device:
