@@ -164,19 +164,20 @@ def _pass_on(listener: socket.socket) -> None:
         far = socket.socket()
         with suppress(OSError):
             far.connect(("127.0.0.1", PORT))
-        couple(near, far)
+        couple(near, far, threading.Event())
 
 
-def couple(near: socket.socket, far: socket.socket) -> None:
-    """Pass bytes on between two sockets until one of them ends."""
+def couple(near: socket.socket, far: socket.socket, silent: threading.Event) -> None:
+    """Pass bytes on between two sockets until one of them ends; none while it is silent."""
     for source, sink in ((near, far), (far, near)):
-        threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+        threading.Thread(target=_pump, args=(source, sink, silent), daemon=True).start()
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
+def _pump(source: socket.socket, sink: socket.socket, silent: threading.Event) -> None:
     with suppress(OSError):
         while chunk := source.recv(1 << 18):
-            sink.sendall(chunk)
+            if not silent.is_set():
+                sink.sendall(chunk)
     for end in (source, sink):
         with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
@@ -195,6 +196,8 @@ class Phone:
     wire: Path
     listener: socket.socket
     ends: list[socket.socket] = field(default_factory=list)
+    silent: threading.Event = field(default_factory=threading.Event)
+    """Of the connections there are: nothing comes through."""
 
     @property
     def serial(self) -> str:
@@ -229,6 +232,11 @@ class Phone:
                 end.shutdown(socket.SHUT_RDWR)
         return len(ends) // 2
 
+    def hold(self) -> None:
+        """Drop all that comes on the connections there are, as where a radio is off; new ones work."""
+        self.silent.set()
+        self.silent = threading.Event()
+
     def accept(self) -> None:
         with suppress(OSError):
             while True:
@@ -237,7 +245,7 @@ class Phone:
                 with suppress(OSError):
                     far.connect(str(self.wire))
                 self.ends += [near, far]
-                couple(near, far)
+                couple(near, far, self.silent)
 
 
 @contextmanager

@@ -26,6 +26,8 @@ LOG_BYTES: Final = 1 << 20
 """Of the end of what an engine printed."""
 SPARE_BYTES: Final = 1 << 20
 """Of a disk there, besides what is copied to it."""
+FIRST_TIMEOUT_S: Final = 60.0
+"""To get through to a keeper that has just been started."""
 ATTEMPTS: Final = 20
 """To copy one file, each after a cut."""
 
@@ -225,7 +227,7 @@ class Talk:
 
     # --- its beginning and its end
 
-    async def attach(self) -> None:
+    async def attach(self, timeout_s: float = FIRST_TIMEOUT_S) -> None:
         """Get through to the keeper.
 
         Raises:
@@ -233,7 +235,7 @@ class Talk:
         """
         self._channel = await self._line.attach()
         self._partial.clear()
-        async with asyncio.timeout(self.patience_s):
+        async with asyncio.timeout(timeout_s):
             await self.tell({"alive": True})
             line = await self._next_line()
             while line is not None and not ({"heard", "gone"} & read(line).keys()):
@@ -381,7 +383,7 @@ class Talk:
         while True:
             try:
                 await self._line.renew()
-                await self.attach()
+                await self.attach(self.patience_s / 2)
             except self._line.cuts as error:
                 if time.monotonic() - since + pause_s > self.patience_s:
                     raise self.lost() from error
