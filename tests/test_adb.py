@@ -153,8 +153,9 @@ def test_models_of_any_name_come_through(handy: Phone, engine: Path, tmp_path: P
         for index, name in enumerate([*HOSTILE, "a.$(touch x)", "x" * 200 + ".toy"]):
             there = connection.put(model_file(tmp_path, str(index).encode(), name))
             assert Path(there).name in {"model", "model.toy"}
-            connection.get(there, tmp_path / "back")
-            assert (tmp_path / "back").read_bytes() == str(index).encode()
+            assert handy.inside(there).read_bytes() == str(index).encode()
+        connection.get(there, tmp_path / "back")
+        assert (tmp_path / "back").read_bytes() == str(index).encode()
         connection.ask({"do": "load", "model": there, "threads": 1}, 60)
         copied = handy.inside(connection.put(package))
         assert copied.suffix == ".mlpackage"
@@ -261,6 +262,7 @@ def test_a_client_that_is_killed_leaves_nothing(
     gone(handy, 30)
 
 
+@pytest.mark.slow
 def test_an_error_in_the_callers_code_leaves_nothing(handy: Phone, engine: Path, tmp_path: Path) -> None:
     threads = threading.active_count()
     with pytest.raises(ZeroDivisionError), started(handy, engine, tmp_path):
@@ -454,7 +456,7 @@ def test_a_phone_that_does_not_want_is_told(client: None, engine: Path, tmp_path
 
 def test_an_empty_address_is_the_only_device(handy: Phone, engine: Path, tmp_path: Path) -> None:
     plugin = adb.Adb(patience_s=PATIENCE_S)
-    (state,) = plugin.states({"toy": engine, "none": engines.path("tflite_micro")})
+    (state,) = plugin.states({"toy": engine, "none": engines.path("coreml")})
     assert state == {
         "device": f"adb://{handy.serial}",
         "ready": True,

@@ -39,8 +39,8 @@ _UNUSED: Final = (
     *("*/tests/*", "tests/*", "*/include/*", "bin/*", "share/*", "numpy/f2py/*", "numpy/distutils/*"),
     "*Accelerator.so",
 )
-"""Of packages: sources, headers, tests, the means to build others, and litert's kernels for GPUs, which need drivers that
-are built for another libc.
+"""Of packages: sources, headers, tests, the means to build others, and litert's kernels for GPUs, whose drivers are built
+for another libc.
 """
 _UNUSED_MODULES: Final = (
     *("test/*", "idlelib/*", "lib2to3/*", "distutils/*", "ensurepip/*", "turtledemo/*", "tkinter/*", "config-*/*"),
@@ -179,7 +179,7 @@ def needed(file: Path) -> list[str]:
     content = file.read_bytes()
     try:
         return list(_needed(content))
-    except (struct.error, ValueError, UnicodeDecodeError):
+    except (struct.error, ValueError, OverflowError):  # it is cut short, or garbled
         return []
 
 

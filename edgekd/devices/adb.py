@@ -177,7 +177,9 @@ class _Session:
             await self._end_maker()
         except CUT as error:
             hint = f"does `adb -s {shlex.quote(str(self.place))} shell true` work?"
-            raise DeviceUnreachable(f"{self.place} does not answer: {str(error) or 'it is silent'}", hint=hint) from error
+            raise DeviceUnreachable(
+                f"{self.place} does not answer: {str(error) or 'it is silent'}", hint=hint
+            ) from error
         self._talk.begin()
 
     async def close(self, log: Path) -> None:
