@@ -269,7 +269,8 @@ def running(folder: Path, size_bytes: str = "2g") -> Iterator[Phone]:
         yield phone
     finally:
         phone.cut()
-        listener.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         process.kill()
         process.wait()

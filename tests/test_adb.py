@@ -293,19 +293,21 @@ def _time_through_cuts(one: Phone, engine: Path, tmp_path: Path, times: int) -> 
     """Every inference that the engine made and counted is one sample, in spite of cuts of all kinds."""
     with started(one, engine, tmp_path) as connection:
         connection.ask({"do": "facts"}, 60)
-        cuts: list[str] = []
+        cuts, over = list[str](), threading.Event()
 
         def cut() -> None:
-            while len(cuts) < times:
-                time.sleep(2.5)
+            while len(cuts) < times and not over.wait(2.5):
                 kind = CUTS[len(cuts) % len(CUTS)]
                 kind(one)
                 cuts.append(kind.__name__)
 
         cutting = threading.Thread(target=cut)
         cutting.start()
-        answer = timed(connection, tmp_path, times * 2.5 + 2)
-        cutting.join()
+        try:
+            answer = timed(connection, tmp_path, times * 2.5 + 2)
+            cutting.join()
+        finally:
+            over.set()
         connection.ask({"do": "run", "inputs": connection.put(inputs_file(tmp_path)), "outputs": "o.npz"}, 60)
         connection.get("o.npz", tmp_path / "o.npz")
     with np.load(tmp_path / "o.npz", allow_pickle=False) as outputs:

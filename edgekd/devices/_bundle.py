@@ -39,8 +39,8 @@ _UNUSED: Final = (
     *("*/tests/*", "tests/*", "*/include/*", "bin/*", "share/*", "numpy/f2py/*", "numpy/distutils/*"),
     "*Accelerator.so",
 )
-"""Of packages: sources, headers, tests, the means to build others, and litert's kernels for GPUs, whose drivers are built
-for another libc.
+"""Of packages: sources, headers, tests, the means to build others, and litert's kernels for GPUs, whose drivers need
+another libc.
 """
 _UNUSED_MODULES: Final = (
     *("test/*", "idlelib/*", "lib2to3/*", "distutils/*", "ensurepip/*", "turtledemo/*", "tkinter/*", "config-*/*"),

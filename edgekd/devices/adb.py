@@ -335,7 +335,8 @@ class _Session:
             Cut: it was not executed to its end.
         """
         wrapped = f"(\n{script}\n)\ncode=$?; echo; echo edgekd code $code"
-        done = await adb.call("-s", self.place.serial, "shell", "-T", wrapped, timeout_s=COMMAND_TIMEOUT_S)
+        timeout_s = self.patience_s / 2 if self._started else COMMAND_TIMEOUT_S
+        done = await adb.call("-s", self.place.serial, "shell", "-T", wrapped, timeout_s=timeout_s)
         printed, marker, code = done.printed.rpartition("\nedgekd code ")
         if not marker or not code.strip().isdigit():
             raise Cut(done.why)
@@ -368,7 +369,7 @@ class _Session:
             raise Cut("what came through is not what was sent")
 
     async def _copy(self, verb: str, source: str, sink: str, size_bytes: int) -> None:
-        timeout_s = COMMAND_TIMEOUT_S + size_bytes / SLOWEST_BYTES_PER_S
+        timeout_s = self.patience_s / 2 + size_bytes / SLOWEST_BYTES_PER_S  # the keeper waits for four times the former
         done = await adb.call("-s", self.place.serial, verb, source, sink, timeout_s=timeout_s)
         if not done.code:
             return
