@@ -29,8 +29,16 @@ PACKAGES = ("adbd", "mksh", "toybox")
 PORT = 5555
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 ADBD = "/usr/lib/android-sdk/platform-tools/adbd"
-BINFMT = Path("/usr/lib/binfmt.d/qemu-aarch64.conf")
-TOOLS = {"adb": "adb", "qemu-aarch64": "qemu-user", "unshare": "util-linux", "ldd": "libc-bin", "dpkg-deb": "dpkg"}
+MAGIC = "7f454c46020101000000000000000000 0200b700", "ffffffffffffff00ffffffffffffffff feffffff"
+"""How a program of 64-bit Arm begins, and which bits of that count: the header of an ELF file."""
+TOOLS = {
+    "adb": "adb",
+    "qemu-aarch64": "qemu-user",
+    "unshare": "util-linux",
+    "ip": "iproute2",
+    "ldd": "libc-bin",
+    "dpkg-deb": "dpkg",
+}
 UNSHARE = ("unshare", "--user", "--map-root-user", "--mount", "--net", "--pid", "--fork", "--kill-child")
 
 
@@ -42,7 +50,6 @@ def obstacle() -> str:
     if os.uname().machine != "x86_64" or sys.platform != "linux":
         return "the phone of these tests is one of x86-64 Linux"
     missing = [package for tool, package in TOOLS.items() if not shutil.which(tool)]
-    missing += [] if BINFMT.exists() else ["qemu-user-binfmt"]
     if missing:
         return f"apt install {' '.join(dict.fromkeys(missing))}"
     tried = subprocess.run(
@@ -145,8 +152,8 @@ def _add_tools(files: Path, place: Path) -> None:
 def _let_arm_start(place: Path) -> None:
     registry = place / "proc" / "sys" / "fs" / "binfmt_misc"
     _call("mount", "-t", "binfmt_misc", "none", registry)
-    magic = BINFMT.read_text(encoding="ascii").strip().rsplit(":", 2)[0]
-    (registry / "register").write_text(f"{magic}:/usr/bin/qemu-aarch64:", encoding="ascii")
+    magic, mask = ("".join(f"\\x{byte:02x}" for byte in bytes.fromhex(one)) for one in MAGIC)
+    (registry / "register").write_text(f":arm:M::{magic}:{mask}:/usr/bin/qemu-aarch64:", encoding="ascii")
 
 
 def _describe(files: Path, place: Path) -> None:
