@@ -183,6 +183,7 @@ def _check_errors(connection: devices.Connection, tmp_path: Path) -> None:
     assert not (tmp_path / "stolen").exists() and not (tmp_path / "made.npz.partial").exists()
 
 
+@pytest.mark.slow
 def test_a_bundle_stays_where_that_is_asked_for(handy: Phone, engine: Path, tmp_path: Path) -> None:
     with started(handy, engine, tmp_path) as connection:
         connection.ask({"do": "facts"}, 60)
@@ -196,6 +197,7 @@ def test_a_bundle_stays_where_that_is_asked_for(handy: Phone, engine: Path, tmp_
 # --- nothing stays behind
 
 
+@pytest.mark.slow
 def test_a_crash_and_a_killed_keeper_leave_nothing(handy: Phone, engine: Path, tmp_path: Path) -> None:
     with started(handy, engine, tmp_path) as connection:
         model, inputs = connection.put(model_file(tmp_path, b"crash")), connection.put(inputs_file(tmp_path))
@@ -362,6 +364,7 @@ def test_a_line_that_stays_cut_is_given_up(client: None, engine: Path, tmp_path:
 # --- full disks
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_told(client: None, engine: Path, tmp_path: Path) -> None:
     needed = _bundle.bundle(engine)
     with attached(tmp_path / "small", str(needed.bytes + needed.packed_bytes + (24 << 20))) as one:
