@@ -125,10 +125,17 @@ def live(files: Path, place: Path, size_bytes: str, wire: str) -> None:
     environment |= {"LD_LIBRARY_PATH": f"/{LIBRARIES}/android", "OMP_NUM_THREADS": "1"}
     subprocess.Popen([str(shutil.which("chroot")), str(place), ADBD], env=environment)
     threading.Thread(target=_pass_on, args=(listener,), daemon=True).start()
+    threading.Thread(target=_end_with_tests, daemon=True).start()
     while True:
         with suppress(ChildProcessError):
             os.wait()  # for whom nobody else does
         time.sleep(0.05)
+
+
+def _end_with_tests() -> None:
+    """The first process takes all others with it."""
+    sys.stdin.buffer.read()
+    os._exit(0)
 
 
 def _call(*command: object) -> None:
@@ -264,7 +271,7 @@ def running(folder: Path, size_bytes: str = "2g") -> Iterator[Phone]:
     command = [*UNSHARE, sys.executable, __file__, str(files), str(place), size_bytes, str(wire)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     with (folder / "phone.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment)
     phone = Phone(process, place, wire, listener)
     try:
         end = time.monotonic() + 20
@@ -280,7 +287,7 @@ def running(folder: Path, size_bytes: str = "2g") -> Iterator[Phone]:
             listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 if __name__ == "__main__":

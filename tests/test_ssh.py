@@ -212,7 +212,7 @@ def test_a_runtime_answers_the_same_bits_as_here(server: Server, tmp_path: Path)
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [3]) for name in "xy"]
     graph = helper.make_graph([helper.make_node("Exp", ["x"], ["y"])], "g", ends[:1], ends[1:])
     model = tmp_path / "exp.onnx"
-    save(helper.makemodel_file(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), model)
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), model)
     digests = []
     host = find(devices, "host").start("", engines.GUEST, engines.path("onnxruntime"), tmp_path)
     for place in (host, started(server, engines.path("onnxruntime"), tmp_path)):
