@@ -54,7 +54,11 @@ class Device(Protocol):
     # which tells the engine files that it can be made ready for, and
     #     def states(self, engines: Mapping[str, Path]) -> list[dict[str, Any]]
     # with what can be prepared: of each its device, whether it is ready, whether it counts, the engines that it is
-    # ready for, what is missing, and a hint.
+    # ready for, what is missing, and a hint. One that can be had with any amount of RAM has
+    #     def prepare_ram(self, address: str, engines: Mapping[str, Path]) -> None
+    # which makes ready what that needs beyond `prepare`, and
+    #     def confine(self, address, ram_bytes, files, requests, threads, scratch) -> emulation.system.Said
+    # which starts such a machine, and tells what it said: see `run` in emulation/system.py.
 
 
 def located(device: str) -> tuple[Device, str]:

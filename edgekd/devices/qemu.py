@@ -5,7 +5,7 @@ An address is a core, "qemu:cortex-a72", or a shipped target whose core, clock a
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ import msgspec
 from edgekd import emulation
 from edgekd.devices import Connection, Device
 from edgekd.devices._pipe import started
+from edgekd.emulation import system
 from edgekd.errors import MeasureError
 from edgekd.progress import tell
 from edgekd.specs import Provenance
@@ -58,6 +59,22 @@ class _Qemu:
                 last = next((line for line in reversed(printed) if line.strip()), "it printed nothing")
                 raise MeasureError(f"{name} does not start on qemu:{address}: {error}", hint=last) from error
         tell(f"starting {name} on {address}", 1, 1)
+
+    def prepare_ram(self, address: str, engines: Mapping[str, Path]) -> None:
+        system.prepare(emulation.machine_at(address), engines)
+
+    def confine(
+        self,
+        address: str,
+        ram_bytes: int,
+        files: Mapping[str, Path],
+        requests: Sequence[dict[str, Any]],
+        threads: int,
+        scratch: Path,
+    ) -> system.Said:
+        machine = emulation.machine_at(address)
+        system.prepare(machine, {"engine": files["engine.py"]})
+        return system.run(machine, ram_bytes, files, requests, threads, scratch)
 
     def states(self, engines: Mapping[str, Path]) -> list[dict[str, Any]]:
         found = [emulation.state(core, engines) for core in emulation.CORES.values()]

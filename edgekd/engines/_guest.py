@@ -132,7 +132,9 @@ class Guest:
         return {"inferences": found[2:-2], "empty": found[-1], "outputs_sha256": digest(self.session.fetch())}
 
     def memory(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Peak resident memory of loading and executing, above what the runtime took to import."""
+        """Peak resident memory of loading and executing, above what the runtime took to import, and what the machine
+        has left then; 0 where it does not say.
+        """
         inputs = arrays(request["inputs"])
         reset_peak()
         baseline = resident_bytes()
@@ -140,7 +142,12 @@ class Guest:
         for _ in range(5):
             self._one([array[0] for array in inputs])
         peak = max(0, peak_resident_bytes() - baseline)
-        return {"peak_rss_bytes": peak, "arena_bytes": getattr(self.session, "arena_bytes", None)}
+        return {
+            "peak_rss_bytes": peak,
+            "runtime_rss_bytes": baseline,
+            "available_bytes": meminfo_bytes("MemAvailable"),
+            "arena_bytes": getattr(self.session, "arena_bytes", None),
+        }
 
     def plan(self, request: dict[str, Any]) -> dict[str, Any]:
         """What the runtime says of how it would execute a model, operation by operation; nothing where it does not."""
@@ -227,6 +234,11 @@ def field(path: str, name: str) -> str:
     return next((value.strip() for key, _, value in lines if key.strip() == name), "")
 
 
+def meminfo_bytes(name: str) -> int:
+    """What Linux says of the machine's memory; 0 where it says nothing."""
+    return int((field("/proc/meminfo", name) or "0 kB").split()[0]) * 1024
+
+
 def machine() -> dict[str, Any]:
     """What identifies this machine."""
     return {
@@ -236,7 +248,7 @@ def machine() -> dict[str, Any]:
         or platform.processor()
         or "unknown",
         "cores": os.cpu_count() or 1,
-        "memory_bytes": int((field("/proc/meminfo", "MemTotal") or "0 kB").split()[0]) * 1024,
+        "memory_bytes": meminfo_bytes("MemTotal"),
         "python": platform.python_version(),
         "governor": read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "clock_mhz": float(field("/proc/cpuinfo", "cpu MHz") or 0),
