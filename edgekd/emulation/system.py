@@ -24,7 +24,7 @@ from edgekd.files import members, storage_errors
 _EMULATOR: Final = "qemu-system-aarch64"
 _TOOLS: Final = {_EMULATOR: "qemu-system-arm", "mke2fs": "e2fsprogs"}
 """Debian's package of each."""
-SILENCE_S: Final = 600.0
+SILENCE_S: Final = 300.0
 """After which a machine that says nothing is ended; one that is short of memory reads programs anew all the time."""
 _ENVIRONMENT: Final = (
     "PATH=/usr/bin:/bin\nHOME=/tmp\nLANG=C.UTF-8\nPYTHONPATH=/wheels\nPYTHONDONTWRITEBYTECODE=1\n"
@@ -99,7 +99,7 @@ def run(
     with tempfile.TemporaryDirectory(prefix="job-", dir=scratch) as folder:
         disk = _job_disk(Path(folder), files, requests, threads)
         command = _command(
-            machine, ram_bytes, [disks.system_disk(), disks.wheels_disk(_wheels(files["engine.py"])), disk]
+            machine, ram_bytes, threads, [disks.system_disk(), disks.wheels_disk(_wheels(files["engine.py"])), disk]
         )
         with _started([*command, "-serial", f"file:{console}"]) as process:
             lines, silent = _listen(process)
@@ -143,7 +143,8 @@ def _job_disk(folder: Path, files: Mapping[str, Path], requests: Sequence[dict[s
     return disk
 
 
-def _command(machine: Machine, ram_bytes: int, images: Sequence[Path]) -> list[str]:
+def _command(machine: Machine, ram_bytes: int, threads: int, images: Sequence[Path]) -> list[str]:
+    """As many cores as the model has threads: others would be idle, and cost time here."""
     drives: list[str] = []
     for index, image in enumerate(images):
         escaped = str(image).replace(",", ",,")
@@ -151,7 +152,7 @@ def _command(machine: Machine, ram_bytes: int, images: Sequence[Path]) -> list[s
         drives += ["-device", f"nvme,drive=disk{index},serial=disk{index}"]
     return [
         *_dying_with_us(),
-        *(_EMULATOR, "-M", "virt", "-cpu", machine.core.name, "-smp", str(machine.count), "-m", f"{ram_bytes >> 20}M"),
+        *(_EMULATOR, "-M", "virt", "-cpu", machine.core.name, "-smp", str(threads), "-m", f"{ram_bytes >> 20}M"),
         *("-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot"),
         *("-kernel", str(disks.kernel())),
         *("-append", "console=ttyAMA0 root=/dev/nvme0n1 rootfstype=ext4 ro init=/init panic=-1 quiet"),
