@@ -48,10 +48,11 @@ def read_size(text: str) -> int:
 
 
 def check(device: str) -> None:
-    """Raise ConfigError for a device that cannot be had with any amount of RAM."""
-    plugin, _ = devices.located(device)
+    """Raise ConfigError for a device that cannot have any amount of RAM, PluginUnavailable for want of a tool."""
+    plugin, address = cast(tuple[Any, str], devices.located(device))
     if not hasattr(plugin, "confine"):
         raise ConfigError(f"--ram is for emulated devices, and {device} is none", hint="--on qemu:cortex-a72")
+    plugin.check_ram(address)
 
 
 def prove(job: Job, draw: Draw, ram_bytes: int, scratch: Path) -> Fits:

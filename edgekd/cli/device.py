@@ -52,6 +52,8 @@ def _prepare(device: str, wanted: list[str], ram: bool) -> None:
         raise ConfigError(f"{name} needs no preparation", hint="`edgekd device list` lists the devices that do")
     if ram and not hasattr(plugin, "prepare_ram"):
         raise ConfigError(f"{name} cannot be had with a RAM budget", hint="`edgekd device list` lists what can")
+    if ram:
+        plugin.check_ram(address)
     for one in wanted:
         known(engines, one)
     with progress_bars():

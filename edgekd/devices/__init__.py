@@ -55,6 +55,8 @@ class Device(Protocol):
     #     def states(self, engines: Mapping[str, Path]) -> list[dict[str, Any]]
     # with what can be prepared: of each its device, whether it is ready, whether it counts, the engines that it is
     # ready for, what is missing, and a hint. One that can be had with any amount of RAM has
+    #     def check_ram(self, address: str) -> None
+    # which raises ConfigError or PluginUnavailable where that cannot be,
     #     def prepare_ram(self, address: str, engines: Mapping[str, Path]) -> None
     # which makes ready what that needs beyond `prepare`, and
     #     def confine(self, address, ram_bytes, files, requests, threads, scratch) -> emulation.system.Said

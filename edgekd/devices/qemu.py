@@ -60,8 +60,11 @@ class _Qemu:
                 raise MeasureError(f"{name} does not start on qemu:{address}: {error}", hint=last) from error
         tell(f"starting {name} on {address}", 1, 1)
 
+    def check_ram(self, address: str) -> None:
+        system.check(emulation.machine_at(address))
+
     def prepare_ram(self, address: str, engines: Mapping[str, Path]) -> None:
-        system.prepare(emulation.machine_at(address), engines)
+        system.prepare(engines)
 
     def confine(
         self,
@@ -72,9 +75,8 @@ class _Qemu:
         threads: int,
         scratch: Path,
     ) -> system.Said:
-        machine = emulation.machine_at(address)
-        system.prepare(machine, {"engine": files["engine.py"]})
-        return system.run(machine, ram_bytes, files, requests, threads, scratch)
+        system.prepare({"engine": files["engine.py"]})
+        return system.run(emulation.machine_at(address), ram_bytes, files, requests, threads, scratch)
 
     def states(self, engines: Mapping[str, Path]) -> list[dict[str, Any]]:
         found = [emulation.state(core, engines) for core in emulation.CORES.values()]

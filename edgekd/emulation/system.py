@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Final, NamedTuple, cast
 
 from edgekd.emulation import disks, wheels
-from edgekd.emulation.cores import Machine
+from edgekd.emulation.cores import Machine, check_known
 from edgekd.errors import ConfigError, PluginUnavailable
 from edgekd.files import members, storage_errors
 
@@ -63,16 +63,16 @@ def check(machine: Machine) -> None:
     if missing:
         names = " ".join(_TOOLS[tool] for tool in missing)
         raise PluginUnavailable(f"a machine with a RAM budget needs {', '.join(missing)}", hint=f"apt install {names}")
+    check_known(Path(_EMULATOR), machine.core)
 
 
-def prepare(machine: Machine, engines: Mapping[str, Path]) -> None:
+def prepare(engines: Mapping[str, Path]) -> None:
     """Make kernel and disks for engines that are prepared for the core already, unless they are there.
 
     Raises:
-        ConfigError, PluginUnavailable: as `check`; or a download failed.
+        PluginUnavailable: a download failed.
         StorageError: the disk is full.
     """
-    check(machine)
     disks.make_system()
     for engine in engines.values():
         disks.make_wheels(_wheels(engine))
@@ -107,7 +107,7 @@ def run(
             complaint = cast(IO[bytes], process.stderr).read().decode(errors="replace").strip()
     if complaint and not lines:
         raise PluginUnavailable(f"QEMU does not start such a machine: {complaint.splitlines()[-1]}")
-    return _understood(lines, silent, _drained(console, scratch / "engine.log"))
+    return understood(lines, silent, _drained(console, scratch / "engine.log"))
 
 
 def there(name: str, file: Path) -> str:
@@ -200,7 +200,8 @@ def _drained(console: Path, log: Path) -> list[str]:
     return [line for line in printed.decode("utf-8", "replace").replace("\r", "").splitlines() if line.strip()]
 
 
-def _understood(lines: Sequence[str], silent: bool, console: Sequence[str]) -> Said:
+def understood(lines: Sequence[str], silent: bool, console: Sequence[str]) -> Said:
+    """What lines of a machine and of its console mean, also where it ended in the middle of one."""
     facts: dict[str, int] = {}
     answers: list[dict[str, Any]] = []
     for line in lines:
