@@ -40,7 +40,7 @@ class Guest:
 
     def facts(self, request: dict[str, Any]) -> dict[str, Any]:
         """The machine and the runtime."""
-        return {"engine_version": self.engine.version(), "machine": machine()}
+        return {"engine_version": self.engine.version(), "machine": machine(), "emulated": emulated()}
 
     def load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Load a model; pins the process to as many cores as it has threads."""
@@ -253,6 +253,20 @@ def machine() -> dict[str, Any]:
         "governor": read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "clock_mhz": float(field("/proc/cpuinfo", "cpu MHz") or 0),
     }
+
+
+def emulated() -> bool:
+    """True where a program imitates this processor, as in an Arm container on a PC: the kernel below is for another."""
+    own = family(platform.machine())
+    kernel = read("/proc/sys/kernel/arch")  # since Linux 6.1; older QEMUs show the PC's processor as it is
+    return family(kernel) != own if kernel else own == "arm" and bool(field("/proc/cpuinfo", "vendor_id"))
+
+
+def family(name: str) -> str:
+    """What executes each other's programs has one name."""
+    if name.startswith(("arm", "aarch64")):
+        return "arm"
+    return "x86" if name in ("x86_64", "i386", "i486", "i586", "i686") else name
 
 
 def conditions() -> dict[str, Any]:
