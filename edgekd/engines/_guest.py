@@ -52,6 +52,7 @@ class Guest:
             "inputs": list(self.session.inputs),
             "outputs": list(self.session.outputs),
             "cores": cores,
+            "emulated": emulated(),
         }
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
