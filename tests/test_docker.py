@@ -196,7 +196,8 @@ def test_the_toolkit_is_built_and_answers(tmp_path: Path, monkeypatch: pytest.Mo
         made = buildah("from", "--pull-never", "localhost/edgekd-test").strip()
         run = ["run", "--isolation", "chroot", "--network", "host", made, "--"]
         assert "digits" in buildah(*run, "edgekd", "recipes")
-        assert buildah(*run, "sh", "-c", "id -un; ls /run/secrets; cat /etc/pip.conf 2>/dev/null; true").split() == ["edgekd"]
+        look = "id -un; ls /run/secrets; cat /etc/pip.conf 2>/dev/null; true"
+        assert buildah(*run, "sh", "-c", look).split() == ["edgekd"]
     finally:
         buildah("rm", "--all")
         buildah("rmi", "--all", "--force")

@@ -142,7 +142,9 @@ def test_kernels_follow_the_core(tmp_path: Path) -> None:
 
 def test_a_guest_believes_in_its_machine(tmp_path: Path) -> None:
     with loaded("qemu:raspberry-pi-4", "litert", KEYWORDS, tmp_path) as (connection, _):
-        machine = connection.ask({"do": "facts"}, 60)["machine"]
+        facts = connection.ask({"do": "facts"}, 60)
+    machine = facts["machine"]
+    assert facts["emulated"]
     assert (machine["cpu"], machine["cores"], machine["governor"]) == ("cortex-a72, emulated by QEMU", 4, "emulated")
 
 
