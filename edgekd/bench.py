@@ -2,17 +2,17 @@
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from edgekd import devices, engines, formats
+from edgekd import devices, engines, formats, ram
 from edgekd.errors import ConfigError, MeasureError
-from edgekd.measure import Job, count, take
+from edgekd.measure import Draw, Job, count, take
 from edgekd.plugins import known
 from edgekd.report import file_size, measured_latency
-from edgekd.specs import Budget, Counted, Measurement, Mode, Spec, Verdict
+from edgekd.specs import Budget, Counted, Fits, Measurement, Mode, Spec, Verdict
 from edgekd.tensors import Tensors, drawn, first_examples, fitted, given_inputs, specs_of, write_inputs
 
 EXAMPLES: Final = 32
@@ -29,6 +29,8 @@ class Bench(Spec, frozen=True, kw_only=True):
     mode: Mode = "quick"
     threads: int = 1
     rounds: int = 1
+    ram_bytes: int = 0
+    """Of a machine that each model is to run on, with nothing measured but whether it does; 0: this is not asked."""
     inputs: str = ""
     """A .npz or .npy file, or a `module:function`; else seeded random numbers of the declared shapes."""
 
@@ -40,6 +42,8 @@ def jobs(bench: Bench) -> list[Job]:
         ConfigError: no such file, damaged, or no engine executes it.
         UnknownPlugin: no such engine.
     """
+    if bench.ram_bytes:
+        ram.check(bench.device)
     return [
         Job(path.name, path, engine, bench.device, bench.mode, bench.threads, bench.rounds)
         for path in map(Path, bench.models)
@@ -73,28 +77,36 @@ class Failure(Spec, frozen=True, kw_only=True):
     hint: str = ""
 
 
-def measured(bench: Bench, found: Sequence[Job]) -> Iterator[Measurement | Counted | Failure]:
+def measured(bench: Bench, found: Sequence[Job]) -> Iterator[Measurement | Counted | Fits | Failure]:
     """One measurement after the other, as each is done; one that fails does not stop the others.
 
-    Where times tell nothing, under emulation, instructions are counted instead.
+    Where times tell nothing, under emulation, instructions are counted instead; with a size of RAM, all that is told is
+    whether the model fits into it.
 
     Raises:
         ConfigError: the inputs are not those of a model.
         DeviceUnreachable, PluginUnavailable: the device does not answer, or has no such runtime.
     """
-    given = first_examples(given_inputs(bench.inputs), EXAMPLES) if bench.inputs else None
-    do = take if devices.timed(bench.device) else count
+    examples = 1 if bench.ram_bytes else EXAMPLES  # inputs take RAM as well
+    given = first_examples(given_inputs(bench.inputs), examples) if bench.inputs else None
+    do = _way(bench)
     for job in found:
         with tempfile.TemporaryDirectory(prefix="edgekd-bench-") as scratch:
             try:
-                yield do(job, partial(_draw, given, job.name, Path(scratch)), Path(scratch))
+                yield do(job, partial(_draw, given, examples, job.name, Path(scratch)), Path(scratch))
             except MeasureError as error:
                 yield Failure(artifact=job.name, engine=job.engine, error=str(error), hint=error.hint)
 
 
-def _draw(given: Tensors | None, who: str, scratch: Path, inputs: Sequence[Mapping[str, Any]]) -> Path:
+def _way(bench: Bench) -> Callable[[Job, Draw, Path], Measurement | Counted | Fits]:
+    if bench.ram_bytes:
+        return lambda job, draw, scratch: ram.prove(job, draw, bench.ram_bytes, scratch)
+    return take if devices.timed(bench.device) else count
+
+
+def _draw(given: Tensors | None, examples: int, who: str, scratch: Path, inputs: Sequence[Mapping[str, Any]]) -> Path:
     path = scratch / "examples.npz"
-    taken = fitted(given, specs_of(inputs), who) if given else drawn(inputs, EXAMPLES)
+    taken = fitted(given, specs_of(inputs), who) if given else drawn(inputs, examples)
     write_inputs(path, *taken.arrays)
     return path
 

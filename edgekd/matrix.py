@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd import devices, engines, parity, tasks
+from edgekd import engines, parity, tasks
 from edgekd.divergence import Divergence
 from edgekd.errors import EdgekdError
 from edgekd.lessons import build
@@ -125,12 +125,10 @@ def _execute(
     for index, side in enumerate(sorted(sides, key=lambda side: -parity.least_db(side.precision))):
         tell("executing", index, len(sides))
         try:
-            taken, found = execute(side, inputs, examples, scratch)
+            taken, found, provenance = execute(side, inputs, examples, scratch)
             inputs, first = inputs or taken, first or found
             ordered, note = same_order(first, found, side.name)
-            answers[side.name] = Answer(
-                side.name, side.precision, ordered, note, side.doubt, devices.provenance(side.device)
-            )
+            answers[side.name] = Answer(side.name, side.precision, ordered, note, side.doubt, provenance)
         except EdgekdError as error:
             errors[side.name] = str(error)
     tell("executing", len(sides), len(sides))

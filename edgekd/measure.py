@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd import devices, engines
-from edgekd.errors import ConfigError
+from edgekd.errors import ConfigError, MeasureError
 from edgekd.files import content
 from edgekd.parity import closeness
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Artifact, Conditions, Counted, Latency, Machine, Measurement, Memory, Mode, Planned
-from edgekd.tensors import read_arrays
+from edgekd.tensors import first_inputs, read_arrays
 
 VERSION = 2
 
@@ -242,6 +242,11 @@ def _time(job: Job, draw: Draw, scratch: Path) -> _Round:
     protocol = PROTOCOLS[job.mode]
     with _started(job, scratch) as connection:
         facts = connection.ask({"do": "facts"}, 60)
+        if facts["emulated"]:
+            raise MeasureError(
+                f"{job.device} imitates its processor: times there tell nothing of a device",
+                hint="`edgekd verify --on` compares what it computes; `edgekd bench --on qemu:CORE` counts",
+            )
         load = {"do": "load", "model": connection.put(job.model), "threads": job.threads}
         loaded = connection.ask(load, 600)
         planned = connection.ask({"do": "plan", "model": load["model"]}, 600)["plan"]
@@ -252,7 +257,8 @@ def _time(job: Job, draw: Draw, scratch: Path) -> _Round:
 
 def _weigh(job: Job, inputs: Path, scratch: Path) -> dict[str, Any]:
     with _started(job, scratch) as connection:
-        model, given = connection.put(job.model), connection.put(inputs)
+        model = connection.put(job.model)
+        given = [{**one, "file": connection.put(one["file"])} for one in first_inputs(inputs, scratch)]
         return connection.ask({"do": "memory", "model": model, "inputs": given, "threads": job.threads}, 600)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from edgekd import devices, engines, formats, parity, sources
 from edgekd.devices import Connection
 from edgekd.errors import ConfigError, MeasureError
 from edgekd.runs import Work
-from edgekd.specs import Spec, TensorSpec
+from edgekd.specs import Provenance, Spec, TensorSpec
 from edgekd.tensors import Tensors, drawn, fitted, listed, read_arrays, specs_of, write_inputs
 from edgekd.workers import call
 
@@ -106,18 +106,27 @@ def _coarser(precision: str, arithmetic: str) -> str:
     return min((precision, arithmetic or precision), key=parity.least_db)
 
 
-def execute(side: Side, inputs: Tensors | None, examples: int, scratch: Path) -> tuple[Tensors, Tensors]:
+class Executed(NamedTuple):
+    """What a side was given, and what it answered."""
+
+    given: Tensors
+    answered: Tensors
+    provenance: Provenance = "host"
+
+
+def execute(side: Side, inputs: Tensors | None, examples: int, scratch: Path) -> Executed:
     """What a side is given and what it answers; without `inputs`, seeded random ones of its own shapes.
 
     Raises:
         EdgekdError: it cannot be loaded or executed, or takes other inputs.
     """
     if side.engine == TORCH:
-        return _execute_torch(side, inputs, examples, scratch)
+        return Executed(*_execute_torch(side, inputs, examples, scratch))
     with devices.start(side.device, engines.GUEST, engines.path(side.engine), scratch) as connection:
         loaded = connection.ask({"do": "load", "model": connection.put(Path(side.model)), "threads": 1}, TIMEOUT_S)
         taken = fitted(inputs, specs_of(loaded["inputs"]), side.name) if inputs else drawn(loaded["inputs"], examples)
-        return taken, _ask(connection, taken, loaded, scratch)
+        provenance: Provenance = "emulated" if loaded["emulated"] else devices.provenance(side.device)
+        return Executed(taken, _ask(connection, taken, loaded, scratch), provenance)
 
 
 def _ask(connection: Connection, taken: Tensors, loaded: Mapping[str, Any], scratch: Path) -> Tensors:

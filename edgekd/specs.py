@@ -15,6 +15,13 @@ estimated: by a cost model, with an interval. host: on the machine that runs edg
 Prefer = Literal["smallest above the accuracy floor", "most capable within the budget"]
 Mode = Literal["gate", "quick", "rapid"]
 
+Ending = Literal["", "boot", "killed", "refused", "crashed", "time"]
+"""How an artifact ended that did not fit into RAM; "" where it did.
+
+boot: Linux does not start in so little. killed: Linux killed it for lack of memory. refused: the engine raised an
+error. crashed: it ended by a signal, or with an exit code. time: it got no further for minutes, and was ended.
+"""
+
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 Text = Annotated[str, Meta(min_length=1, max_length=4096)]
 Count = Annotated[int, Meta(ge=1, le=2**53)]
@@ -642,6 +649,36 @@ class Counted(Spec, frozen=True, kw_only=True):
     """Its outputs against those on this machine; 200 where they are equal, null where the engine is not here."""
     host_max_abs: float | None = None
     outputs_sha256: str
+
+
+class Fits(Spec, frozen=True, kw_only=True):
+    """Whether an artifact runs on a machine with so much RAM: one was emulated, with Linux, Python and the runtime."""
+
+    artifact: str
+    engine: str
+    device: str
+    provenance: Provenance
+    ram_bytes: Count
+    """Of the whole machine, as it is sold."""
+    file_bytes: Size
+    threads: Count
+    ran: bool
+    ended_by: Ending
+    during: Literal["", "boot", "import", "model"]
+    """What was going on when it ended: the start of Linux, the import of the runtime, loading and executing."""
+    why: str
+    """In words; "" where it ran."""
+    inferences: Size
+    engine_version: str = ""
+    system_bytes: Size | None = None
+    """What Linux and its first process take: the RAM less MemAvailable before Python starts."""
+    runtime_rss_bytes: Size | None = None
+    """Resident when Python and the runtime are imported."""
+    peak_rss_bytes: Size | None = None
+    """Peak resident set of loading and executing, minus the former."""
+    free_bytes: Size | None = None
+    """MemAvailable after the inferences, the model still loaded."""
+    arena_bytes: Size | None = None
 
 
 class Slower(Spec, frozen=True, kw_only=True):

@@ -80,6 +80,16 @@ def read_arrays(path: Path) -> tuple[Array, ...]:
         return tuple(opened[str(index)] for index in range(len(opened.files)))
 
 
+def first_inputs(path: Path, folder: Path) -> list[dict[str, Any]]:
+    """The first example of each array as a file in a folder, with its dtype and shape: what a guest is weighed with."""
+    found = []
+    for index, array in enumerate(read_arrays(path)):
+        file = folder / f"first-{index}.bin"
+        array[0].tofile(file)
+        found.append({"file": file, "dtype": str(array.dtype), "shape": list(array[0].shape)})
+    return found
+
+
 def drawn(inputs: Sequence[Mapping[str, Any]], examples: int, seed: int = 0) -> Tensors:
     """Seeded random inputs: normal floats, or what the range of a quantized input holds, and small integers."""
     random = np.random.default_rng(seed)

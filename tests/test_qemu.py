@@ -22,7 +22,7 @@ from edgekd.devices import Connection
 from edgekd.emulation import root
 from edgekd.plugins import find
 from edgekd.sides import read_arrays
-from edgekd.tensors import write_inputs
+from edgekd.tensors import first_inputs, write_inputs
 from tests.conftest import data_folder
 
 KEYWORDS = data_folder() / "mlperf_tiny" / "kws_ref_model.tflite"
@@ -142,7 +142,9 @@ def test_kernels_follow_the_core(tmp_path: Path) -> None:
 
 def test_a_guest_believes_in_its_machine(tmp_path: Path) -> None:
     with loaded("qemu:raspberry-pi-4", "litert", KEYWORDS, tmp_path) as (connection, _):
-        machine = connection.ask({"do": "facts"}, 60)["machine"]
+        facts = connection.ask({"do": "facts"}, 60)
+    machine = facts["machine"]
+    assert facts["emulated"]
     assert (machine["cpu"], machine["cores"], machine["governor"]) == ("cortex-a72, emulated by QEMU", 4, "emulated")
 
 
@@ -152,7 +154,8 @@ def test_memory_is_that_of_the_guest_alone(tmp_path: Path) -> None:
     prepared("cortex-a7", "tflite_runtime")
     for device in ("qemu:cortex-a72", "qemu:cortex-a7"):
         with loaded(device, "tflite_runtime", IMAGES, tmp_path) as (connection, inputs):
-            answer = connection.ask({**request, "inputs": connection.put(inputs)}, 120)
+            given = [{**one, "file": connection.put(one["file"])} for one in first_inputs(inputs, tmp_path)]
+            answer = connection.ask({**request, "inputs": given}, 120)
         assert IMAGES.stat().st_size / 4 < answer["peak_rss_bytes"] < 8e6
 
 

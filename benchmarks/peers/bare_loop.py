@@ -14,7 +14,7 @@ import numpy as np
 
 
 def bare(model: str, seconds: float) -> None:
-    """One thread, inputs of zeros."""
+    """One thread, inputs of ones."""
     invoke = _tflite(model) if model.endswith(".tflite") else _onnx(model)
     start = time.monotonic()
     while time.monotonic() - start < 1.0:
@@ -35,7 +35,7 @@ def _tflite(model: str) -> Any:
     interpreter = Interpreter(model_path=model, num_threads=1)
     interpreter.allocate_tensors()
     for given in interpreter.get_input_details():
-        interpreter.set_tensor(given["index"], np.zeros(given["shape"], given["dtype"]))
+        interpreter.set_tensor(given["index"], np.ones(given["shape"], given["dtype"]))
     return interpreter.invoke
 
 
@@ -47,7 +47,7 @@ def _onnx(model: str) -> Any:
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
     feeds = {
-        given.name: np.zeros([size if isinstance(size, int) else 1 for size in given.shape], kinds[given.type])
+        given.name: np.ones([size if isinstance(size, int) else 1 for size in given.shape], kinds[given.type])
         for given in session.get_inputs()
     }
     return lambda: session.run(None, feeds)

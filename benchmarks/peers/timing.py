@@ -14,7 +14,7 @@ import numpy as np
 from edgekd import devices, engines
 from edgekd.bench import Bench, jobs, measured
 from edgekd.specs import Measurement
-from edgekd.tensors import drawn, write_inputs
+from edgekd.tensors import drawn, first_inputs, write_inputs
 
 ROUNDS = 5
 SECONDS = 6.0
@@ -30,8 +30,9 @@ def resident(model: str) -> int:
             loaded = connection.ask({"do": "load", "model": model, "threads": 1}, 600)
         write_inputs(inputs, *drawn(loaded["inputs"], 1).arrays)
         with devices.start("host", engines.GUEST, engines.path(job.engine), scratch) as connection:
-            asked = {"do": "memory", "model": model, "inputs": str(inputs), "threads": 1}
-            return int(connection.ask(asked, 600)["process_bytes"])
+            given = [{**one, "file": str(one["file"])} for one in first_inputs(inputs, scratch)]
+            weighed = connection.ask({"do": "memory", "model": model, "inputs": given, "threads": 1}, 600)
+            return int(weighed["runtime_rss_bytes"] + weighed["peak_rss_bytes"])
 
 
 def main(models: list[str]) -> None:

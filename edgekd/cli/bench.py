@@ -6,7 +6,7 @@ import typer
 
 from edgekd.cli._common import AsJson, console, plain, print_json, progress_bars, size, table
 from edgekd.errors import BUDGET_BROKEN, MeasureError
-from edgekd.specs import Counted, Measurement, Mode, Verdict
+from edgekd.specs import Counted, Fits, Measurement, Mode, Verdict
 
 MOST_KINDS = 6
 """Classes of instructions that are named."""
@@ -33,12 +33,21 @@ def command(
     inputs: Annotated[
         str, typer.Option("--inputs", help="What to execute on: .npz, .npy, or `module:function`; else random numbers.")
     ] = "",
+    ram: Annotated[
+        str,
+        typer.Option(
+            "--ram",
+            metavar="SIZE",
+            help="Execute on an emulated machine with so much RAM, 512MB, and tell whether the model runs there.",
+        ),
+    ] = "",
     json: AsJson = False,
 ) -> None:
     """Measure latency and memory of model files on a device."""
     import msgspec
 
     from edgekd.bench import Bench, Failure, hold, jobs, measured
+    from edgekd.ram import read_size
     from edgekd.shipped import load_target
 
     budget = load_target(target).budget if target else None
@@ -49,12 +58,14 @@ def command(
         mode=mode,
         threads=threads,
         rounds=rounds,
+        ram_bytes=read_size(ram) if ram else 0,
         inputs=inputs,
     )
     with progress_bars():
         done = list(measured(bench, jobs(bench)))
     found = [one for one in done if isinstance(one, Measurement)]
     counts = [one for one in done if isinstance(one, Counted)]
+    proofs = [one for one in done if isinstance(one, Fits)]
     failures = [one for one in done if isinstance(one, Failure)]
     verdicts = [hold(one, budget) if budget else () for one in found]
     if json:
@@ -62,16 +73,19 @@ def command(
             {**msgspec.to_builtins(one), "verdicts": msgspec.to_builtins(held)}
             for one, held in zip(found, verdicts, strict=True)
         ]
-        more = {"counts": msgspec.to_builtins(counts), "failures": msgspec.to_builtins(failures)}
+        more = {"counts": msgspec.to_builtins(counts), "fits": msgspec.to_builtins(proofs)}
+        more |= {"failures": msgspec.to_builtins(failures)}
         print_json({"schema": 1, "measurements": rows, **more})
     else:
         _print(found, verdicts)
         _print_counts(counts)
+        _print_proofs(proofs)
         for failure in failures:
             console().print(f"[red]failed[/red] {plain(f'{failure.artifact} on {failure.engine}: {failure.error}')}")
     if failures:
         raise typer.Exit(MeasureError.exit_code)
-    raise typer.Exit(0 if all(verdict.ok for held in verdicts for verdict in held) else BUDGET_BROKEN)
+    holds = all(verdict.ok for held in verdicts for verdict in held) and all(one.ran for one in proofs)
+    raise typer.Exit(0 if holds else BUDGET_BROKEN)
 
 
 def _print(found: list[Measurement], verdicts: list[tuple[Verdict, ...]]) -> None:
@@ -127,6 +141,26 @@ def _print_counts(counts: list[Counted]) -> None:
         )
         if most:
             out.print(f"- {plain(one.artifact)} on {plain(one.device)}: {most}")
+
+
+def _print_proofs(proofs: list[Fits]) -> None:
+    if not proofs:
+        return
+    out = console()
+    shown = table("model", "engine", "RAM", "runs", "Linux", "Python and runtime", "model", "left free")
+    for one in proofs:
+        parts = (one.system_bytes, one.runtime_rss_bytes, one.peak_rss_bytes, one.free_bytes)
+        shown.add_row(
+            plain(one.artifact),
+            plain(f"{one.engine} {one.engine_version}"),
+            f"{one.ram_bytes >> 20} MB",
+            f"{'yes' if one.ran else 'no'} \\[{one.provenance}]",
+            *("" if part is None else size(part) for part in parts),
+        )
+    out.print(shown)
+    for one in proofs:
+        if not one.ran:
+            out.print(f"- {plain(one.artifact)} ended in the stage {one.during}, {one.ended_by}: {plain(one.why)}")
 
 
 def _difference(one: Counted) -> str:

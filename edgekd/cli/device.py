@@ -21,12 +21,13 @@ def command(
         list[str] | None,
         typer.Option("--engine", "-e", help="An engine to prepare it for; may be repeated. Without it, all that can."),
     ] = None,
+    ram: Annotated[bool, typer.Option("--ram", help="Prepare what `edgekd bench --ram` needs, too.")] = False,
     json: AsJson = False,
 ) -> None:
     """Make emulated devices ready, once and without root rights, or show which are."""
     if action == "prepare":
-        _prepare(device or "", engine or [])
-    elif device or engine:
+        _prepare(device or "", engine or [], ram)
+    elif device or engine or ram:
         raise ConfigError("list takes no device", hint="`edgekd device list`")
     found = _states()
     if json:
@@ -39,7 +40,7 @@ def command(
     console().print(shown)
 
 
-def _prepare(device: str, wanted: list[str]) -> None:
+def _prepare(device: str, wanted: list[str], ram: bool) -> None:
     from edgekd import devices, engines
     from edgekd.plugins import find, known, names
 
@@ -49,12 +50,18 @@ def _prepare(device: str, wanted: list[str]) -> None:
     plugin = find(devices, name)
     if not hasattr(plugin, "prepare"):
         raise ConfigError(f"{name} needs no preparation", hint="`edgekd device list` lists the devices that do")
+    if ram and not hasattr(plugin, "prepare_ram"):
+        raise ConfigError(f"{name} cannot be had with a RAM budget", hint="`edgekd device list` lists what can")
+    if ram:
+        plugin.check_ram(address)
     for one in wanted:
         known(engines, one)
     with progress_bars():
         files = _files(wanted or names(engines))
         chosen = files if wanted else {one: file for one, file in files.items() if plugin.takes(address, file)}
         plugin.prepare(address, engines.GUEST, chosen)
+        if ram:
+            plugin.prepare_ram(address, chosen)
 
 
 def _states() -> list[dict[str, Any]]:

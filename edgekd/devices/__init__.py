@@ -55,8 +55,14 @@ class Device(Protocol):
     # which tells the engine files that it can be made ready for, and
     #     def states(self, engines: Mapping[str, Path]) -> list[dict[str, Any]]
     # with what can be prepared: of each its device, whether it is ready, whether it counts, the engines that it is
-    # ready for, what is missing, and a hint.
-    # One that knows how long what it counts takes on the hardware has
+    # ready for, what is missing, and a hint. One that can be had with any amount of RAM has
+    #     def check_ram(self, address: str) -> None
+    # which raises ConfigError or PluginUnavailable where that cannot be,
+    #     def prepare_ram(self, address: str, engines: Mapping[str, Path]) -> None
+    # which makes ready what that needs beyond `prepare`, and
+    #     def confine(self, address, ram_bytes, files, requests, threads, scratch) -> emulation.system.Said
+    # which starts such a machine, and tells what it said: see `run` in emulation/system.py. One that knows how long it
+    # takes on the hardware what it counts has
     #     def latency(self, address: str, instructions: Mapping[str, float], misses: Mapping[str, float], threads: int)
     #         -> tuple[Interval, str] | None
     # the latency of one inference and what that rests on, None where nothing is known.

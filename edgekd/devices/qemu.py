@@ -6,7 +6,7 @@ latency comes from the counts alone, by the core's cycle model.
 """
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ import msgspec
 from edgekd import emulation
 from edgekd.devices import Connection, Device
 from edgekd.devices._pipe import started
-from edgekd.emulation import cycles
+from edgekd.emulation import cycles, system
 from edgekd.errors import MeasureError
 from edgekd.progress import tell
 from edgekd.specs import Interval, Provenance
@@ -65,6 +65,24 @@ class _Qemu:
         self, address: str, instructions: Mapping[str, float], misses: Mapping[str, float], threads: int
     ) -> tuple[Interval, str] | None:
         return cycles.latency(emulation.machine_at(address), instructions, misses, threads)
+
+    def check_ram(self, address: str) -> None:
+        system.check(emulation.machine_at(address))
+
+    def prepare_ram(self, address: str, engines: Mapping[str, Path]) -> None:
+        system.prepare(engines)
+
+    def confine(
+        self,
+        address: str,
+        ram_bytes: int,
+        files: Mapping[str, Path],
+        requests: Sequence[dict[str, Any]],
+        threads: int,
+        scratch: Path,
+    ) -> system.Said:
+        system.prepare({"engine": files["engine.py"]})
+        return system.run(emulation.machine_at(address), ram_bytes, files, requests, threads, scratch)
 
     def states(self, engines: Mapping[str, Path]) -> list[dict[str, Any]]:
         found = [emulation.state(core, engines) for core in emulation.CORES.values()]

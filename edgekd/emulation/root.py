@@ -46,6 +46,19 @@ def make(architecture: str) -> None:
 
 
 def _build(architecture: str, site: Site) -> Mapping[str, Any]:
+    packages = unpack(site, architecture, _PACKAGES[architecture])
+    with storage_errors(site.folder):
+        _choose_libraries(site.folder)
+    return {"suite": SUITE, "packages": packages}
+
+
+def unpack(site: Site, architecture: str, packages: Sequence[str], only: Sequence[str] = ()) -> list[str]:
+    """Fetch packages with all that they depend on, and unpack those whose names begin with one of `only`, or all.
+
+    Raises:
+        PluginUnavailable: apt gave up; the message has its last word.
+        StorageError: the disk is full.
+    """
     what = f"Debian {SUITE} for {architecture}"
     tell(what, 0, 3)
     downloads = site.folder / "download"
@@ -57,16 +70,14 @@ def _build(architecture: str, site: Site) -> Mapping[str, Any]:
     apt = ["apt-get", "-q", "-y", *_options(architecture, downloads)]
     site.call([*apt, "update"], _apt_complaint)
     tell(what, 1, 3)
-    site.call([*apt, "install", "--download-only", "--", *_PACKAGES[architecture]], _apt_complaint)
+    site.call([*apt, "install", "--download-only", "--", *packages], _apt_complaint)
     tell(what, 2, 3)
-    packages = sorted((downloads / "archives").glob("*.deb"))
-    for package in packages:
+    found = [one for one in sorted((downloads / "archives").glob("*.deb")) if one.name.startswith(tuple(only) or "")]
+    for package in found:
         site.call(["dpkg-deb", "--extract", str(package), str(site.folder)], _last_line)
     shutil.rmtree(downloads)
-    with storage_errors(site.folder):
-        _choose_libraries(site.folder)
     tell(what, 3, 3)
-    return {"suite": SUITE, "packages": [package.stem for package in packages]}
+    return [package.stem for package in found]
 
 
 def _choose_libraries(folder: Path) -> None:

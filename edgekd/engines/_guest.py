@@ -9,7 +9,6 @@ Needs Python 3.8, numpy and the engine's runtime. A request is {"do": VERB, ...}
 from __future__ import annotations
 
 import gc
-import hashlib
 import importlib
 import importlib.util
 import json
@@ -40,7 +39,7 @@ class Guest:
 
     def facts(self, request: dict[str, Any]) -> dict[str, Any]:
         """The machine and the runtime."""
-        return {"engine_version": self.engine.version(), "machine": machine()}
+        return {"engine_version": self.engine.version(), "machine": machine(), "emulated": emulated()}
 
     def load(self, request: dict[str, Any]) -> dict[str, Any]:
         """Load a model; pins the process to as many cores as it has threads."""
@@ -52,6 +51,7 @@ class Guest:
             "inputs": list(self.session.inputs),
             "outputs": list(self.session.outputs),
             "cores": cores,
+            "emulated": emulated(),
         }
 
     def run(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -132,16 +132,25 @@ class Guest:
         return {"inferences": found[2:-2], "empty": found[-1], "outputs_sha256": digest(self.session.fetch())}
 
     def memory(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Peak resident memory of loading and executing, above what the runtime took to import, and of all there is."""
-        first = [array[0].copy() for array in arrays(request["inputs"])]  # the others are nobody's in this process
+        """Peak resident memory of loading and executing, above what the runtime took to import, and what the machine
+        has left then; 0 where it does not say.
+
+        Of each input `inputs` has a `file` with one example, its dtype and its shape: a .npz would need modules of
+        Python's that take two megabytes of what is weighed.
+        """
+        given = [np.fromfile(one["file"], one["dtype"]).reshape(one["shape"]) for one in request["inputs"]]
         reset_peak()
         baseline = resident_bytes()
         self.load(request)
         for _ in range(5):
-            self._one(first)
+            self._one(given)
         peak = peak_resident_bytes()
-        arena = getattr(self.session, "arena_bytes", None)
-        return {"peak_rss_bytes": max(0, peak - baseline), "process_bytes": peak, "arena_bytes": arena}
+        return {
+            "peak_rss_bytes": max(0, peak - baseline),
+            "runtime_rss_bytes": baseline,
+            "available_bytes": meminfo_bytes("MemAvailable"),
+            "arena_bytes": getattr(self.session, "arena_bytes", None),
+        }
 
     def plan(self, request: dict[str, Any]) -> dict[str, Any]:
         """What the runtime says of how it would execute a model, operation by operation; nothing where it does not."""
@@ -194,6 +203,8 @@ def arrays(path: str) -> list[np.ndarray]:
 
 def digest(outputs: Iterable[np.ndarray]) -> str:
     """SHA-256 of arrays' bytes."""
+    import hashlib  # here, for it takes four megabytes that no model needs
+
     sha = hashlib.sha256()
     for array in outputs:
         sha.update(np.ascontiguousarray(array).tobytes())
@@ -228,6 +239,11 @@ def field(path: str, name: str) -> str:
     return next((value.strip() for key, _, value in lines if key.strip() == name), "")
 
 
+def meminfo_bytes(name: str) -> int:
+    """What Linux says of the machine's memory; 0 where it says nothing."""
+    return int((field("/proc/meminfo", name) or "0 kB").split()[0]) * 1024
+
+
 def machine() -> dict[str, Any]:
     """What identifies this machine."""
     return {
@@ -237,11 +253,25 @@ def machine() -> dict[str, Any]:
         or platform.processor()
         or "unknown",
         "cores": os.cpu_count() or 1,
-        "memory_bytes": int((field("/proc/meminfo", "MemTotal") or "0 kB").split()[0]) * 1024,
+        "memory_bytes": meminfo_bytes("MemTotal"),
         "python": platform.python_version(),
         "governor": read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "clock_mhz": float(field("/proc/cpuinfo", "cpu MHz") or 0),
     }
+
+
+def emulated() -> bool:
+    """True where a program imitates this processor, as in an Arm container on a PC: the kernel below is for another."""
+    own = family(platform.machine())
+    kernel = read("/proc/sys/kernel/arch")  # since Linux 6.1; older QEMUs show the PC's processor as it is
+    return family(kernel) != own if kernel else own == "arm" and bool(field("/proc/cpuinfo", "vendor_id"))
+
+
+def family(name: str) -> str:
+    """What executes each other's programs has one name."""
+    if name.startswith(("arm", "aarch64")):
+        return "arm"
+    return "x86" if name in ("x86_64", "i386", "i486", "i586", "i686") else name
 
 
 def conditions() -> dict[str, Any]:
