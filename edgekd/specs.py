@@ -12,6 +12,9 @@ measured: on the device itself. emulated: the artifact's own machine code, run u
 estimated: by a cost model, with an interval. host: on the machine that runs edgekd.
 """
 
+Required = Literal["measured", "emulated"]
+"""The least provenance that a verdict of latency or memory may rest on."""
+
 Prefer = Literal["smallest above the accuracy floor", "most capable within the budget"]
 Mode = Literal["gate", "quick", "rapid"]
 
@@ -642,6 +645,19 @@ class Counted(Spec, frozen=True, kw_only=True):
     """Its outputs against those on this machine; 200 where they are equal, null where the engine is not here."""
     host_max_abs: float | None = None
     outputs_sha256: str
+
+
+class Failure(Spec, frozen=True, kw_only=True):
+    """An artifact that could not be measured, and why."""
+
+    artifact: str
+    engine: str
+    """"" where the device has none that executes it."""
+    error: str
+    hint: str = ""
+    device: str = ""
+    provenance: Provenance = "host"
+    """Of the device."""
 
 
 class Slower(Spec, frozen=True, kw_only=True):

@@ -11,11 +11,11 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgekd.bench import Bench, Failure, hold, jobs, measured
+from edgekd.bench import Bench, hold, jobs, measured
 from edgekd.cli import main
 from edgekd.errors import ConfigError, UnknownPlugin
 from edgekd.measure import Job, take
-from edgekd.specs import Budget, Measurement
+from edgekd.specs import Budget, Failure, Measurement
 from tests import models
 from tests.conftest import data_folder
 

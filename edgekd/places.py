@@ -1,0 +1,223 @@
+"""Where a target is measured, and by which of its engines; found out before any long work."""
+
+import difflib
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from edgekd import converters, devices, engines
+from edgekd.errors import ConfigError, DeviceUnreachable, EdgekdError, MeasureError, PluginUnavailable
+from edgekd.files import decode_json, digest, dumps, read_text, write_text
+from edgekd.runs import Run
+from edgekd.specs import Artifact, Provenance, Spec, Target
+
+HOST: Final = "host"
+HOST_THREADS: Final = 1
+"""Of a timing on this machine: one thread is what is the same on all machines."""
+EMULATOR: Final = "qemu"
+FACTS_TIMEOUT_S: Final = 120.0
+LONGEST_NAME: Final = 100
+"""Of a place in the run folder."""
+
+_FOR_A_TARGET: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)=(.*)", re.DOTALL)
+"""No device's address begins so: what stands before its "=" has a colon."""
+
+
+class Place(NamedTuple):
+    """A device, and what it has for a target."""
+
+    device: str
+    engines: tuple[str, ...]
+    """Of the target, in its order, that are there."""
+    lacking: Mapping[str, EdgekdError]
+    """Those that are not, and why."""
+    threads: int
+    """That a model is given there."""
+    named: bool
+    """By the user, who wants to hear of what could not be measured there."""
+
+    @property
+    def name(self) -> str:
+        """In the run folder."""
+        return place_name(self.device)
+
+    @property
+    def provenance(self) -> Provenance:
+        """Of its numbers."""
+        return devices.provenance(self.device)
+
+    def engine_for(self, artifact: Artifact) -> str | None:
+        """The first of the target's engines that executes the artifact and is there; None where there is none."""
+        fitting = engines.fitting(artifact.model.path)
+        return next((name for name in self.engines if name in fitting), None)
+
+    def why_not(self, artifact: Artifact) -> EdgekdError:
+        """Why no engine there executes the artifact."""
+        fitting = engines.fitting(artifact.model.path)
+        first = next((error for name, error in self.lacking.items() if name in fitting), None)
+        return first or ConfigError(f"the target has no engine that executes {artifact.export}")
+
+
+class Named(Spec, frozen=True, kw_only=True):
+    """The devices that a target is to be measured on."""
+
+    devices: tuple[str, ...] = ()
+
+
+def place_name(device: str) -> str:
+    """A device's name in the run folder: "ssh-pi-kitchen"."""
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", device).strip("-.")
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 9]}-{digest(device)[:8]}"
+
+
+def devices_of(on: Sequence[str], targets: Sequence[Target]) -> dict[str, tuple[str, ...]]:
+    """The devices named for each target, each by "DEVICE", which is meant for all, or by "TARGET=DEVICE".
+
+    Raises:
+        ConfigError: there is no such target, or two devices would have one name in the run folder.
+        UnknownPlugin, PluginUnavailable: a device is of no known kind, or needs a package that is not here.
+    """
+    found: dict[str, dict[str, None]] = {target.name: {} for target in targets}
+    for text in on:
+        one = _FOR_A_TARGET.fullmatch(text)
+        wanted, device = (one[1], one[2]) if one else ("", text)
+        devices.located(device)
+        if wanted and wanted not in found:
+            close = difflib.get_close_matches(wanted, found, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"targets of this run: {', '.join(found)}"
+            raise ConfigError(f"--on {text} is for {wanted!r}, which is no target of this run", hint=hint)
+        for name in (wanted,) if wanted else found:
+            found[name][device] = None
+    for several in found.values():
+        by_place: dict[str, str] = {}
+        for device in several:
+            other = by_place.setdefault(place_name(device), device)
+            if other != device:
+                raise ConfigError(f"{other} and {device} have one name in the run folder", hint="name one of them")
+    return {name: tuple(several) for name, several in found.items()}
+
+
+def remember(run: Run, named: Mapping[str, tuple[str, ...]]) -> None:
+    """Keep which devices were named, for who goes on with the run."""
+    for target, some in named.items():
+        path = _kept(run.folder, target)
+        if some:
+            write_text(path, dumps(Named(devices=some)))
+        else:
+            path.unlink(missing_ok=True)
+
+
+def remembered(folder: Path, targets: Sequence[Target]) -> tuple[str, ...]:
+    """What was named when the run was made, as `devices_of` takes it.
+
+    Raises:
+        ConfigError: a file in the folder is damaged.
+    """
+    return tuple(
+        f"{target.name}={device}"
+        for target in targets
+        if (path := _kept(folder, target.name)).is_file()
+        for device in decode_json(Named, read_text(path), str(path)).devices
+    )
+
+
+def _kept(folder: Path, target: str) -> Path:
+    return folder / "inputs" / f"on-{target}.json"
+
+
+def ask(run: Run, target: Target, named: Sequence[str], again: bool) -> tuple[Place, ...]:
+    """Where a target is measured: the devices named, each asked for its engines; where none is, this machine, and
+    before it the target's emulator where that is prepared.
+
+    A device that has measured every export is asked `again` only where the run's inputs changed: so a report can be
+    made when the device is off.
+
+    Raises:
+        DeviceUnreachable: a named device does not answer.
+        PluginUnavailable: it has none of the target's engines; the hint brings one.
+        ConfigError: it is not an address.
+    """
+    wanted = _wanted(target)
+    if named:
+        return tuple(_asked(run, target, device, wanted, again) for device in named)
+    return (*_emulated(target, wanted), _here(target, wanted, named=False))
+
+
+def _wanted(target: Target) -> dict[str, Path]:
+    """Those engines of a target that its exports are for, in its order, and their files."""
+    exports = {*target.exports, *target.fallbacks.values()}
+    fitting = {name for one in exports for name in engines.fitting(f"model{converters.check(one).suffix}")}
+    return {name: engines.path(name) for name in target.engines if name in fitting}
+
+
+def _here(target: Target, wanted: Mapping[str, Path], named: bool) -> Place:
+    lacking: dict[str, EdgekdError] = {
+        name: PluginUnavailable(f"the engine {name} is not installed here", hint=engines.how_to_install(name))
+        for name in wanted
+        if not engines.installed(name)
+    }
+    there = tuple(name for name in wanted if name not in lacking)
+    return Place(HOST, there, lacking, HOST_THREADS, named)
+
+
+def _emulated(target: Target, wanted: Mapping[str, Path]) -> list[Place]:
+    """The emulator of a target where it is prepared for one of its engines."""
+    plugin, _ = devices.located(EMULATOR)
+    address: str = plugin.usual(target)  # type: ignore[attr-defined]  # of this device alone
+    if not address:
+        return []
+    device = f"{EMULATOR}:{address}"
+    lacking = _lacking(device, wanted)
+    there = tuple(name for name in wanted if name not in lacking)
+    return [Place(device, there, lacking, target.threads, named=False)] if there else []
+
+
+def _asked(run: Run, target: Target, device: str, wanted: Mapping[str, Path], again: bool) -> Place:
+    if devices.provenance(device) == "host":
+        return _here(target, wanted, named=True)
+    known = () if again else _known(run, target, device)
+    lacking = {} if known else _lacking(device, wanted)
+    there = known or tuple(name for name in wanted if name not in lacking)
+    if not there:
+        first = next(iter(lacking.values()), None)
+        raise first or ConfigError(f"{target.name} has no engine to measure with on {device}")
+    return Place(device, there, lacking, target.threads, named=True)
+
+
+def _known(run: Run, target: Target, device: str) -> tuple[str, ...]:
+    """The engines that measured every export of a target on a device; () where something was not measured."""
+    found = set()
+    for export in target.exports:
+        names = {export, target.fallbacks.get(export, export)}
+        done = [
+            path.parent.name.split("@")[1]
+            for name in names
+            for path in (run.folder / target.name / "5-measure").glob(f"{name}@*@{place_name(device)}/result.json")
+        ]
+        if not done:
+            return ()
+        found.update(done)
+    return tuple(name for name in target.engines if name in found)
+
+
+def _lacking(device: str, wanted: Mapping[str, Path]) -> dict[str, EdgekdError]:
+    """Those engines that cannot be started on a device, and why."""
+    plugin, address = devices.located(device)
+    if hasattr(plugin, "lacking"):
+        told: dict[str, EdgekdError] = plugin.lacking(address, wanted)
+        return told
+    found: dict[str, EdgekdError] = {}
+    for name, engine in wanted.items():
+        try:
+            with (
+                tempfile.TemporaryDirectory(prefix="edgekd-ask-") as scratch,
+                devices.start(device, engines.GUEST, engine, Path(scratch)) as connection,
+            ):
+                connection.ask({"do": "facts"}, FACTS_TIMEOUT_S)
+        except DeviceUnreachable:
+            raise
+        except (PluginUnavailable, MeasureError) as error:
+            found[name] = error
+    return found
