@@ -115,6 +115,21 @@ def run_all(
 
     A device in `on` is for all of them, or for one: "raspberry-pi-4=ssh://pi@kitchen".
     """
+    return _run(recipe, targets, out, until=until, mode=mode, crosswise=crosswise, on=on, require=require, afresh=True)
+
+
+def _run(
+    recipe: str | Path | Recipe,
+    targets: Sequence[str | Path | Target],
+    out: str | Path | None,
+    *,
+    until: Step,
+    mode: Mode | None,
+    crosswise: bool,
+    on: Sequence[str],
+    require: Required | None,
+    afresh: bool,
+) -> list[Result]:
     if require and until != "report":
         raise ConfigError("only a report has verdicts that could be required", hint="leave `until` out")
     wanted = _checked(recipe) if isinstance(recipe, Recipe) else load_recipe(recipe)
@@ -128,7 +143,15 @@ def run_all(
         return [
             Result(folder.folder, made)
             for made in build(
-                folder, wanted, aims, until=until, mode=mode, crosswise=crosswise, on=on, required=require
+                folder,
+                wanted,
+                aims,
+                until=until,
+                mode=mode,
+                crosswise=crosswise,
+                on=on,
+                required=require,
+                afresh=afresh,
             )
         ]
 
@@ -150,7 +173,7 @@ def resume(
 ) -> list[Result]:
     """Go on with a run folder, up to a step, with the recipe, the targets and the devices that it was made with.
 
-    Devices in `on` take the place of those; the rest is as in `run_all`.
+    Devices in `on` take the place of those, and what failed on them is tried again; the rest is as in `run_all`.
 
     `crosswise` verifies on every engine that is installed here, each execution against each.
 
@@ -162,15 +185,17 @@ def resume(
         raise ConfigError(f"{folder} is not a run folder", hint="`edgekd run RECIPE --target T -o FOLDER` makes one")
     recipe = decode_json(Recipe, read_text(inputs / "recipe.json"), str(inputs / "recipe.json"))
     targets = [decode_json(Target, read_text(path), str(path)) for path in sorted(inputs.glob("target-*.json"))]
-    return run_all(
+    devices = on or remembered(Path(folder), targets)
+    return _run(
         recipe,
         targets,
-        out=folder,
+        folder,
         until=until,
         mode=mode,
         crosswise=crosswise,
-        on=on or remembered(Path(folder), targets),
+        on=devices,
         require=require,
+        afresh=bool(on),
     )
 
 

@@ -159,6 +159,7 @@ def count(job: Job, draw: Draw, scratch: Path) -> Counted:
         engine_version=facts["engine_version"],
         device=job.device,
         provenance=devices.provenance(job.device),
+        threads=job.threads,
         **_means(counted["inferences"] or [], counted["empty"]),
         memory=Memory(
             peak_rss_bytes=weighed["peak_rss_bytes"],

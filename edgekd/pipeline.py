@@ -12,11 +12,12 @@ import msgspec
 
 from edgekd import devices
 from edgekd.agree import agree, foresee
+from edgekd.attempts import Attempt, count_there, failed, time_there
 from edgekd.converters import families, split
 from edgekd.data import load
 from edgekd.distil import distil
 from edgekd.engines import able
-from edgekd.errors import DeviceUnreachable, MeasureError
+from edgekd.errors import MeasureError
 from edgekd.export import export
 from edgekd.files import dumps, read_text, write_text
 from edgekd.fitness import newest_set, unfit
@@ -51,7 +52,6 @@ from edgekd.specs import (
     Target,
     Teacher,
 )
-from edgekd.tally import tally
 from edgekd.teach import Curriculum, know, teach
 from edgekd.verify import engine_for, verify
 from edgekd.workers import cores, sharing, together
@@ -122,12 +122,14 @@ def build(
     mode: Mode | None = None,
     crosswise: bool = False,
     required: Required | None = None,
+    afresh: bool = True,
 ) -> list[Made]:
     """Take a recipe to each target; the teacher and its knowledge are made once and shared by all.
 
     `on` are the devices to measure on, "DEVICE" or "TARGET=DEVICE"; without it artifacts are timed here, and counted on
     the target's emulator where that is prepared. `crosswise` verifies on every engine that is installed here, not on
     the target's alone, and each against each. Latency and memory of less provenance than `required` break the budget.
+    Where `on` is what the run was made with, and not named `afresh`, what failed there is not tried again.
 
     Raises:
         EdgekdError: what went wrong; everything finished before it is kept, and the same call goes on from there.
@@ -135,7 +137,7 @@ def build(
     for target in targets:
         foresee(recipe, target)
     named = devices_of(on, targets)
-    places = {target.name: _places(run, recipe, target, named[target.name], until) for target in targets}
+    places = {target.name: _places(run, recipe, target, named[target.name], until, afresh) for target in targets}
     _write_inputs(run, recipe, targets)
     remember(run, named)
     sources = {part: fingerprint(getattr(recipe, part).name) for part in ("dataset", "teacher", "student")}
@@ -274,13 +276,15 @@ def _take(
     yield "report", msgspec.structs.replace(made, report=run.step(f"{at}/6-report", report, evidence))
 
 
-def _places(run: Run, recipe: Recipe, target: Target, named: Sequence[str], until: Step) -> tuple[Place, ...]:
+def _places(
+    run: Run, recipe: Recipe, target: Target, named: Sequence[str], until: Step, afresh: bool
+) -> tuple[Place, ...]:
     """Where a target is measured; nowhere, and nothing is asked, where the run ends before."""
     if until not in MEASURED:
         return ()
     kept = _inputs(run, recipe, [target])
     changed = any(not path.is_file() or read_text(path) != dumps(noun) for path, noun in kept.items())
-    return ask(run, target, named, again=changed)
+    return ask(run, target, named, afresh, changed)
 
 
 def _measure(run: Run, at: str, artifacts: Sequence[Artifact], places: Sequence[Place], mode: Mode) -> Found:
@@ -289,34 +293,49 @@ def _measure(run: Run, at: str, artifacts: Sequence[Artifact], places: Sequence[
     Raises:
         DeviceUnreachable: a device does not answer any more; what was measured is kept.
     """
-    found: list[Measurement | Counted | Failure] = []
-    for place in places:
-        for one in artifacts:  # one after the other: two timings at once would disturb each other
-            engine = place.engine_for(one)
-            if engine is None:
-                found += [_unable(place, one)] if place.named else []
-                continue
-            try:
-                found.append(_measured(run, at, one, engine, place, mode))
-            except DeviceUnreachable:
-                raise
-            except MeasureError as error:
-                run.log(
-                    step=_at(at, one.export, engine, place.device), event="failed", error=str(error), hint=error.hint
-                )
-                found.append(_failed(place, one, engine, str(error)))
-
-    def of(kind: type[R]) -> tuple[R, ...]:
-        return tuple(one for one in found if isinstance(one, kind))
-
-    return Found(of(Measurement), of(Counted), of(Failure))
+    # One after the other: two timings at once would disturb each other.
+    tried = [
+        _attempt(run, at, one, engine, place, mode) if engine else _unable(one, place)
+        for place in places
+        for one in artifacts
+        if (engine := place.engine_for(one)) or place.wanted
+    ]
+    return Found(
+        tuple(one.measurement for one in tried if one.measurement),
+        tuple(one.counted for one in tried if one.counted),
+        tuple(one.failure for one in tried if one.failure),
+    )
 
 
-def _measured(run: Run, at: str, artifact: Artifact, engine: str, place: Place, mode: Mode) -> Measurement | Counted:
-    name = _at(at, artifact.export, engine, place.device)
-    if devices.timed(place.device):
-        return run.step(name, measure, artifact, engine, place.device, mode, place.threads)
-    return run.step(name, tally, artifact, engine, place.device, place.threads)
+def _attempt(run: Run, at: str, artifact: Artifact, engine: str, place: Place, mode: Mode) -> Attempt:
+    name, device = _at(at, artifact.export, engine, place.device), place.device
+    if place.provenance == "host":
+        return _timed_here(run, name, artifact, engine, place, mode)
+
+    def do() -> Attempt:
+        if devices.timed(device):
+            return run.step(name, time_there, artifact, engine, device, mode, place.threads)
+        return run.step(name, count_there, artifact, engine, device, place.threads)
+
+    before = (run.folder / name / "result.json").exists()
+    found = do()
+    if before and found.failure and place.afresh:
+        run.forget(name)
+        found = do()
+    return found
+
+
+def _timed_here(run: Run, name: str, artifact: Artifact, engine: str, place: Place, mode: Mode) -> Attempt:
+    try:
+        return Attempt(measurement=run.step(name, measure, artifact, engine, place.device, mode, place.threads))
+    except MeasureError as error:
+        run.log(step=name, event="failed", error=str(error), hint=error.hint)
+        return failed(artifact, engine, place.device, str(error))
+
+
+def _unable(artifact: Artifact, place: Place) -> Attempt:
+    why = place.why_not(artifact)
+    return failed(artifact, "", place.device, str(why), why.hint)
 
 
 def _at(at: str, export: str, engine: str, device: str) -> str:
@@ -325,17 +344,6 @@ def _at(at: str, export: str, engine: str, device: str) -> str:
 
 def _by_operator(at: str, of: Measurement) -> str:
     return f"{at}/5-measure/by-operator/{of.artifact}@{of.engine}@{place_name(of.device)}"
-
-
-def _unable(place: Place, artifact: Artifact) -> Failure:
-    why = place.why_not(artifact)
-    return msgspec.structs.replace(_failed(place, artifact, "", str(why)), hint=why.hint)
-
-
-def _failed(place: Place, artifact: Artifact, engine: str, error: str) -> Failure:
-    return Failure(
-        artifact=artifact.export, engine=engine, error=error, device=place.device, provenance=place.provenance
-    )
 
 
 def _exports(run: Run, target: Target, student: Student, data: Data) -> list[tuple[Artifact, tuple[str, ...]]]:

@@ -35,8 +35,10 @@ class Place(NamedTuple):
     """Those that are not, and why."""
     threads: int
     """That a model is given there."""
-    named: bool
-    """By the user, who wants to hear of what could not be measured there."""
+    wanted: bool
+    """By the user, now or when the run was made: what cannot be measured there is told."""
+    afresh: bool = False
+    """Named by the command that runs: what failed there is tried again."""
 
     @property
     def name(self) -> str:
@@ -57,7 +59,7 @@ class Place(NamedTuple):
         """Why no engine there executes the artifact."""
         fitting = engines.fitting(artifact.model.path)
         first = next((error for name, error in self.lacking.items() if name in fitting), None)
-        return first or ConfigError(f"the target has no engine that executes {artifact.export}")
+        return first or PluginUnavailable(f"no engine of the target that executes {artifact.export} is there")
 
 
 class Named(Spec, frozen=True, kw_only=True):
@@ -127,12 +129,12 @@ def _kept(folder: Path, target: str) -> Path:
     return folder / "inputs" / f"on-{target}.json"
 
 
-def ask(run: Run, target: Target, named: Sequence[str], again: bool) -> tuple[Place, ...]:
+def ask(run: Run, target: Target, named: Sequence[str], afresh: bool, changed: bool) -> tuple[Place, ...]:
     """Where a target is measured: the devices named, each asked for its engines; where none is, this machine, and
-    before it the target's emulator where that is prepared.
+    the target's emulator where that is prepared.
 
-    A device that has measured every export is asked `again` only where the run's inputs changed: so a report can be
-    made when the device is off.
+    Where no input of the run `changed`, a device that has answered for every export is not asked again; and one that
+    was named when the run was made, and not `afresh`, is not where it has for any. So a report needs no device.
 
     Raises:
         DeviceUnreachable: a named device does not answer.
@@ -140,9 +142,18 @@ def ask(run: Run, target: Target, named: Sequence[str], again: bool) -> tuple[Pl
         ConfigError: it is not an address.
     """
     wanted = _wanted(target)
-    if named:
-        return tuple(_asked(run, target, device, wanted, again) for device in named)
-    return (*_emulated(target, wanted), _here(target, wanted, named=False))
+    if not named:
+        usual = (_here(target, wanted), *_emulated(target, wanted))
+        return tuple(place._replace(afresh=afresh) for place in usual)
+    places = []
+    for device in named:
+        if devices.provenance(device) == "host":
+            place = _here(target, wanted)
+        else:
+            known = () if changed else _known(run, target, device, of_all=afresh)
+            place = _asked(target, device, wanted, known)
+        places.append(place._replace(wanted=True, afresh=afresh))
+    return tuple(places)
 
 
 def _wanted(target: Target) -> dict[str, Path]:
@@ -152,14 +163,14 @@ def _wanted(target: Target) -> dict[str, Path]:
     return {name: engines.path(name) for name in target.engines if name in fitting}
 
 
-def _here(target: Target, wanted: Mapping[str, Path], named: bool) -> Place:
+def _here(target: Target, wanted: Mapping[str, Path]) -> Place:
     lacking: dict[str, EdgekdError] = {
         name: PluginUnavailable(f"the engine {name} is not installed here", hint=engines.how_to_install(name))
         for name in wanted
         if not engines.installed(name)
     }
     there = tuple(name for name in wanted if name not in lacking)
-    return Place(HOST, there, lacking, HOST_THREADS, named)
+    return Place(HOST, there, lacking, HOST_THREADS, wanted=False)
 
 
 def _emulated(target: Target, wanted: Mapping[str, Path]) -> list[Place]:
@@ -171,34 +182,32 @@ def _emulated(target: Target, wanted: Mapping[str, Path]) -> list[Place]:
     device = f"{EMULATOR}:{address}"
     lacking = _lacking(device, wanted)
     there = tuple(name for name in wanted if name not in lacking)
-    return [Place(device, there, lacking, target.threads, named=False)] if there else []
+    return [Place(device, there, lacking, target.threads, wanted=False)] if there else []
 
 
-def _asked(run: Run, target: Target, device: str, wanted: Mapping[str, Path], again: bool) -> Place:
-    if devices.provenance(device) == "host":
-        return _here(target, wanted, named=True)
-    known = () if again else _known(run, target, device)
+def _asked(target: Target, device: str, wanted: Mapping[str, Path], known: tuple[str, ...]) -> Place:
     lacking = {} if known else _lacking(device, wanted)
     there = known or tuple(name for name in wanted if name not in lacking)
     if not there:
         first = next(iter(lacking.values()), None)
         raise first or ConfigError(f"{target.name} has no engine to measure with on {device}")
-    return Place(device, there, lacking, target.threads, named=True)
+    return Place(device, there, lacking, target.threads, wanted=True)
 
 
-def _known(run: Run, target: Target, device: str) -> tuple[str, ...]:
-    """The engines that measured every export of a target on a device; () where something was not measured."""
-    found = set()
-    for export in target.exports:
-        names = {export, target.fallbacks.get(export, export)}
-        done = [
+def _known(run: Run, target: Target, device: str, of_all: bool) -> tuple[str, ...]:
+    """The engines that a device has answered with for an export, or () where it has not for all of them."""
+    folder, place = run.folder / target.name / "5-measure", place_name(device)
+    done = {
+        export: {
             path.parent.name.split("@")[1]
-            for name in names
-            for path in (run.folder / target.name / "5-measure").glob(f"{name}@*@{place_name(device)}/result.json")
-        ]
-        if not done:
-            return ()
-        found.update(done)
+            for name in {export, target.fallbacks.get(export, export)}
+            for path in folder.glob(f"{name}@*@{place}/result.json")
+        }
+        for export in target.exports
+    }
+    if of_all and not all(done.values()):
+        return ()
+    found = set().union(*done.values())
     return tuple(name for name in target.engines if name in found)
 
 

@@ -34,8 +34,8 @@ On = Annotated[
     typer.Option(
         "--on",
         metavar="[TARGET=]DEVICE",
-        help="Where to measure: host, ssh://user@host, qemu:cortex-a72; repeatable, and TARGET= means one target alone. "
-        "Else this machine, and the target's emulator where it is prepared.",
+        help="Where to measure: host, ssh://user@host, qemu:cortex-a72; repeatable; TARGET= means one target alone. "
+        "Without it: this machine, and the target's emulator where it is prepared.",
     ),
 ]
 Require = Annotated[
