@@ -112,12 +112,14 @@ def _silent(found: Measurement | Counted, limit: str, target: Target) -> Verdict
         value = found.memory.peak_rss_bytes
     elif isinstance(found, Measurement):
         value = found.latency_ms.p90
-    why = devices.unlike(found.device, target).get(limit, f"of {found.device}")
+    elif found.latency_ms:
+        value = found.latency_ms.value
+    why = f"of {found.device}" if value else f"nothing tells it: no cycle model is fitted for {found.device}"
     return Verdict(
         limit=limit,
         allowed=getattr(target.budget, limit),
         found=value,
         provenance=found.provenance,
         ok=False,
-        note=why if value else f"nothing tells it: no cycle model is fitted for {found.device}",
+        note=devices.unlike(found.device, target).get(limit, why),
     )

@@ -67,11 +67,12 @@ class Evidence(Spec, frozen=True, kw_only=True):
 
 def report(work: Work, evidence: Evidence) -> Report:
     """The verdicts of the artifact to ship: of those that hold every limit the first in the target's order, unless
-    one is faster on the device itself, or as it is emulated; of the first if none holds them."""
+    one is faster on the device itself, or as it is emulated; if none holds them, of the first that is executed."""
     budget = effective_budget(evidence.recipe, evidence.target)
     judged = {artifact.export: judge(evidence, artifact, budget) for artifact in evidence.artifacts}
     good = [export for export, verdicts in judged.items() if all(verdict.ok for verdict in verdicts)]
-    chosen = _fastest(evidence, good) if good else next(iter(judged))
+    executed = [export for export, verdicts in judged.items() if all(one.limit != "runtimes" for one in verdicts)]
+    chosen = _fastest(evidence, good) if good else next(iter(executed or judged))
     found = tuple(findings(evidence))
     plain = summary(evidence, chosen, judged[chosen], found)
     as_json, as_html = work.out / "report.json", work.out / "report.html"

@@ -19,7 +19,7 @@ REQUIRABLE: Final = ("latency_ms", "peak_memory_bytes")
 
 def speaking(found: Iterable[Found], target: Target, limit: str) -> list[Found]:
     """What a device itself, or what imitates it, says of a limit: all of the best provenance there is."""
-    able = [one for one in found if _has(one, limit) and not devices.unlike(one.device, target).get(limit)]
+    able = [one for one in found if _has(one, limit) and _speaks(one, limit, target)]
     for provenance in RANKS[:2]:
         if best := [one for one in able if one.provenance == provenance]:
             return best
@@ -28,6 +28,10 @@ def speaking(found: Iterable[Found], target: Target, limit: str) -> list[Found]:
 
 def _has(one: Found, limit: str) -> bool:
     return limit != "latency_ms" or isinstance(one, Measurement) or one.latency_ms is not None
+
+
+def _speaks(one: Found, limit: str, target: Target) -> bool:
+    return one.provenance != "emulated" or limit not in devices.unlike(one.device, target)
 
 
 def latency(found: Iterable[Found], target: Target) -> Verdict | None:
