@@ -41,11 +41,6 @@ class Place(NamedTuple):
     """Named by the command that runs: what failed there is tried again."""
 
     @property
-    def name(self) -> str:
-        """In the run folder."""
-        return place_name(self.device)
-
-    @property
     def provenance(self) -> Provenance:
         """Of its numbers."""
         return devices.provenance(self.device)
