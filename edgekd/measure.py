@@ -153,14 +153,18 @@ def count(job: Job, draw: Draw, scratch: Path) -> Counted:
             connection.ask({"do": "load", "model": connection.put(job.model), "threads": 1}, 600)
             close = closeness(_outputs(connection, connection.put(inputs), scratch / "here.npz"), outputs)
     tell(f"counting {job.name}", 2, 2)
+    executed = means(counted["inferences"] or [], counted["empty"])
+    told = devices.latency(job.device, executed["instructions"], executed.get("cache_misses", {}), job.threads)
     return Counted(
         artifact=job.name,
         engine=job.engine,
         engine_version=facts["engine_version"],
         device=job.device,
         provenance=devices.provenance(job.device),
+        **executed,
+        latency_ms=told[0] if told else None,
+        latency_model=told[1] if told else "",
         threads=job.threads,
-        **_means(counted["inferences"] or [], counted["empty"]),
         memory=Memory(
             peak_rss_bytes=weighed["peak_rss_bytes"],
             file_bytes=content(job.model)[0],
@@ -178,8 +182,8 @@ def _outputs(connection: devices.Connection, inputs: str, out: Path) -> list[NDA
     return list(read_arrays(out))
 
 
-def _means(inferences: Sequence[dict[str, Any]], empty: dict[str, Any] | None) -> dict[str, Any]:
-    """Fields of a Counted, without what counting itself adds."""
+def means(inferences: Sequence[dict[str, Any]], empty: dict[str, Any] | None) -> dict[str, Any]:
+    """What an inference executes in the mean of several, as fields of a Counted; without what counting itself adds."""
     if not inferences or empty is None:
         return {"inferences": 0, "instructions": {}}
 

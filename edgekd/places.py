@@ -222,6 +222,10 @@ def _lacking(device: str, wanted: Mapping[str, Path]) -> dict[str, EdgekdError]:
                 connection.ask({"do": "facts"}, FACTS_TIMEOUT_S)
         except DeviceUnreachable:
             raise
-        except (PluginUnavailable, MeasureError) as error:
+        except (
+            ConfigError,
+            PluginUnavailable,
+            MeasureError,
+        ) as error:  # of an address: where none is there, it is raised
             found[name] = error
     return found

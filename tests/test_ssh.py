@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +27,7 @@ from edgekd.errors import ConfigError, DeviceUnreachable, EdgekdError, MeasureEr
 from edgekd.plugins import find
 from edgekd.specs import Measurement
 from tests import models
+from tests.held import ENGINE, HOSTILE, inputs_file, model_file, timed, wait_for
 
 pytest.importorskip("asyncssh", reason="pip install 'edgekd[devices]'")
 
@@ -36,47 +36,6 @@ from edgekd.devices import _line, ssh
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 PATIENCE_S = 2.0
 KEEPER = Path(ssh.__file__).with_name("_keeper.py")
-
-ENGINE = """
-import os, signal, sys, time
-import numpy as np
-
-class Toy:
-    suffixes = (".toy",)
-    runtime = "json"
-
-    def version(self):
-        print("loaded", file=sys.stderr)
-        return "1"
-
-    def load(self, model, threads):
-        with open(model, "rb") as opened:
-            return Session(opened.read())
-
-class Session:
-    inputs = outputs = ()
-
-    def __init__(self, content):
-        self.content, self.count = content, 0
-
-    def feed(self, arrays):
-        self.arrays = arrays
-
-    def invoke(self):
-        self.count += 1
-        if self.content == b"crash":
-            os.kill(os.getpid(), signal.SIGSEGV)
-        if self.content == b"hang":
-            time.sleep(600)
-        if self.content == b"fill":
-            open(os.path.join(os.environ["TMPDIR"], "big"), "wb").write(bytes(1 << 26))
-        time.sleep(0.002)
-
-    def fetch(self):
-        return [np.float32([self.count]), self.arrays[0] * 2, np.frombuffer(self.content, np.uint8)]
-
-PLUGIN = Toy()
-"""
 
 
 # --- a server of our own
@@ -164,7 +123,7 @@ SetEnv XDG_CACHE_HOME={cache} HOME={folder} OMP_NUM_THREADS=1
         subprocess.Popen([SSHD, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=log) as process,
     ):
         try:
-            _wait_for(lambda: _answers(port), f"sshd: {(folder / 'sshd.log').read_text()}")
+            wait_for(lambda: _answers(port), f"sshd: {(folder / 'sshd.log').read_text()}")
             server = Server(folder, port, process.pid)
             yield server if not above else replace(server, folder=cache.parent)
             server.cut()
@@ -176,13 +135,6 @@ def _answers(port: int) -> bool:
     with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False
-
-
-def _wait_for(true: Callable[[], bool], what: str, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -216,18 +168,6 @@ def engine(tmp_path: Path) -> Path:
     return file
 
 
-def _model(folder: Path, content: bytes, name: str = "model.toy") -> Path:
-    file = folder / name
-    file.write_bytes(content)
-    return file
-
-
-def _inputs(folder: Path) -> Path:
-    file = folder / "inputs.npz"
-    np.savez(file, **{"0": np.arange(12, dtype=np.float32).reshape(4, 3)})
-    return file
-
-
 @contextmanager
 def started(server: Server, engine: Path, scratch: Path, query: str = "") -> Iterator[devices.Connection]:
     """A connection that is patient for no longer than a test is."""
@@ -235,14 +175,6 @@ def started(server: Server, engine: Path, scratch: Path, query: str = "") -> Ite
     address = f"{server.address}?python={query or sys.executable}"
     with plugin.start(address, engines.GUEST, engine, scratch) as connection:
         yield connection
-
-
-def timed(connection: devices.Connection, tmp_path: Path, seconds: float) -> dict[str, Any]:
-    """What the toy engine answers to a timing of so many seconds; its model counts its inferences."""
-    model, inputs = connection.put(_model(tmp_path, b"toy")), connection.put(_inputs(tmp_path))
-    connection.ask({"do": "load", "model": model, "threads": 1}, 30)
-    request = {"do": "time", "inputs": inputs, "warmup_count": 3, "warmup_s": 0, "min_count": 10}
-    return connection.ask({**request, "min_s": seconds, "max_s": seconds + 1}, 60)
 
 
 # --- it works
@@ -258,7 +190,7 @@ def test_an_engine_answers_as_it_does_here(server: Server, engine: Path, tmp_pat
     for place in (host, started(server, engine, tmp_path)):
         with place as connection:
             facts = connection.ask({"do": "facts"}, 30)
-            model, inputs = connection.put(_model(tmp_path, b"toy")), connection.put(_inputs(tmp_path))
+            model, inputs = connection.put(model_file(tmp_path, b"toy")), connection.put(inputs_file(tmp_path))
             connection.ask({"do": "load", "model": model, "threads": 1}, 30)
             answered = tmp_path / "answered.npz"
             ran = connection.ask({"do": "run", "inputs": inputs, "outputs": str(answered)}, 30)
@@ -286,7 +218,7 @@ def test_a_runtime_answers_the_same_bits_as_here(server: Server, tmp_path: Path)
     for place in (host, started(server, engines.path("onnxruntime"), tmp_path)):
         with place as connection:
             connection.ask({"do": "load", "model": connection.put(model), "threads": 1}, 60)
-            request = {"inputs": connection.put(_inputs(tmp_path)), "outputs": str(tmp_path / "out.npz")}
+            request = {"inputs": connection.put(inputs_file(tmp_path)), "outputs": str(tmp_path / "out.npz")}
             digests.append(connection.ask({"do": "run", **request}, 60)["outputs_sha256"])
     assert digests[0] == digests[1]
 
@@ -309,9 +241,9 @@ def test_files_are_verified_and_measured_there(server: Server, tmp_path: Path) -
 def test_the_same_content_is_copied_once(server: Server, engine: Path, tmp_path: Path) -> None:
     with started(server, engine, tmp_path) as connection:
         names = [
-            connection.put(_model(tmp_path, content, name)) for content, name in [(b"a", "1.toy"), (b"a", "2.toy")]
+            connection.put(model_file(tmp_path, content, name)) for content, name in [(b"a", "1.toy"), (b"a", "2.toy")]
         ]
-        assert names[0] == names[1] != connection.put(_model(tmp_path, b"b", "1.toy"))
+        assert names[0] == names[1] != connection.put(model_file(tmp_path, b"b", "1.toy"))
         (folder,) = server.cache.iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700
         assert len(list(folder.rglob("model.toy"))) == 2
@@ -320,19 +252,19 @@ def test_the_same_content_is_copied_once(server: Server, engine: Path, tmp_path:
 def test_another_content_of_a_name_takes_its_place(server: Server, engine: Path, tmp_path: Path) -> None:
     """The inputs of a thousand chunks would fill a small disk."""
     with started(server, engine, tmp_path) as connection:
-        first, second = (Path(connection.put(_model(tmp_path, content))) for content in (b"a", b"b"))
+        first, second = (Path(connection.put(model_file(tmp_path, content))) for content in (b"a", b"b"))
         assert not first.exists() and second.read_bytes() == b"b"
         with pytest.raises(ConfigError):
             connection.get(str(first), tmp_path / "back")
-        assert Path(connection.put(_model(tmp_path, b"a"))).read_bytes() == b"a"
+        assert Path(connection.put(model_file(tmp_path, b"a"))).read_bytes() == b"a"
         assert not second.parent.exists()
 
 
 def test_a_model_of_several_files_stays_together(server: Server, engine: Path, tmp_path: Path) -> None:
-    _model(tmp_path, b"<net/>", "net.xml"), _model(tmp_path, b"weights", "net.bin")
+    model_file(tmp_path, b"<net/>", "net.xml"), model_file(tmp_path, b"weights", "net.bin")
     package = tmp_path / "net.mlpackage"
     (package / "Data" / "a b").mkdir(parents=True)
-    _model(package / "Data" / "a b", b"weights", "$(touch x)'\n")
+    model_file(package / "Data" / "a b", b"weights", "$(touch x)'\n")
     with started(server, engine, tmp_path) as connection:
         xml = Path(connection.put(tmp_path / "net.xml"))
         assert xml.read_bytes() == b"<net/>" and xml.with_suffix(".bin").read_bytes() == b"weights"
@@ -341,14 +273,11 @@ def test_a_model_of_several_files_stays_together(server: Server, engine: Path, t
         assert (copied / "Data" / "a b" / "$(touch x)'\n").read_bytes() == b"weights"
 
 
-HOSTILE = ["a b.toy", "it's.toy", 'a"b.toy', "$(touch x).toy", "`touch x`.toy", "a\nb.toy", "-rf.toy", "; touch x.toy"]
-
-
 def test_names_of_models_never_reach_a_shell(server: Server, engine: Path, tmp_path: Path) -> None:
     before = set(Path.cwd().iterdir())
     with started(server, engine, tmp_path) as connection:
         for index, name in enumerate([*HOSTILE, "a.$(touch x)", "x" * 200 + ".toy"]):
-            there = connection.put(_model(tmp_path, str(index).encode(), name))
+            there = connection.put(model_file(tmp_path, str(index).encode(), name))
             assert re.fullmatch(r"model(\.toy)?", Path(there).name)
             connection.ask({"do": "load", "model": there, "threads": 1}, 30)
             connection.get(there, tmp_path / "back")
@@ -368,7 +297,7 @@ def serving_otherwise(folder: Path, home: Path, old: str, new: str) -> Iterator[
     config.write_text(changed)
     with subprocess.Popen([SSHD, "-D", "-f", str(config)]) as process:
         try:
-            _wait_for(lambda: _answers(before.port), "sshd")
+            wait_for(lambda: _answers(before.port), "sshd")
             know(home, before)
             shutil.copy(before.folder / "id_ed25519", home / ".ssh" / "id_ed25519")
             yield before
@@ -382,7 +311,7 @@ def test_folders_there_may_be_named_as_they_like(engine: Path, tmp_path: Path, h
     setting = '"XDG_CACHE_HOME={}"'.format(str(odd).replace('"', '\\"'))
     with serving_otherwise(tmp_path / "other", home, r"XDG_CACHE_HOME=\S*", setting) as server:
         with started(server, engine, tmp_path) as connection:
-            assert connection.put(_model(tmp_path, b"toy")).startswith(str(odd))
+            assert connection.put(model_file(tmp_path, b"toy")).startswith(str(odd))
             assert timed(connection, tmp_path, 0.1)["samples_ms"]
         assert not list(odd.iterdir())
 
@@ -408,7 +337,7 @@ def test_where_no_cache_is_another_folder_serves(engine: Path, tmp_path: Path, h
     setting = f"TMPDIR={tmp_path}/temporary"
     with serving_otherwise(tmp_path / "other", home, r"XDG_CACHE_HOME=\S*", setting) as server:
         with started(server, engine, tmp_path) as connection:
-            assert connection.put(_model(tmp_path, b"toy")).startswith(f"{tmp_path}/temporary/edgekd-")
+            assert connection.put(model_file(tmp_path, b"toy")).startswith(f"{tmp_path}/temporary/edgekd-")
         assert not list((tmp_path / "temporary").iterdir())
 
 
@@ -455,7 +384,7 @@ def test_an_agents_key_is_taken(
 ) -> None:
     with subprocess.Popen(["ssh-agent", "-D", "-a", str(tmp_path / "agent")], stdout=subprocess.DEVNULL) as agent:
         try:
-            _wait_for((tmp_path / "agent").exists, "the agent listens")
+            wait_for((tmp_path / "agent").exists, "the agent listens")
             monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
             subprocess.run(["ssh-add", "-q", str(home / ".ssh" / "id_ed25519")], check=True)
             (home / ".ssh" / "id_ed25519").unlink()
@@ -513,7 +442,7 @@ def test_a_host_that_changes_during_a_cut_is_refused(server: Server, engine: Pat
         assert server.cut()
         with pytest.raises(DeviceUnreachable, match="is not known"):
             connection.ask({"do": "facts"}, 30)
-    _wait_for(lambda: server.left() == [], "the keeper ends by itself", PATIENCE_S * 3)
+    wait_for(lambda: server.left() == [], "the keeper ends by itself", PATIENCE_S * 3)
 
 
 def test_a_key_that_is_not_taken_is_refused(server: Server, engine: Path, tmp_path: Path, home: Path) -> None:
@@ -621,7 +550,7 @@ def test_an_engine_that_needs_more_says_so(server: Server, engine: Path, tmp_pat
 
 def test_a_crash_leaves_nothing(server: Server, engine: Path, tmp_path: Path) -> None:
     with started(server, engine, tmp_path) as connection:
-        model, inputs = connection.put(_model(tmp_path, b"crash")), connection.put(_inputs(tmp_path))
+        model, inputs = connection.put(model_file(tmp_path, b"crash")), connection.put(inputs_file(tmp_path))
         connection.ask({"do": "load", "model": model, "threads": 1}, 30)
         for _ in range(2):
             with pytest.raises(MeasureError, match="crashed") as crashed:
@@ -632,14 +561,14 @@ def test_a_crash_leaves_nothing(server: Server, engine: Path, tmp_path: Path) ->
 
 def test_an_engine_that_hangs_is_ended(server: Server, engine: Path, tmp_path: Path) -> None:
     with started(server, engine, tmp_path) as connection:
-        model, inputs = connection.put(_model(tmp_path, b"hang")), connection.put(_inputs(tmp_path))
+        model, inputs = connection.put(model_file(tmp_path, b"hang")), connection.put(inputs_file(tmp_path))
         connection.ask({"do": "load", "model": model, "threads": 1}, 30)
         with pytest.raises(MeasureError, match="hung"):
             connection.ask({"do": "run", "inputs": inputs, "outputs": "o.npz"}, 1)
         with pytest.raises(MeasureError, match="crashed"):
             connection.ask({"do": "facts"}, 30)
     assert server.left() == []
-    _wait_for(lambda: not _of_folder(server.cache), "the processes are gone", 5)
+    wait_for(lambda: not _of_folder(server.cache), "the processes are gone", 5)
 
 
 def test_an_error_in_the_callers_code_leaves_nothing(server: Server, engine: Path, tmp_path: Path) -> None:
@@ -706,8 +635,8 @@ def test_a_client_that_is_killed_leaves_nothing(
         process.wait()
         if number == signal.SIGINT:
             assert server.left() == []
-    _wait_for(lambda: server.left() == [], "the folder is gone", 15)
-    _wait_for(lambda: not _of_folder(folder), "the processes are gone", 5)
+    wait_for(lambda: server.left() == [], "the folder is gone", 15)
+    wait_for(lambda: not _of_folder(folder), "the processes are gone", 5)
 
 
 SLOW_START = """
@@ -733,16 +662,16 @@ def test_a_start_that_is_cut_short_leaves_nothing(server: Server, engine: Path, 
         assert len(server.left()) == 1
         if cut:
             server.cut()
-            _wait_for(lambda: server.left() == [], "the folder is gone", 5)
+            wait_for(lambda: server.left() == [], "the folder is gone", 5)
         process.kill()
-    _wait_for(lambda: server.left() == [], "the folder is gone", 5)
+    wait_for(lambda: server.left() == [], "the folder is gone", 5)
 
 
 def test_a_keeper_that_is_ended_leaves_nothing(server: Server, engine: Path, tmp_path: Path) -> None:
     with started(server, engine, tmp_path) as connection:
         connection.ask({"do": "facts"}, 30)
         _end_keeper(server, signal.SIGTERM)
-        _wait_for(lambda: server.left() == [], "the keeper deletes its folder")
+        wait_for(lambda: server.left() == [], "the keeper deletes its folder")
         with pytest.raises(MeasureError, match="was ended from outside"):
             connection.ask({"do": "facts"}, 30)
 
@@ -811,7 +740,7 @@ def _time_through_cuts(server: Server, engine: Path, tmp_path: Path, times: int,
         cutting, cuts = _cutting(server, times, pause_s)
         answer = timed(connection, tmp_path, times * pause_s * 2 + 1)
         cutting.join()
-        connection.ask({"do": "run", "inputs": connection.put(_inputs(tmp_path)), "outputs": "o.npz"}, 30)
+        connection.ask({"do": "run", "inputs": connection.put(inputs_file(tmp_path)), "outputs": "o.npz"}, 30)
         connection.get("o.npz", tmp_path / "o.npz")
     with np.load(tmp_path / "o.npz", allow_pickle=False) as outputs:
         made = int(outputs["0"][0, 0]) - 1  # less this run's own
@@ -895,7 +824,7 @@ def test_a_line_that_goes_silent_is_cut(server: Server, engine: Path, tmp_path: 
 def test_a_request_is_given_to_the_engine_once(server: Server, engine: Path, tmp_path: Path) -> None:
     """A cut between the answer and its arrival: the answer comes again, the work is not done again."""
     with started(server, engine, tmp_path) as connection:
-        model, inputs = connection.put(_model(tmp_path, b"toy")), connection.put(_inputs(tmp_path))
+        model, inputs = connection.put(model_file(tmp_path, b"toy")), connection.put(inputs_file(tmp_path))
         connection.ask({"do": "load", "model": model, "threads": 1}, 30)
         counts = []
         for _ in range(6):
@@ -909,7 +838,7 @@ def test_a_request_is_given_to_the_engine_once(server: Server, engine: Path, tmp
 
 
 def test_files_come_through_cuts(server: Server, engine: Path, tmp_path: Path) -> None:
-    big = _model(tmp_path, np.random.default_rng(0).bytes(24 << 20), "big.toy")
+    big = model_file(tmp_path, np.random.default_rng(0).bytes(24 << 20), "big.toy")
     with started(server, engine, tmp_path) as connection:
         cutting, _ = _cutting(server, 3, 0.15)
         there = connection.put(big)
@@ -940,7 +869,7 @@ def test_a_line_that_stays_cut_is_given_up(engine: Path, tmp_path: Path, home: P
             end()
             with pytest.raises(DeviceUnreachable, match="did not come back in 2 s"):
                 timed(connection, tmp_path, 1)
-        _wait_for(lambda: server.left() == [], "the keeper ends by itself", PATIENCE_S * 3)
+        wait_for(lambda: server.left() == [], "the keeper ends by itself", PATIENCE_S * 3)
 
 
 @contextmanager
@@ -952,7 +881,7 @@ def ending_server(folder: Path) -> Iterator[tuple[Server, Callable[[], None]]]:
             os.kill(server.pid, signal.SIGSTOP)  # else it would answer again before it ends
             server.cut()
             os.kill(server.pid, signal.SIGKILL)
-            _wait_for(lambda: not _answers(server.port), "sshd ends")
+            wait_for(lambda: not _answers(server.port), "sshd ends")
 
         yield server, end
 
@@ -981,15 +910,15 @@ def test_a_full_disk_is_told(engine: Path, tmp_path: Path, home: Path) -> None:
             )
             shutil.copy(tmp_path / "sshd" / "id_ed25519", home / ".ssh" / "id_ed25519")
             with started(server, engine, tmp_path) as connection:
-                big = _model(tmp_path, bytes(16 << 20))
+                big = model_file(tmp_path, bytes(16 << 20))
                 with pytest.raises(StorageError, match="is full: [0-9,]+ bytes are free, 16,777,216 are needed"):
                     connection.put(big)
-                model, inputs = connection.put(_model(tmp_path, b"fill")), connection.put(_inputs(tmp_path))
+                model, inputs = connection.put(model_file(tmp_path, b"fill")), connection.put(inputs_file(tmp_path))
                 connection.ask({"do": "load", "model": model, "threads": 1}, 30)
                 with pytest.raises(MeasureError, match="No space left on device"):
                     connection.ask({"do": "run", "inputs": inputs, "outputs": "o.npz"}, 30)
                 with pytest.raises(StorageError, match="is full"):
-                    connection.put(_model(tmp_path, b"more"))
+                    connection.put(model_file(tmp_path, b"more"))
             assert server.left() == []
 
 

@@ -4,81 +4,60 @@ usage: python benchmarks/peers/timing.py MODEL...; .tflite on LiteRT, .onnx on O
 that a busy moment hits both alike.
 """
 
-import resource
 import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from edgekd import devices, engines
 from edgekd.bench import Bench, jobs, measured
 from edgekd.specs import Measurement
+from edgekd.tensors import drawn, write_inputs
 
 ROUNDS = 5
 SECONDS = 6.0
+BARE = Path(__file__).with_name("bare_loop.py")
 
 
-def bare(model: str) -> None:
-    """In a process of its own: one thread, random inputs, a median in ms and the peak of resident memory in bytes."""
-    invoke = _tflite(model) if model.endswith(".tflite") else _onnx(model)
-    start = time.monotonic()
-    while time.monotonic() - start < 1.0:
-        invoke()
-    samples = []
-    start = time.monotonic()
-    while time.monotonic() - start < SECONDS:
-        before = time.perf_counter_ns()
-        invoke()
-        samples.append(time.perf_counter_ns() - before)
-    print(np.median(samples) / 1e6, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-
-
-def _tflite(model: str) -> Any:
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_path=model, num_threads=1)
-    interpreter.allocate_tensors()
-    for given in interpreter.get_input_details():
-        interpreter.set_tensor(given["index"], np.zeros(given["shape"], given["dtype"]))
-    return interpreter.invoke
-
-
-def _onnx(model: str) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
-    feeds = {
-        given.name: np.zeros([size if isinstance(size, int) else 1 for size in given.shape], kinds[given.type])
-        for given in session.get_inputs()
-    }
-    return lambda: session.run(None, feeds)
+def resident(model: str) -> int:
+    """Bytes of edgekd's process that weighs a model, all of it."""
+    (job,) = jobs(Bench(models=(model,)))
+    with tempfile.TemporaryDirectory() as folder:
+        inputs, scratch = Path(folder) / "inputs.npz", Path(folder)
+        with devices.start("host", engines.GUEST, engines.path(job.engine), scratch) as connection:
+            loaded = connection.ask({"do": "load", "model": model, "threads": 1}, 600)
+        write_inputs(inputs, *drawn(loaded["inputs"], 1).arrays)
+        with devices.start("host", engines.GUEST, engines.path(job.engine), scratch) as connection:
+            asked = {"do": "memory", "model": model, "inputs": str(inputs), "threads": 1}
+            return int(connection.ask(asked, 600)["process_bytes"])
 
 
 def main(models: list[str]) -> None:
     """Print a table of ratios."""
-    print("| model | ms bare | ms edgekd | ratio |\n|---|---|---|---|")
+    print("| model | ms bare | ms edgekd | ratio | MB bare | MB edgekd | ratio |\n|---|---|---|---|---|---|---|")
     for model in models:
-        theirs, ours = [], []
+        theirs, ours, their_bytes, our_bytes = [], [], [], []
         for _ in range(ROUNDS):
             said = subprocess.run(
-                [sys.executable, __file__, "--bare", model], capture_output=True, text=True, check=True
+                [sys.executable, BARE, model, str(SECONDS)], capture_output=True, text=True, check=True
             ).stdout.split()
             theirs.append(float(said[0]))
+            their_bytes.append(float(said[1]))
+            our_bytes.append(resident(model))
             bench = Bench(models=(model,), mode="rapid")
             (found,) = measured(bench, jobs(bench))
             assert isinstance(found, Measurement), found
             ours.append(found.latency_ms.p50)
-        ratio = np.median(ours) / np.median(theirs)
-        print(f"| {Path(model).name} | {np.median(theirs):.4f} | {np.median(ours):.4f} | {ratio:.3f} |", flush=True)
+        print("|", " | ".join([Path(model).name, *_row(theirs, ours, 1), *_row(their_bytes, our_bytes, 1e6)]), "|")
+
+
+def _row(theirs: list[float], ours: list[float], unit: float) -> tuple[str, str, str]:
+    """Two medians and their ratio."""
+    bare, edgekd = float(np.median(theirs)), float(np.median(ours))
+    return f"{bare / unit:.4g}", f"{edgekd / unit:.4g}", f"{edgekd / bare:.3f}"
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "--bare":
-        bare(sys.argv[2])
-    else:
-        main(sys.argv[1:])
+    main(sys.argv[1:])

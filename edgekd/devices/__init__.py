@@ -5,13 +5,14 @@ it. What follows the first colon of a device's name is its address: "ssh://pi@ki
 """
 
 import sys
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
 from edgekd.errors import ConfigError
 from edgekd.plugins import find
-from edgekd.specs import Provenance, Target
+from edgekd.specs import Interval, Provenance, Target
 
 EXTRAS = {"ssh": "devices"}
 
@@ -61,6 +62,10 @@ class Device(Protocol):
     # the address that stands for a target, "" where none does, and
     #     def unlike(self, address: str, target: Target) -> dict[str, str]
     # limits of a target that its numbers say nothing of, and why.
+    # One that knows how long what it counts takes on the hardware has
+    #     def latency(self, address: str, instructions: Mapping[str, float], misses: Mapping[str, float], threads: int)
+    #         -> tuple[Interval, str] | None
+    # the latency of one inference and what that rests on, None where nothing is known.
 
 
 def located(device: str) -> tuple[Device, str]:
@@ -89,6 +94,17 @@ def unlike(device: str, target: Target) -> dict[str, str]:
     """Limits of a target that the numbers of a device say nothing of, for it imitates another one; and why."""
     plugin, address = located(device)
     told: dict[str, str] = plugin.unlike(address, target) if hasattr(plugin, "unlike") else {}
+    return told
+
+
+def latency(
+    device: str, instructions: Mapping[str, float], misses: Mapping[str, float], threads: int
+) -> tuple[Interval, str] | None:
+    """How long a device takes for what was counted on it, and what that rests on; None where nobody knows."""
+    plugin, address = located(device)
+    if not hasattr(plugin, "latency"):
+        return None
+    told: tuple[Interval, str] | None = plugin.latency(address, instructions, misses, threads)
     return told
 
 

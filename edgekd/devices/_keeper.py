@@ -6,9 +6,11 @@ usage: python keeper.py probe ENGINE.py       whether this Python can execute th
 
 Needs Python 3.8 and its standard library. All its files are in its own folder, which it deletes at its end: when it is
 asked to, when it is ended, or when it hears nothing for PATIENCE_S seconds. It speaks JSON lines. It is told
-{"number": N, "request": {...}}, where N counts up, and is the same again after a cut; {"alive": true}; {"stop": true},
-which ends the guest; and {"end": true}. It says {"number": N, "answer": {...}}, {"number": N, "ended": EXIT_CODE} where
-the guest is no more, {"bye": true} when the folder is deleted, or {"gone": true} when there is nothing to speak with.
+{"number": N, "request": {...}}, where N counts up, and is the same again after a cut; {"alive": true}, to which it says
+{"heard": true}; {"stop": true}, which ends the guest; and {"end": true}. It says {"number": N, "answer": {...}},
+{"number": N, "ended": EXIT_CODE} where the guest is no more, {"bye": true} when the folder is deleted, or
+{"gone": true} when there is nothing to speak with. EDGEKD_PYTHON is the command of Python, as JSON, where it is not the
+one that sys.executable names.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import shutil
 import signal
 import socket
 import stat
+import struct
 import subprocess
 import sys
 import time
@@ -51,7 +54,7 @@ class Keeper:
         environment = dict(os.environ, TMPDIR=own, XDG_CACHE_HOME=own)  # onnxruntime keeps a database in the latter
         with open("engine.log", "ab") as log:
             self.guest: subprocess.Popen[bytes] = subprocess.Popen(
-                [sys.executable, "guest.py", "engine.py"],
+                [*python(), "guest.py", "engine.py"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -83,8 +86,12 @@ class Keeper:
 
     def welcome(self) -> None:
         """Take a new client; the line of the one before it is cut, even where it has not noticed."""
+        client, _ = self.listener.accept()
+        if not is_own(client):
+            client.close()
+            return
         self.leave()
-        self.client, _ = self.listener.accept()
+        self.client = client
         self.client.setblocking(False)
         self.heard_s = time.monotonic()
 
@@ -117,6 +124,8 @@ class Keeper:
         """Do one thing."""
         if "end" in told:
             self.going = False
+        elif "alive" in told:
+            self.say(b'{"heard": true}\n')
         elif "stop" in told:
             self.bury()
         elif "request" in told:
@@ -197,9 +206,7 @@ def start(patience_s: float) -> None:
     sweep()
     lock = os.open("lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind("socket")  # a relative name, for a whole path may be too long
-    listener.listen(4)
+    listener = listen()
     if os.fork():
         print('{"started": true}')
         return
@@ -221,10 +228,8 @@ def start(patience_s: float) -> None:
 
 def attach() -> None:
     """Pass lines on between the keeper and whoever started this, until either of them ends."""
-    line = socket.socket(socket.AF_UNIX)
-    try:
-        line.connect("socket")
-    except OSError:
+    line = reach()
+    if line is None:
         print('{"gone": true}')
         return
     both: list[Any] = [0, line]
@@ -241,6 +246,48 @@ def attach() -> None:
                     chunk = chunk[os.write(1, chunk) :]
     except OSError:
         return
+
+
+def python() -> list[str]:
+    """The command of this Python."""
+    found: list[str] = json.loads(os.environ.get("EDGEKD_PYTHON", "[]"))
+    return found or [sys.executable]
+
+
+ABSTRACT = "\0" + here
+"""Android lets a shell's user make no socket in a folder of its own."""
+
+
+def listen() -> socket.socket:
+    """Where clients come to."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind("socket")  # a relative name, for a whole path may be too long
+    except OSError:
+        listener.bind(ABSTRACT)
+    listener.listen(4)
+    return listener
+
+
+def reach() -> socket.socket | None:
+    """A connection to where the keeper listens; None where it does not."""
+    for name in ("socket", ABSTRACT):
+        line = socket.socket(socket.AF_UNIX)
+        try:
+            line.connect(name)
+        except OSError:
+            line.close()
+        else:
+            return line
+    return None
+
+
+def is_own(client: socket.socket) -> bool:
+    """True for a client of this user; a name that lies in no folder is open to all."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True
+    credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return bool(struct.unpack("3i", credentials)[1] == os.geteuid())
 
 
 def sweep() -> None:

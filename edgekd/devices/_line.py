@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncssh
 
+from edgekd.devices._held import Cut
 from edgekd.errors import ConfigError, DeviceUnreachable
 
 CONNECT_TIMEOUT_S: Final = 20.0
@@ -20,11 +21,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_.:%][A-Za-z0-9_.:%-]*")
 _USER: Final = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.@+$-]*")
 
 
-class Cut(Exception):
-    """The line is cut, or not there; another try may find it again."""
-
-
-CUT: Final = (
+CUT: Final[tuple[type[Exception], ...]] = (
     asyncssh.DisconnectError,
     asyncssh.ChannelOpenError,
     asyncssh.SFTPConnectionLost,
@@ -35,6 +32,8 @@ CUT: Final = (
     Cut,
 )
 """What asyncssh raises when a line is cut in the middle of something."""
+FAILED: Final[tuple[type[Exception], ...]] = (*CUT, asyncssh.Error)
+"""The same, and whatever else it raises."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Emulated Arm: the engine runs as Arm's machine code in its runtime's own wheel, under QEMU.
 
 An address is a core, "qemu:cortex-a72", or a shipped target whose core, clock and caches are meant,
-"qemu:raspberry-pi-4". Outputs and counts are those of the machine code; how long it takes here says nothing.
+"qemu:raspberry-pi-4". Outputs and counts are those of the machine code; how long it takes here says nothing, so a
+latency comes from the counts alone, by the core's cycle model.
 """
 
 import tempfile
@@ -15,9 +16,10 @@ import msgspec
 from edgekd import emulation, shipped
 from edgekd.devices import Connection, Device
 from edgekd.devices._pipe import started
+from edgekd.emulation import cycles
 from edgekd.errors import ConfigError, EdgekdError, MeasureError, PluginUnavailable
 from edgekd.progress import tell
-from edgekd.specs import Provenance, Target
+from edgekd.specs import Interval, Provenance, Target
 
 _CHECK_TIMEOUT_S: Final = 120.0
 _PATH_LENGTH: Final = 256
@@ -58,6 +60,11 @@ class _Qemu:
                 last = next((line for line in reversed(printed) if line.strip()), "it printed nothing")
                 raise MeasureError(f"{name} does not start on qemu:{address}: {error}", hint=last) from error
         tell(f"starting {name} on {address}", 1, 1)
+
+    def latency(
+        self, address: str, instructions: Mapping[str, float], misses: Mapping[str, float], threads: int
+    ) -> tuple[Interval, str] | None:
+        return cycles.latency(emulation.machine_at(address), instructions, misses, threads)
 
     def states(self, engines: Mapping[str, Path]) -> list[dict[str, Any]]:
         found = [emulation.state(core, engines) for core in emulation.CORES.values()]

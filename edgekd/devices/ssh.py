@@ -6,39 +6,27 @@ cut: `_keeper.py` holds it there, and its answer, until this side is back.
 """
 
 import asyncio
-import json
 import os
 import posixpath
 import re
 import shlex
-import threading
-import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 
 import asyncssh
 
 from edgekd.devices import Connection, Device
-from edgekd.devices._line import CUT, Cut, Place, connect
+from edgekd.devices._held import KEEPER, LOG_BYTES, READ_BYTES, SPARE_BYTES, Cut, Held, Talk, background, read, renamed
+from edgekd.devices._line import CUT, FAILED, Place, connect
 from edgekd.environments import packages_of
-from edgekd.errors import ConfigError, DeviceUnreachable, EdgekdError, MeasureError, PluginUnavailable, StorageError
-from edgekd.files import content, members, storage_errors
+from edgekd.errors import DeviceUnreachable, EdgekdError, MeasureError, PluginUnavailable, StorageError
+from edgekd.files import members, storage_errors
 from edgekd.specs import Provenance
 
-KEEPER: Final = Path(__file__).with_name("_keeper.py")
 COMMAND_TIMEOUT_S: Final = 120.0
-LOG_BYTES: Final = 1 << 20
-SPARE_BYTES: Final = 1 << 20
-READ_BYTES: Final = 1 << 16
-LONGEST_ANSWER_BYTES: Final = 1 << 28
-ATTEMPTS: Final = 20
-"""To copy one file, each after a cut."""
-
-T = TypeVar("T")
 
 _MAKE_FOLDER: Final = """
 make() {
@@ -80,100 +68,12 @@ class Ssh:
     @contextmanager
     def start(self, address: str, guest: Path, engine: Path, scratch: Path) -> Iterator[Connection]:
         session = _Session(Place.of(address), self.patience_s)
-        with _background() as do:
+        with background("edgekd-ssh", CUT) as do:
             try:
                 do(session.open(guest, engine))
-                yield _SshConnection(session, do, scratch / "engine.log")
+                yield Held(session, do, scratch / "engine.log", str(session.place))
             finally:
                 do(session.close(scratch / "engine.log"))
-
-
-Do = Callable[[Coroutine[Any, Any, Any]], Any]
-
-
-@contextmanager
-def _background() -> Iterator[Do]:
-    """Executes coroutines one after the other in a thread, where the line is kept alive in between."""
-    begun: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
-
-    async def live() -> None:
-        over, running = asyncio.Event(), asyncio.get_running_loop()
-        running.set_exception_handler(_report)
-        begun.set_result((running, over))
-        await over.wait()
-
-    thread = threading.Thread(target=lambda: asyncio.run(live()), name="edgekd-ssh", daemon=True)
-    thread.start()
-    loop, over = begun.result()
-
-    def do(work: Coroutine[Any, Any, Any]) -> Any:
-        future = asyncio.run_coroutine_threadsafe(work, loop)
-        try:
-            return future.result()
-        finally:
-            future.cancel()  # where Ctrl-C came
-
-    try:
-        yield do
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join()
-
-
-def _report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Tell of what nobody waited for, unless it is one more block of a file whose copying was cut."""
-    if not isinstance(context.get("exception"), CUT):
-        loop.default_exception_handler(context)
-
-
-class _SshConnection:
-    def __init__(self, session: "_Session", do: Do, log: Path) -> None:
-        self._session, self._do, self._log = session, do, log
-        self._there: dict[tuple[str, str], str] = {}
-        """Content and ending of what was put -> path there."""
-        self._put: dict[Path, str] = {}
-        """The same, by the file's name here."""
-        self._count = 0
-        self._made: dict[str, str] = {}
-        """What the guest is to write: name that was asked for -> path there."""
-
-    def put(self, file: Path) -> str:
-        if not file.exists():
-            raise ConfigError(f"{file} is not there")
-        size_bytes, sha256 = content(file)
-        suffix = file.suffix if re.fullmatch(r"\.[A-Za-z0-9]{1,16}", file.suffix) else ""  # what engines go by
-        known = (sha256, suffix)
-        if known not in self._there:
-            folder = f"{self._count}-{sha256[:16]}"
-            self._count += 1
-            self._do(self._session.upload(file, folder, f"model{suffix}", size_bytes))
-            self._there[known] = f"{self._session.folder}/{folder}/model{suffix}"
-        before, self._put[file] = self._put.get(file), self._there[known]
-        if before and before not in self._put.values():  # another content of that name, and a device's disk is small
-            self._there = {key: path for key, path in self._there.items() if path != before}
-            self._do(self._session.discard(posixpath.dirname(before)))
-        return self._put[file]
-
-    def get(self, name: str, file: Path) -> None:
-        there = self._made.get(name, name)
-        if there not in {*self._put.values(), *self._made.values()}:
-            raise ConfigError(f"{name} was neither put on {self._session.place} nor written there")
-        self._do(self._session.download(there, file))
-
-    def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        if "outputs" in request:  # it is named as a file of this machine; `get` knows it by that name
-            made = self._made.setdefault(request["outputs"], f"{self._session.folder}/tmp/{len(self._made)}.npz")
-            request = {**request, "outputs": made}
-        told = self._do(self._session.ask(request, timeout_s))
-        if "answer" not in told:
-            raise MeasureError(f"the engine {told['why']} on `{request['do']}`", hint=self._hint())
-        answer: dict[str, Any] = told["answer"]
-        if not answer["ok"]:
-            raise MeasureError(f"the engine failed on `{request['do']}`: {(answer['error'].splitlines() or [''])[0]}")
-        return answer
-
-    def _hint(self) -> str:
-        return f"what it printed is in {self._log}"
 
 
 @dataclass
@@ -186,12 +86,10 @@ class _Session:
     _maker: "asyncssh.SSHClientProcess[str] | None" = None
     _python: str = ""
     _line: asyncssh.SSHClientConnection | None = None
-    _keeper: "asyncssh.SSHClientProcess[bytes] | None" = None
-    _partial: bytearray = field(default_factory=bytearray)
-    """Of what the keeper says, what is no whole line yet."""
-    _number: int = 0
-    _busy: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _pulse: "asyncio.Task[None] | None" = None
+    _talk: Talk = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._talk = Talk(self, str(self.place), self.patience_s)
 
     # --- its beginning and its end
 
@@ -201,30 +99,24 @@ class _Session:
             self._line = await connect(self.place, self.patience_s / 8)
             self.folder = await self._make_folder()
             for file, name in ((guest, "guest.py"), (engine, "engine.py"), (KEEPER, "keeper.py")):
-                await self._send([(file, f"{self.folder}/{name}")], file.stat().st_size)
+                await self._send([(file, os.fsencode(f"{self.folder}/{name}"))], file.stat().st_size)
             self._python = await self._find_python(engine)
             await self._start()
-            await self._attach()
+            await self._talk.attach()
             if self._maker:
                 self._maker.stdin.write_eof()
-        except (*CUT, asyncssh.Error) as error:
+        except FAILED as error:
             hint = f"is it on, and does `{self.place.command()}` log in?"
             raise DeviceUnreachable(f"{self.place} does not answer: {error}", hint=hint) from error
-        self._pulse = asyncio.create_task(self._beat())
+        self._talk.begin()
 
     async def close(self, log: Path) -> None:
         """Leave nothing there; where the line is cut, the keeper sees to it alone."""
-        if self._pulse:
-            self._pulse.cancel()
-            await asyncio.gather(self._pulse, return_exceptions=True)
-        try:
+        await self._talk.stop_beating()
+        with suppress(EdgekdError, *FAILED):  # there may be no line, or nothing at its end
             async with asyncio.timeout(20):
                 await self._finish(log)
-        except (*CUT, EdgekdError, asyncssh.Error):
-            pass  # there is no line, or nothing at its end
-        finally:
-            if self._line:
-                self._line.abort()
+        self.abort()
 
     async def _finish(self, log: Path) -> None:
         if self._line is None or not self.folder:
@@ -234,23 +126,17 @@ class _Session:
                 await self._fetch_log(log)
         with suppress(*CUT):
             async with asyncio.timeout(5):
-                await self._farewell()
+                await self._talk.farewell()
                 return
         if self._line.is_closed() or self._python:  # it may be silent
-            self._line.abort()
-            self._line = await connect(self.place, self.patience_s / 8)
+            self.abort()
+            await self.renew()
         with suppress(*CUT):
             async with asyncio.timeout(5):
-                await self._attach()
-                await self._farewell()
+                await self._talk.attach()
+                await self._talk.farewell()
                 return
         await self._shell(f"rm -rf -- {shlex.quote(self.folder)}")
-
-    async def _farewell(self) -> None:
-        await self._tell({"end": True})
-        while "bye" not in (told := await self._told()):
-            if "gone" in told:
-                raise Cut("there is no keeper")
 
     async def _make_folder(self) -> str:
         self._maker = maker = await self._open_line().create_process("sh -s", errors="replace")
@@ -320,17 +206,29 @@ class _Session:
             last = (str(done.stderr).strip().splitlines() or ["it said nothing"])[-1]
             raise DeviceUnreachable(f"the engine could not be started on {self.place}: {last}")
 
-    async def _attach(self) -> None:
-        """Get through to the keeper.
+    # --- the line: see `Line`
 
-        Raises:
-            Cut: the line was cut, or no keeper was started yet.
-        """
+    cuts = CUT
+
+    async def renew(self) -> None:
+        """See `Line`."""
+        self._line = await connect(self.place, self.patience_s / 8)
+
+    async def attach(self) -> "_Channel":
+        """See `Line`."""
         if not self._python:
             raise Cut("there is no keeper yet")
         command = shlex.join([self._python, f"{self.folder}/keeper.py", "attach"])
-        self._keeper = await self._open_line().create_process(command, encoding=None)
-        self._partial.clear()
+        return _Channel(await self._open_line().create_process(command, encoding=None))
+
+    def abort(self) -> None:
+        """See `Line`."""
+        if self._line:
+            self._line.abort()
+
+    def is_up(self) -> bool:
+        """See `Line`."""
+        return self._line is not None and not self._line.is_closed()
 
     async def _shell(self, script: str) -> tuple[int, str]:
         """Exit code and output; the script is read from standard input, so the login shell does not matter."""
@@ -342,143 +240,19 @@ class _Session:
             raise Cut("the line was cut")
         return self._line
 
-    # --- requests
-
     async def ask(self, request: dict[str, Any], timeout_s: float) -> dict[str, Any]:
-        """{"answer": ...} of the guest, or {"why": ...} there is none.
-
-        A request that is asked again after a cut has the number that it had, and the keeper gives it to the guest once.
-
-        Raises:
-            DeviceUnreachable: the line was cut, and did not come back.
-        """
-        self._number += 1
-        asked = {"number": self._number, "request": request}
-        deadline = time.monotonic() + timeout_s
-        given_up = deadline + self.patience_s
-        async with self._busy:
-            while True:
-                try:
-                    await self._tell(asked)
-                    async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                        told = await self._told(self._number)
-                except CUT as error:
-                    if isinstance(error, TimeoutError) and (told := await self._stop()):
-                        return told
-                    if time.monotonic() > given_up:
-                        raise self._lost() from error
-                    await self._mend()
-                    deadline = max(deadline, time.monotonic() + 10)  # the answer may have been ready for long
-                    continue
-                if "gone" in told:
-                    return {"why": "was ended from outside, maybe for want of memory,"}
-                return told if "answer" in told else {"why": f"crashed (exit code {told['ended']})"}
-
-    async def _stop(self) -> dict[str, Any]:
-        """End the guest, which took too long: its answer where that came after all, {} where the line is silent."""
-        with suppress(*CUT):
-            await self._tell({"stop": True})
-            async with asyncio.timeout(self.patience_s / 2):
-                told = await self._told(self._number)
-            return told if "answer" in told else {"why": "hung, and was ended,"}
-        return {}
-
-    async def _tell(self, what: dict[str, Any]) -> None:
-        if self._keeper is None:
-            raise Cut("the line was cut")
-        self._keeper.stdin.write(json.dumps(what).encode() + b"\n")
-
-    async def _told(self, number: int = 0) -> dict[str, Any]:
-        """What the keeper says next, of a request where one is numbered.
-
-        Raises:
-            Cut: the line ended.
-        """
-        while True:
-            line = await self._next_line()
-            if line is None:
-                return {"gone": True}
-            told = _read(line)
-            if told and (told.get("number", number) == number or not number):
-                return told
-
-    async def _next_line(self) -> bytes | None:
-        """None where there is a line, and no keeper at its end; asyncssh's own lines have 2 MB at most.
-
-        Raises:
-            Cut: the line ended.
-        """
-        if self._keeper is None:
-            raise Cut("the line was cut")
-        while b"\n" not in self._partial[-READ_BYTES:]:
-            chunk = await self._keeper.stdout.read(READ_BYTES)
-            if not chunk:
-                await self._keeper.wait_closed()
-                if (self._keeper.exit_status or 0) > 0:
-                    return None
-                raise Cut("the line was cut")
-            self._partial += chunk
-            if len(self._partial) > LONGEST_ANSWER_BYTES:
-                raise MeasureError(f"{self.place} answers without end")
-        line, _, rest = bytes(self._partial).partition(b"\n")
-        self._partial[:] = rest
-        return line
-
-    async def _mend(self) -> None:
-        """Get through to the keeper again.
-
-        Raises:
-            DeviceUnreachable: in `patience_s` seconds it did not succeed, or the host key is another one now.
-        """
-        since, pause_s = time.monotonic(), 0.1
-        if self._line:
-            self._line.abort()
-        while True:
-            try:
-                self._line = await connect(self.place, self.patience_s / 8)
-                await self._attach()
-            except CUT as error:
-                if time.monotonic() - since + pause_s > self.patience_s:
-                    raise self._lost() from error
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 2, 10.0)
-            else:
-                return
-
-    def _lost(self) -> DeviceUnreachable:
-        return DeviceUnreachable(
-            f"the line to {self.place} was cut, and did not come back in {self.patience_s:g} s",
-            hint="the engine there ends by itself; measure again when the line holds",
-        )
-
-    async def _beat(self) -> None:
-        """Let the keeper hear that this side lives, whatever the caller does between two requests."""
-        while True:
-            await asyncio.sleep(self.patience_s / 6)
-            try:
-                await self._tell({"alive": True})
-                cut = self._line is None or self._line.is_closed()
-            except CUT:
-                cut = True
-            if cut and not self._busy.locked():
-                async with self._busy:
-                    with suppress(EdgekdError):  # the next request says so
-                        await self._mend()
+        """See `Talk`."""
+        return await self._talk.ask(request, timeout_s)
 
     # --- files
 
     async def upload(self, file: Path, folder: str, name: str, size_bytes: int) -> None:
-        """Copy a model's files to a new folder below ours.
-
-        Raises:
-            StorageError: the disk there is full.
-            DeviceUnreachable: the line was cut, and did not come back.
-        """
+        """See `Session`."""
         below = f"{self.folder}/{folder}"
-        pairs = [(part, _renamed(file, part, f"{below}/{name}")) for part in members(file)]
-        await self._steadily(lambda: self._send(pairs, size_bytes))
+        pairs = [(part, renamed(file, part, f"{below}/{name}")) for part in members(file)]
+        await self._talk.steadily(lambda: self._send(pairs, size_bytes))
 
-    async def _send(self, pairs: Sequence[tuple[Path, str | bytes]], size_bytes: int) -> None:
+    async def _send(self, pairs: Sequence[tuple[Path, bytes]], size_bytes: int) -> None:
         async with await self._sftp() as sftp:
             await self._check_space(sftp, size_bytes)
             try:
@@ -518,26 +292,20 @@ class _Session:
             )
 
     async def discard(self, folder: str) -> None:
-        """Delete what was copied."""
+        """See `Session`."""
 
         async def remove() -> None:
             async with await self._sftp() as sftp:
                 await sftp.rmtree(folder, ignore_errors=True)
 
-        await self._steadily(remove)
+        await self._talk.steadily(remove)
 
     async def download(self, there: str, file: Path) -> None:
-        """Fetch a file; it is there whole or not at all.
-
-        Raises:
-            MeasureError: there is no such file.
-            StorageError: the disk here is full.
-            DeviceUnreachable: the line was cut, and did not come back.
-        """
+        """See `Session`."""
         partial = file.with_name(f"{file.name}.partial")
         try:
             with storage_errors(file):
-                await self._steadily(lambda: self._fetch(there, partial))
+                await self._talk.steadily(lambda: self._fetch(there, partial))
                 partial.replace(file)
         except asyncssh.SFTPError as error:
             raise MeasureError(f"cannot read {there} on {self.place}: {error}") from error
@@ -561,42 +329,31 @@ class _Session:
             with log.open("ab") as opened:
                 opened.write(cast(bytes, printed))
 
-    async def _steadily(self, work: Callable[[], Awaitable[T]]) -> T:
-        """Do what can be done again after a cut."""
-        async with self._busy:
-            for _ in range(ATTEMPTS):
-                try:
-                    return await work()
-                except CUT:
-                    await self._mend()
-        raise self._lost()
 
+@dataclass
+class _Channel:
+    """See `Channel`."""
 
-def _renamed(file: Path, part: Path, there: str) -> str | bytes:
-    """Where a part of a model goes: beside it by its ending, or below it by its name in the folder."""
-    if part == file:
-        return there
-    if file.is_dir():
-        return os.fsencode(there) + b"/" + os.fsencode(part.relative_to(file))
-    return posixpath.splitext(there)[0] + part.suffix
+    process: "asyncssh.SSHClientProcess[bytes]"
+
+    def write(self, chunk: bytes) -> None:
+        self.process.stdin.write(chunk)
+
+    async def read(self) -> bytes:
+        return await self.process.stdout.read(READ_BYTES)  # asyncssh's own lines have 2 MB at most
+
+    async def failed(self) -> bool:
+        await self.process.wait_closed()
+        return (self.process.exit_status or 0) > 0
 
 
 def _probed(printed: str) -> dict[str, Any]:
     """What a Python said of itself; one that could not even read the question is too old."""
     path, _, rest = printed.partition("\n")
     for line in rest.splitlines():
-        if found := _read(line):
+        if found := read(line):
             return {**found, "python": found["python"] or path}
     return {"python": path, "lacks": ["Python 3.8"]}
-
-
-def _read(line: str | bytes) -> dict[str, Any]:
-    """What a line of the keeper says; {} where it is not of the keeper, for login scripts may print."""
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 PLUGIN: Final[Device] = Ssh()
