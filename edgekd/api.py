@@ -12,6 +12,7 @@ from edgekd.errors import ConfigError, CorruptStep
 from edgekd.files import decode, decode_json, read_text
 from edgekd.matrix import EXAMPLES, Matrix, Pair, matrix
 from edgekd.pipeline import Made, Step, build
+from edgekd.places import remembered
 from edgekd.plugins import reference
 from edgekd.runs import Run
 from edgekd.shipped import load_recipe, load_target
@@ -22,6 +23,7 @@ from edgekd.specs import (
     Mode,
     Prefer,
     Recipe,
+    Required,
     StudentChoice,
     Target,
     TeacherChoice,
@@ -80,16 +82,22 @@ def run(
     out: str | Path | None = None,
     until: Step = "report",
     mode: Mode | None = None,
+    on: Sequence[str] = (),
+    require: Required | None = None,
 ) -> Result:
     """Take a recipe to a target: a student that fits it, in its formats, with the evidence.
 
     `recipe` and `target` are names of shipped ones, paths of .toml files, or nouns. `out` is the run folder, by default
     runs/<recipe>; a run that was stopped goes on from there. `until` stops after a step.
 
+    `on` are devices to measure on, such as "ssh://pi@kitchen" or "host". Without it artifacts are timed on this
+    machine, and counted on the target's emulator where that is prepared. With `require`, latency and memory of less
+    provenance break the budget.
+
     Raises:
-        EdgekdError: with a hint of what to do.
+        EdgekdError: with a hint of what to do; a device that does not answer is known before any long work.
     """
-    return run_all(recipe, [target], out=out, until=until, mode=mode)[0]
+    return run_all(recipe, [target], out=out, until=until, mode=mode, on=on, require=require)[0]
 
 
 def run_all(
@@ -100,8 +108,30 @@ def run_all(
     until: Step = "report",
     mode: Mode | None = None,
     crosswise: bool = False,
+    on: Sequence[str] = (),
+    require: Required | None = None,
 ) -> list[Result]:
-    """As `run`, for several targets that share one teacher."""
+    """As `run`, for several targets that share one teacher.
+
+    A device in `on` is for all of them, or for one: "raspberry-pi-4=ssh://pi@kitchen".
+    """
+    return _run(recipe, targets, out, until=until, mode=mode, crosswise=crosswise, on=on, require=require, afresh=True)
+
+
+def _run(
+    recipe: str | Path | Recipe,
+    targets: Sequence[str | Path | Target],
+    out: str | Path | None,
+    *,
+    until: Step,
+    mode: Mode | None,
+    crosswise: bool,
+    on: Sequence[str],
+    require: Required | None,
+    afresh: bool,
+) -> list[Result]:
+    if require and until != "report":
+        raise ConfigError("only a report has verdicts that could be required", hint="leave `until` out")
     wanted = _checked(recipe) if isinstance(recipe, Recipe) else load_recipe(recipe)
     aims = [_checked(one) if isinstance(one, Target) else load_target(one) for one in targets]
     if not aims:
@@ -112,7 +142,17 @@ def run_all(
     with folder.lock():
         return [
             Result(folder.folder, made)
-            for made in build(folder, wanted, aims, until=until, mode=mode, crosswise=crosswise)
+            for made in build(
+                folder,
+                wanted,
+                aims,
+                until=until,
+                mode=mode,
+                crosswise=crosswise,
+                on=on,
+                required=require,
+                afresh=afresh,
+            )
         ]
 
 
@@ -123,9 +163,17 @@ def _checked(noun: T) -> T:
 
 
 def resume(
-    folder: str | Path, *, until: Step = "report", mode: Mode | None = None, crosswise: bool = False
+    folder: str | Path,
+    *,
+    until: Step = "report",
+    mode: Mode | None = None,
+    crosswise: bool = False,
+    on: Sequence[str] = (),
+    require: Required | None = None,
 ) -> list[Result]:
-    """Go on with a run folder, up to a step, with the recipe and the targets that it was made with.
+    """Go on with a run folder, up to a step, with the recipe, the targets and the devices that it was made with.
+
+    Devices in `on` take the place of those, and what failed on them is tried again; the rest is as in `run_all`.
 
     `crosswise` verifies on every engine that is installed here, each execution against each.
 
@@ -137,7 +185,18 @@ def resume(
         raise ConfigError(f"{folder} is not a run folder", hint="`edgekd run RECIPE --target T -o FOLDER` makes one")
     recipe = decode_json(Recipe, read_text(inputs / "recipe.json"), str(inputs / "recipe.json"))
     targets = [decode_json(Target, read_text(path), str(path)) for path in sorted(inputs.glob("target-*.json"))]
-    return run_all(recipe, targets, out=folder, until=until, mode=mode, crosswise=crosswise)
+    devices = on or remembered(Path(folder), targets)
+    return _run(
+        recipe,
+        targets,
+        folder,
+        until=until,
+        mode=mode,
+        crosswise=crosswise,
+        on=devices,
+        require=require,
+        afresh=bool(on),
+    )
 
 
 class Export(msgspec.Struct, frozen=True):

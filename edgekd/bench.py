@@ -1,6 +1,5 @@
 """Measure any model files, ours or anybody's, on the engines of a device."""
 
-import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -11,9 +10,10 @@ from edgekd import devices, engines, formats, ram
 from edgekd.errors import ConfigError, MeasureError
 from edgekd.measure import Draw, Job, count, take
 from edgekd.plugins import known
-from edgekd.report import file_size, measured_latency
-from edgekd.specs import Budget, Counted, Fits, Measurement, Mode, Spec, Verdict
+from edgekd.report import how_to
+from edgekd.specs import Counted, Failure, Fits, Measurement, Mode, Required, Spec, Target, Verdict
 from edgekd.tensors import Tensors, drawn, first_examples, fitted, given_inputs, specs_of, write_inputs
+from edgekd.verdicts import REQUIRABLE, file_size, finite, latency, memory, require
 
 EXAMPLES: Final = 32
 
@@ -68,15 +68,6 @@ def _engines(path: Path, bench: Bench) -> Sequence[str]:
     return found
 
 
-class Failure(Spec, frozen=True, kw_only=True):
-    """A model that an engine could not be measured with, and why."""
-
-    artifact: str
-    engine: str
-    error: str
-    hint: str = ""
-
-
 def measured(bench: Bench, found: Sequence[Job]) -> Iterator[Measurement | Counted | Fits | Failure]:
     """One measurement after the other, as each is done; one that fails does not stop the others.
 
@@ -111,20 +102,36 @@ def _draw(given: Tensors | None, examples: int, who: str, scratch: Path, inputs:
     return path
 
 
-def hold(found: Measurement, budget: Budget) -> tuple[Verdict, ...]:
-    """A measurement against the limits that its provenance lets it speak of: times of this machine are no device's."""
-    verdicts = [file_size(found.memory.file_bytes, budget)]
-    if found.provenance == "measured":
-        verdicts.append(measured_latency(found, budget))
-        peak = found.memory.peak_rss_bytes
-        verdicts.append(
-            Verdict(
-                limit="peak_memory_bytes",
-                allowed=budget.peak_memory_bytes,
-                found=peak,
-                provenance=found.provenance,
-                ok=peak <= budget.peak_memory_bytes,
-                note="resident above the imported runtime",
-            )
-        )
-    return tuple(verdict for verdict in verdicts if math.isfinite(verdict.allowed))
+def hold(found: Measurement | Counted, target: Target, required: Required | None = None) -> tuple[Verdict, ...]:
+    """What was found against the limits that its provenance lets it speak of: times of this machine are no device's.
+
+    Where a provenance is `required`, a limit that nothing of it speaks of is broken.
+    """
+    verdicts = [file_size(found.memory.file_bytes, target.budget), latency([found], target), memory([found], target)]
+    if required:
+        how = how_to(required, target, "edgekd bench")
+        verdicts = [
+            require(verdict or _silent(found, limit, target), required, how)
+            for verdict, limit in zip(verdicts, ("file_bytes", *REQUIRABLE), strict=True)
+        ]
+    return finite(filter(None, verdicts))
+
+
+def _silent(found: Measurement | Counted, limit: str, target: Target) -> Verdict:
+    """Of a limit that nothing was found to hold against."""
+    value = 0.0
+    if limit == "peak_memory_bytes":
+        value = found.memory.peak_rss_bytes
+    elif isinstance(found, Measurement):
+        value = found.latency_ms.p90
+    elif found.latency_ms:
+        value = found.latency_ms.value
+    why = f"of {found.device}" if value else f"nothing tells it: no cycle model is fitted for {found.device}"
+    return Verdict(
+        limit=limit,
+        allowed=getattr(target.budget, limit),
+        found=value,
+        provenance=found.provenance,
+        ok=False,
+        note=devices.unlike(found.device, target).get(limit, why),
+    )

@@ -40,6 +40,7 @@ def _of_target(a: dict[str, Any], b: dict[str, Any]) -> Iterator[Difference]:
         for metric, value in artifact["metrics"].items():
             yield _of(at, f"{name} {metric}", value, other.get("metrics", {}).get(metric), "host")
     yield from _timings(at, a, b)
+    yield from _counts(at, a, b)
 
 
 def _timings(at: str, a: dict[str, Any], b: dict[str, Any]) -> Iterator[Difference]:
@@ -61,6 +62,38 @@ def _timings(at: str, a: dict[str, Any], b: dict[str, Any]) -> Iterator[Differen
             comparable=same,
             note=note if same else "other machine or provenance: not comparable",
         )
+
+
+def _counts(at: str, a: dict[str, Any], b: dict[str, Any]) -> Iterator[Difference]:
+    """What was counted on the same emulated device by the same engine; a run from before has no such key."""
+    theirs = {(one["artifact"], one["engine"], one["device"]): one for one in b.get("counts", ())}
+    for ours in a.get("counts", ()):
+        other = theirs.get((ours["artifact"], ours["engine"], ours["device"]))
+        if other is None:
+            continue
+        name, where, kind = ours["artifact"], f"on {ours['device']}", ours["provenance"]
+        same = kind == other["provenance"]
+        alike = same and ours.get("latency_model") == other.get("latency_model")
+        for what, mine, its, comparable in (
+            ("instructions", _total(ours), _total(other), same),
+            ("latency ms", _modelled(ours), _modelled(other), alike),
+        ):
+            note = "" if comparable else "other provenance or model: not comparable"
+            if mine is not None and its is not None:
+                quantity = f"{name} {what} {where}"
+                yield Difference(
+                    target=at, quantity=quantity, a=mine, b=its, provenance=kind, comparable=comparable, note=note
+                )
+
+
+def _total(counted: dict[str, Any]) -> float | None:
+    total: float | None = counted["instructions"].get("total")
+    return total
+
+
+def _modelled(counted: dict[str, Any]) -> float | None:
+    latency = counted.get("latency_ms")
+    return latency["value"] if latency else None
 
 
 def _of(target: str, quantity: str, a: float | None, b: float | None, provenance: str) -> Difference:

@@ -1,27 +1,31 @@
 """The whole flow, top to bottom; each `run.step` is done once and kept."""
 
 import platform
-import re
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final, Literal, TypeVar
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from edgekd import devices
 from edgekd.agree import agree, foresee
+from edgekd.attempts import Attempt, count_there, failed, time_there
 from edgekd.converters import families, split
 from edgekd.data import load
 from edgekd.distil import distil
-from edgekd.engines import able, timed
+from edgekd.engines import able
+from edgekd.errors import MeasureError
 from edgekd.export import export
-from edgekd.files import dumps, write_text
+from edgekd.files import dumps, read_text, write_text
 from edgekd.fitness import newest_set, unfit
 from edgekd.ladder import Slope, agreement_after, artifact_after, climb, falls_short, unfit_after
 from edgekd.lessons import Lesson
 from edgekd.matrix import Matrix, cross
 from edgekd.measure import measure
+from edgekd.places import Place, ask, devices_of, place_name, remember
 from edgekd.plan import Shortlist, choose, shortlist
 from edgekd.plugins import fingerprint
 from edgekd.report import Evidence, effective_budget, report
@@ -32,13 +36,16 @@ from edgekd.specs import (
     Artifact,
     Choice,
     Climb,
+    Counted,
     Data,
+    Failure,
     Knowledge,
     Measurement,
     Mode,
     Plan,
     Recipe,
     Report,
+    Required,
     Slowness,
     Spec,
     Student,
@@ -52,8 +59,8 @@ from edgekd.workers import cores, sharing, together
 R = TypeVar("R")
 
 Step = Literal["teach", "plan", "distil", "export", "verify", "climb", "measure", "report"]
-THREADS: Final = 1
-"""Of a timing on this machine: one thread is what is the same on all machines."""
+MEASURED: Final = ("measure", "report")
+"""Steps that need what was measured."""
 PACKAGES: Final = (
     "edgekd",
     "torch",
@@ -88,9 +95,21 @@ class Made(Spec, frozen=True, kw_only=True):
     matrix: Matrix | None = None
     climbs: tuple[Climb, ...] = ()
     measurements: tuple[Measurement, ...] = ()
+    counted: tuple[Counted, ...] = ()
+    """Where times tell nothing."""
+    failures: tuple[Failure, ...] = ()
+    """What could not be measured."""
     slow: tuple[Slowness, ...] = ()
     """Artifacts that are slower than their float twins."""
     report: Report | None = None
+
+
+class Found(NamedTuple):
+    """What was measured of a target's artifacts, place after place."""
+
+    measurements: tuple[Measurement, ...]
+    counted: tuple[Counted, ...]
+    failures: tuple[Failure, ...]
 
 
 def build(
@@ -99,20 +118,28 @@ def build(
     targets: Sequence[Target],
     *,
     until: Step = "report",
-    device: str = "host",
+    on: Sequence[str] = (),
     mode: Mode | None = None,
     crosswise: bool = False,
+    required: Required | None = None,
+    afresh: bool = True,
 ) -> list[Made]:
     """Take a recipe to each target; the teacher and its knowledge are made once and shared by all.
 
-    `crosswise` verifies on every engine that is installed here, not on the target's alone, and each against each.
+    `on` are the devices to measure on, "DEVICE" or "TARGET=DEVICE"; without it artifacts are timed here, and counted on
+    the target's emulator where that is prepared. `crosswise` verifies on every engine that is installed here, not on
+    the target's alone, and each against each. Latency and memory of less provenance than `required` break the budget.
+    Where `on` is what the run was made with, and not named `afresh`, what failed there is not tried again.
 
     Raises:
         EdgekdError: what went wrong; everything finished before it is kept, and the same call goes on from there.
     """
     for target in targets:
         foresee(recipe, target)
+    named = devices_of(on, targets)
+    places = {target.name: _places(run, recipe, target, named[target.name], until, afresh) for target in targets}
     _write_inputs(run, recipe, targets)
+    remember(run, named)
     sources = {part: fingerprint(getattr(recipe, part).name) for part in ("dataset", "teacher", "student")}
     data = run.step("data", load, recipe.dataset, recipe.task, sources["dataset"])
     run.step("agreed", agree, recipe.teacher, recipe.student, recipe.losses, data, sources)
@@ -133,7 +160,16 @@ def build(
     made = []
     for target, listed in zip(targets, lists, strict=True):
         for step, so_far in _take(
-            run, recipe, target, listed, lesson, shared, device, mode or recipe.measure, crosswise
+            run,
+            recipe,
+            target,
+            listed,
+            lesson,
+            shared,
+            places[target.name],
+            mode or recipe.measure,
+            crosswise,
+            required,
         ):
             if step == until:
                 made.append(so_far)
@@ -157,9 +193,10 @@ def _take(
     listed: Shortlist,
     lesson: Lesson,
     shared: Shared,
-    device: str,
+    places: Sequence[Place],
     mode: Mode,
     crosswise: bool,
+    required: Required | None,
 ) -> Iterator[tuple[Step, Made]]:
     """The steps of one target, each with what there is after it."""
     at, data, knowledge = target.name, shared.data, shared.knowledge
@@ -212,19 +249,12 @@ def _take(
     )
     yield "climb", made
 
-    # One after the other: two timings at once would disturb each other.
-    place = re.sub(r"[^A-Za-z0-9.]+", "-", device).strip("-.")
-    measurements = tuple(
-        run.step(f"{at}/5-measure/{one.export}@{engine}@{place}", measure, one, engine, device, mode, THREADS)
-        for one, engine in executable
-        if timed(engine)
-    )
-    by_operator = f"{at}/5-measure/by-operator"
+    found = _measure(run, at, artifacts, places, mode)
     slow = tuple(
-        run.step(f"{by_operator}/{one.artifact.export}@{one.measurement.engine}@{place}", explain, one, twin)
-        for one, twin in slow_pairs(artifacts, measurements)
+        run.step(_by_operator(at, one.measurement), explain, one, twin)
+        for one, twin in slow_pairs(artifacts, found.measurements)
     )
-    made = msgspec.structs.replace(made, measurements=measurements, slow=slow)
+    made = msgspec.structs.replace(made, **found._asdict(), slow=slow)
     yield "measure", made
 
     evidence = Evidence(
@@ -238,11 +268,82 @@ def _take(
         unfit=made.unfit,
         agreements=agreements,
         climbs=tuple(climbs),
-        measurements=measurements,
+        **found._asdict(),
         slow=slow,
+        required=required,
         environment=environment(),
     )
     yield "report", msgspec.structs.replace(made, report=run.step(f"{at}/6-report", report, evidence))
+
+
+def _places(
+    run: Run, recipe: Recipe, target: Target, named: Sequence[str], until: Step, afresh: bool
+) -> tuple[Place, ...]:
+    """Where a target is measured; nowhere, and nothing is asked, where the run ends before."""
+    if until not in MEASURED:
+        return ()
+    kept = _inputs(run, recipe, [target])
+    changed = any(not path.is_file() or read_text(path) != dumps(noun) for path, noun in kept.items())
+    return ask(run, target, named, afresh, changed)
+
+
+def _measure(run: Run, at: str, artifacts: Sequence[Artifact], places: Sequence[Place], mode: Mode) -> Found:
+    """Each artifact at each place; one that fails does not stop the others.
+
+    Raises:
+        DeviceUnreachable: a device does not answer any more; what was measured is kept.
+    """
+    # One after the other: two timings at once would disturb each other.
+    tried = [
+        _attempt(run, at, one, engine, place, mode) if engine else _unable(one, place)
+        for place in places
+        for one in artifacts
+        if (engine := place.engine_for(one)) or place.wanted
+    ]
+    return Found(
+        tuple(one.measurement for one in tried if one.measurement),
+        tuple(one.counted for one in tried if one.counted),
+        tuple(one.failure for one in tried if one.failure),
+    )
+
+
+def _attempt(run: Run, at: str, artifact: Artifact, engine: str, place: Place, mode: Mode) -> Attempt:
+    name, device = _at(at, artifact.export, engine, place.device), place.device
+    if place.provenance == "host":
+        return _timed_here(run, name, artifact, engine, place, mode)
+
+    def do() -> Attempt:
+        if devices.timed(device):
+            return run.step(name, time_there, artifact, engine, device, mode, place.threads)
+        return run.step(name, count_there, artifact, engine, device, place.threads)
+
+    before = (run.folder / name / "result.json").exists()
+    found = do()
+    if before and found.failure and place.afresh:
+        run.forget(name)
+        found = do()
+    return found
+
+
+def _timed_here(run: Run, name: str, artifact: Artifact, engine: str, place: Place, mode: Mode) -> Attempt:
+    try:
+        return Attempt(measurement=run.step(name, measure, artifact, engine, place.device, mode, place.threads))
+    except MeasureError as error:
+        run.log(step=name, event="failed", error=str(error), hint=error.hint)
+        return failed(artifact, engine, place.device, str(error))
+
+
+def _unable(artifact: Artifact, place: Place) -> Attempt:
+    why = place.why_not(artifact)
+    return failed(artifact, "", place.device, str(why), why.hint)
+
+
+def _at(at: str, export: str, engine: str, device: str) -> str:
+    return f"{at}/5-measure/{export}@{engine}@{place_name(device)}"
+
+
+def _by_operator(at: str, of: Measurement) -> str:
+    return f"{at}/5-measure/by-operator/{of.artifact}@{of.engine}@{place_name(of.device)}"
 
 
 def _exports(run: Run, target: Target, student: Student, data: Data) -> list[tuple[Artifact, tuple[str, ...]]]:
@@ -302,10 +403,14 @@ def environment() -> dict[str, str]:
     return found
 
 
-def _write_inputs(run: Run, recipe: Recipe, targets: Sequence[Target]) -> None:
-    nouns: dict[str, Any] = {"recipe": recipe, **{f"target-{target.name}": target for target in targets}}
+def _inputs(run: Run, recipe: Recipe, targets: Sequence[Target]) -> Mapping[Path, Any]:
+    """File of a run folder -> what the user wrote."""
     folder = run.folder / "inputs"
-    folder.mkdir(exist_ok=True)
-    for name, noun in nouns.items():
-        write_text(folder / f"{name}.json", dumps(noun))
+    return {folder / "recipe.json": recipe} | {folder / f"target-{target.name}.json": target for target in targets}
+
+
+def _write_inputs(run: Run, recipe: Recipe, targets: Sequence[Target]) -> None:
+    (run.folder / "inputs").mkdir(exist_ok=True)
+    for path, noun in _inputs(run, recipe, targets).items():
+        write_text(path, dumps(noun))
     write_text(run.folder / "env.json", dumps(environment()))

@@ -1,12 +1,11 @@
 """Hold what was found against the budget, and show it: report.json for machines, report.html for people."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from edgekd import page
+from edgekd import devices, page, parity
 from edgekd.files import dumps, write_text
 from edgekd.runs import Work
 from edgekd.specs import (
@@ -15,11 +14,14 @@ from edgekd.specs import (
     Budget,
     Climb,
     Cost,
+    Counted,
     Data,
+    Failure,
     Measurement,
     Plan,
     Recipe,
     Report,
+    Required,
     Rung,
     Slowness,
     Spec,
@@ -28,8 +30,9 @@ from edgekd.specs import (
     Teacher,
     Verdict,
 )
+from edgekd.verdicts import Found, file_size, finite, latency, memory, mention, require, speaking
 
-VERSION = 2
+VERSION = 3
 
 SCHEMA = 1
 """Of report.json and of what --json prints."""
@@ -52,18 +55,24 @@ class Evidence(Spec, frozen=True, kw_only=True):
     agreements: tuple[Agreement, ...] = ()
     climbs: tuple[Climb, ...] = ()
     measurements: tuple[Measurement, ...] = ()
+    counted: tuple[Counted, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    """What a device could not execute, or not be asked to."""
     slow: tuple[Slowness, ...] = ()
+    required: Required | None = None
+    """Least provenance of latency and memory; what has less fails."""
     environment: dict[str, str]
     """Packages and system that the run was made with."""
 
 
 def report(work: Work, evidence: Evidence) -> Report:
     """The verdicts of the artifact to ship: of those that hold every limit the first in the target's order, unless
-    one is faster on the device itself; of the first if none holds them."""
+    one is faster on the device itself, or as it is emulated; if none holds them, of the first that is executed."""
     budget = effective_budget(evidence.recipe, evidence.target)
     judged = {artifact.export: judge(evidence, artifact, budget) for artifact in evidence.artifacts}
     good = [export for export, verdicts in judged.items() if all(verdict.ok for verdict in verdicts)]
-    chosen = _fastest(evidence, good) if good else next(iter(judged))
+    executed = [export for export, verdicts in judged.items() if all(one.limit != "runtimes" for one in verdicts)]
+    chosen = _fastest(evidence, good) if good else next(iter(executed or judged))
     found = tuple(findings(evidence))
     plain = summary(evidence, chosen, judged[chosen], found)
     as_json, as_html = work.out / "report.json", work.out / "report.html"
@@ -80,12 +89,28 @@ def report(work: Work, evidence: Evidence) -> Report:
 
 
 def _fastest(evidence: Evidence, good: Sequence[str]) -> str:
-    """The first of the exports, or the one that a valid measurement on the device shows to be faster than it."""
-    medians = {
-        one.artifact: one.latency_ms.p50 for one in evidence.measurements if one.provenance == "measured" and one.valid
-    }
-    timed = [export for export in good if export in medians]
-    return min(timed, key=lambda export: medians[export]) if good[0] in medians else good[0]
+    """The first of the exports, or the one that the device which took the first's time shows to be faster than it."""
+    spans = _spans(evidence, good[0])
+    if good[0] not in spans:
+        return good[0]
+    least = spans[good[0]][0]
+    faster = [export for export in good if export in spans and spans[export][1] < least]
+    return min(faster, key=lambda export: spans[export], default=good[0])
+
+
+def _spans(evidence: Evidence, first: str) -> dict[str, tuple[float, float]]:
+    """Export -> what its latency lies between, all of the best provenance and of one device: the first that knows it
+    of the export `first`. Of a valid measurement both are the median."""
+    known = speaking([*evidence.measurements, *evidence.counted], evidence.target, "latency_ms")
+    spans = [(one, span) for one in known if (span := _span(one))]
+    device = next((one.device for one, _ in spans if one.artifact == first), None)
+    return {one.artifact: span for one, span in spans if one.device == device}
+
+
+def _span(one: Found) -> tuple[float, float] | None:
+    if isinstance(one, Measurement):
+        return (one.latency_ms.p50, one.latency_ms.p50) if one.valid else None
+    return (one.latency_ms.low, one.latency_ms.high) if one.latency_ms else None
 
 
 def effective_budget(recipe: Recipe, target: Target) -> Budget:
@@ -97,15 +122,11 @@ def effective_budget(recipe: Recipe, target: Target) -> Budget:
 def judge(evidence: Evidence, artifact: Artifact, budget: Budget) -> tuple[Verdict, ...]:
     """An artifact against every finite limit.
 
-    Latency is held against what was measured on the device; where nothing was, against the upper end of the estimate.
+    Latency and memory are held against what was measured on the device; where nothing was, against what was emulated;
+    else against the estimate, the upper end of its latency.
     """
     agreement = next((one for one in evidence.agreements if one.artifact == artifact.export), None)
-    refused = evidence.unfit.get(artifact.export, ())
-    verdicts = [
-        _latency(evidence, artifact, budget),
-        _memory(evidence, artifact, budget),
-        file_size(artifact.model.size_bytes, budget),
-    ]
+    verdicts = [*_cost(evidence, artifact, budget), file_size(artifact.model.size_bytes, budget)]
     if agreement:
         verdicts.append(_accuracy(evidence, agreement, budget))
         verdicts.append(
@@ -118,20 +139,53 @@ def judge(evidence: Evidence, artifact: Artifact, budget: Budget) -> tuple[Verdi
                 note=agreement.reason or f"SQNR {agreement.sqnr_db:.1f} dB on {agreement.engine}",
             )
         )
-    if refused:
-        note = "; ".join(refused)
-        verdicts.append(Verdict(limit="runtimes", allowed=1.0, found=0.0, provenance="estimated", ok=False, note=note))
-    return tuple(
-        verdict for verdict in verdicts if verdict.limit in {"parity", "runtimes"} or math.isfinite(verdict.allowed)
-    )
+    return finite(verdicts + _refused(evidence, artifact))
 
 
-def _latency(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
-    measured = next(
-        (one for one in evidence.measurements if one.artifact == artifact.export and one.provenance == "measured"), None
-    )
-    if measured:
-        return measured_latency(measured, budget)
+def _cost(evidence: Evidence, artifact: Artifact, budget: Budget) -> list[Verdict]:
+    """Latency and memory, each by the best that is known of it."""
+    target, export = evidence.target, artifact.export
+    all_found: list[Found] = [*evidence.measurements, *evidence.counted]
+    found = [one for one in all_found if one.artifact == export]
+    failures = [one for one in evidence.failures if one.artifact == export]
+    verdicts = [
+        latency(found, target) or _estimated_latency(evidence, artifact, budget),
+        memory(found, target) or _estimated_memory(evidence, artifact, budget),
+    ]
+    how = how_to(evidence.required, target, "edgekd measure RUN") if evidence.required else ""
+    return [require(mention(verdict, failures), evidence.required, how) for verdict in verdicts]
+
+
+def how_to(required: Required, target: Target, command: str) -> str:
+    """What to type for numbers of a provenance."""
+    if required == "measured" or not target.emulator:
+        return f"{command} --on ssh://USER@HOST"
+    return f"edgekd device prepare qemu:{target.emulator}, then {command} --on qemu:{target.emulator}"
+
+
+def _refused(evidence: Evidence, artifact: Artifact) -> list[Verdict]:
+    """That no runtime of the target executes an artifact, or that the device itself did not; nothing where all do."""
+    said = list(evidence.unfit.get(artifact.export, ()))
+    there = [
+        f"{one.engine} on {one.device}: {one.error}"
+        for one in evidence.failures
+        if one.artifact == artifact.export and one.engine and one.provenance == "measured"
+    ]
+    if not said and not there:
+        return []
+    return [
+        Verdict(
+            limit="runtimes",
+            allowed=1.0,
+            found=0.0,
+            provenance="measured" if there else "estimated",
+            ok=False,
+            note="; ".join(said + there),
+        )
+    ]
+
+
+def _estimated_latency(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
     cost, export = _predicted(evidence, artifact)
     return Verdict(
         limit="latency_ms",
@@ -142,19 +196,6 @@ def _latency(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
         provenance="estimated",
         ok=cost.latency_ms.high <= budget.latency_ms,
         note=f"for {export}; {cost.tier}; not measured on the device",
-    )
-
-
-def measured_latency(measured: Measurement, budget: Budget) -> Verdict:
-    """The 90th percentile of a run that can be trusted against the limit."""
-    p90 = measured.latency_ms.p90
-    return Verdict(
-        limit="latency_ms",
-        allowed=budget.latency_ms,
-        found=p90,
-        provenance=measured.provenance,
-        ok=p90 <= budget.latency_ms and measured.valid,
-        note="p90" if measured.valid else f"p90; not valid: {'; '.join(measured.reasons)}",
     )
 
 
@@ -169,7 +210,7 @@ def _predicted(evidence: Evidence, artifact: Artifact) -> tuple[Cost, str]:
     return by_export.get(export, evidence.plan.predicted), export
 
 
-def _memory(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
+def _estimated_memory(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
     cost, export = _predicted(evidence, artifact)
     found = cost.peak_memory_bytes
     return Verdict(
@@ -179,18 +220,6 @@ def _memory(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
         provenance="estimated",
         ok=found <= budget.peak_memory_bytes,
         note=f"for {export}; weights and planned arena, without the runtime",
-    )
-
-
-def file_size(size_bytes: int, budget: Budget) -> Verdict:
-    """A file against the limit."""
-    return Verdict(
-        limit="file_bytes",
-        allowed=budget.file_bytes,
-        found=size_bytes,
-        provenance="host",
-        ok=size_bytes <= budget.file_bytes,
-        note="the very file that the device gets",
     )
 
 
@@ -229,6 +258,9 @@ def findings(evidence: Evidence) -> list[str]:
         for one in evidence.measurements
         if not one.valid
     ]
+    found += [_not_measured(one) for one in evidence.failures]
+    found += [_differs(one) for one in evidence.counted if _surprises(evidence, one)]
+    found += _silent(evidence)
     verified = {one.artifact for one in evidence.agreements}
     found += [
         f"{one.export} was not verified: no engine of {evidence.target.name} that executes it is installed here."
@@ -236,6 +268,39 @@ def findings(evidence: Evidence) -> list[str]:
         if one.export not in verified
     ]
     return found
+
+
+def _not_measured(failure: Failure) -> str:
+    what = f"{failure.artifact} was not measured on {failure.device}: {failure.error}"
+    return f"{what}; {failure.hint}." if failure.hint else f"{what}."
+
+
+def _surprises(evidence: Evidence, counted: Counted) -> bool:
+    """Whether outputs of one file differ between two processors by more than its precision explains."""
+    precision = next((one.precision for one in evidence.artifacts if one.export == counted.artifact), "fp32")
+    return counted.host_sqnr_db is not None and counted.host_sqnr_db < parity.least_db(precision)
+
+
+def _differs(counted: Counted) -> str:
+    return (
+        f"{counted.artifact} answers otherwise on {counted.device} than on this machine, by the same {counted.engine}: "
+        f"{counted.host_sqnr_db:.1f} dB."
+    )
+
+
+def _silent(evidence: Evidence) -> list[str]:
+    """Why what was emulated decides no limit, where it does not."""
+    told = {
+        f"What {one.device} says of {_plainly(limit)} decides nothing for {evidence.target.name}: {why}."
+        for one in evidence.counted
+        for limit, why in devices.unlike(one.device, evidence.target).items()
+        if limit != "latency_ms" or one.latency_ms is not None
+    }
+    return sorted(told)
+
+
+def _plainly(limit: str) -> str:
+    return {"latency_ms": "latency", "peak_memory_bytes": "memory"}.get(limit, limit)
 
 
 def _climbed(climb: Climb) -> str:
@@ -311,7 +376,10 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
         "limits": _plain(effective_budget(evidence.recipe, evidence.target)),
         "device": _plain(evidence.target.device),
         "measurements": [_plain(measurement) for measurement in evidence.measurements],
+        "counts": _plain(evidence.counted),
+        "failures": _plain(evidence.failures),
         "slower": _plain(evidence.slow),
+        "required": evidence.required,
         "verdicts": [_plain(verdict) for verdict in verdicts],
         "findings": list(found),
         "environment": evidence.environment,

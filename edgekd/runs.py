@@ -120,6 +120,13 @@ class Run:
             self._check(file, folder)
         return result
 
+    def forget(self, name: str) -> None:
+        """Put a finished step aside, so that it is done again."""
+        done = self.folder / name
+        with storage_errors(done):
+            if done.exists():
+                done.rename(next(p for n in range(1, 10_000) if not (p := self.folder / f"{name}.old-{n}").exists()))
+
     def log(self, **event: Any) -> None:
         """Add a line to log.jsonl."""
         with storage_errors(self.folder), (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
@@ -136,8 +143,7 @@ class Run:
                 result = function(Work(str(self.folder), name, str(out)), *inputs, **options)
                 plain = msgspec.to_builtins(result)
                 write_text(out / "result.json", dumps({"key": key, "result": plain, "seal": digest([key, plain])}))
-            if done.exists():
-                done.rename(next(p for n in range(1, 10_000) if not (p := self.folder / f"{name}.old-{n}").exists()))
+            self.forget(name)
             out.rename(done)
         self.log(step=name, event="done", key=key, seconds=round(time.monotonic() - start, 3))
 

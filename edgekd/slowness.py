@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple
 
 from edgekd import formats
-from edgekd.errors import MeasureError
+from edgekd.errors import DeviceUnreachable, MeasureError
 from edgekd.profile import Profile, profile, slower_operators
 from edgekd.runs import Work
 from edgekd.specs import Artifact, Measurement, Slowness
@@ -38,10 +38,15 @@ def explain(work: Work, slow: Timed, twin: Timed) -> Slowness:
     """What takes longer in the slower of the two, where both are profiled again on the device that they were timed on.
 
     Where they cannot be, the answer says why.
+
+    Raises:
+        DeviceUnreachable: the device does not answer now; it may another time.
     """
     profiles, note = [], ""
     try:
         profiles = [_profiled(work, one) for one in (slow, twin)]
+    except DeviceUnreachable:
+        raise
     except MeasureError as error:
         note = str(error)
     return Slowness(

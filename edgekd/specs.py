@@ -12,6 +12,9 @@ measured: on the device itself. emulated: the artifact's own machine code, run u
 estimated: by a cost model, with an interval. host: on the machine that runs edgekd.
 """
 
+Required = Literal["measured", "emulated"]
+"""The least provenance that a verdict of latency or memory may rest on."""
+
 Prefer = Literal["smallest above the accuracy floor", "most capable within the budget"]
 Mode = Literal["gate", "quick", "rapid"]
 
@@ -679,6 +682,19 @@ class Fits(Spec, frozen=True, kw_only=True):
     free_bytes: Size | None = None
     """MemAvailable after the inferences, the model still loaded."""
     arena_bytes: Size | None = None
+
+
+class Failure(Spec, frozen=True, kw_only=True):
+    """An artifact that could not be measured, and why."""
+
+    artifact: str
+    engine: str
+    """"" where the device has none that executes it."""
+    error: str
+    hint: str = ""
+    device: str = ""
+    provenance: Provenance = "host"
+    """Of the device."""
 
 
 class Slower(Spec, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Meta
 
 from edgekd import devices
-from edgekd.bench import Bench, Failure, jobs, measured
+from edgekd.bench import Bench, jobs, measured
 from edgekd.convert import Order, convert
 from edgekd.errors import ConfigError, ConvertError, EdgekdError
 from edgekd.fetch import fetch
@@ -26,7 +26,7 @@ from edgekd.files import content, decode_json, digest, dumps, read_text, write_t
 from edgekd.measure import Job
 from edgekd.progress import tell
 from edgekd.shipped import beside
-from edgekd.specs import Measurement, Mode, Name, Size, Spec, Text
+from edgekd.specs import Failure, Measurement, Mode, Name, Size, Spec, Text
 
 SCHEMA: Final = 1
 

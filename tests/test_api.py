@@ -37,6 +37,8 @@ def own(**changes: Any) -> edgekd.Recipe:
 
 
 def target(**changes: Any) -> edgekd.Target:
+    """Without an emulator, for one that is prepared here would take its time."""
+    changes = {"emulator": "", **changes}
     return msgspec.structs.replace(edgekd.load_target("raspberry-pi-4"), **changes)
 
 
@@ -91,6 +93,22 @@ def test_a_second_run_redoes_nothing(whole: edgekd.Result) -> None:
     again = edgekd.resume(whole.folder)[0]
     assert before == {path: path.stat().st_mtime_ns for path in whole.folder.rglob("result.json")}
     assert again.summary() == whole.summary()
+
+
+def test_what_is_required_redoes_the_report_alone(whole: edgekd.Result, tmp_path: Path) -> None:
+    """On this machine nothing is measured of a device."""
+    copy = tmp_path / "copy"
+    shutil.copytree(whole.folder, copy)
+    log = copy / "log.jsonl"
+    log.unlink()
+    assert main(["report", str(copy), "--require", "emulated"]) == 5
+    done = [line["step"] for text in log.read_text().splitlines() if (line := json.loads(text))["event"] == "done"]
+    assert done == ["raspberry-pi-4/6-report"]
+    (again,) = edgekd.resume(copy, require="measured")
+    broken = {one.limit: one.note for one in again.verdicts if not one.ok}
+    assert set(broken) == {"latency_ms", "peak_memory_bytes"} and again.summary()["required"] == "measured"
+    assert all("`measured` is required: edgekd measure RUN --on ssh://" in note for note in broken.values())
+    assert edgekd.resume(copy)[0].ok
 
 
 def test_a_second_target_shares_the_teacher(whole: edgekd.Result, tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgekd.bench import Bench, Failure, hold, jobs, measured
+from edgekd.bench import Bench, hold, jobs, measured
 from edgekd.cli import main
 from edgekd.errors import ConfigError, UnknownPlugin
 from edgekd.measure import Job, take
-from edgekd.specs import Budget, Measurement
+from edgekd.shipped import load_target
+from edgekd.specs import Budget, Failure, Measurement
 from tests import models
 from tests.conftest import data_folder
 
@@ -174,7 +175,8 @@ def test_under_emulation_instructions_are_counted(
 
 
 def test_only_what_was_measured_on_a_device_speaks_of_its_time() -> None:
-    budget = Budget(latency_ms=10, peak_memory_bytes=1000, file_bytes=100)
+    limits = Budget(latency_ms=10, peak_memory_bytes=1000, file_bytes=100)
+    target = msgspec.structs.replace(load_target("raspberry-pi-4"), budget=limits)
     template = {
         "artifact": "a",
         "engine": "e",
@@ -194,20 +196,23 @@ def test_only_what_was_measured_on_a_device_speaks_of_its_time() -> None:
         "valid": True,
     }
     found = {
-        provenance: hold(msgspec.convert({**template, "provenance": provenance}, Measurement), budget)
-        for provenance in ("measured", "host", "emulated")
+        provenance: hold(msgspec.convert({**template, "provenance": provenance}, Measurement), target)
+        for provenance in ("measured", "host")
     }
     assert {verdict.limit: verdict.ok for verdict in found["measured"]} == {
         "file_bytes": True,
         "latency_ms": False,
         "peak_memory_bytes": True,
     }
-    assert [verdict.limit for verdict in found["host"]] == ["file_bytes"] == [v.limit for v in found["emulated"]]
+    assert [verdict.limit for verdict in found["host"]] == ["file_bytes"]
     unstable = msgspec.convert(
         {**template, "provenance": "measured", "valid": False, "reasons": ["throttled"], "samples_ms": [1.0]},
         Measurement,
     )
-    held = {verdict.limit: verdict for verdict in hold(unstable, Budget(latency_ms=20))}
+    held = {
+        verdict.limit: verdict
+        for verdict in hold(unstable, msgspec.structs.replace(target, budget=Budget(latency_ms=20)))
+    }
     assert not held["latency_ms"].ok and "throttled" in held["latency_ms"].note
 
 

@@ -108,3 +108,31 @@ def test_what_is_compared_is_left_as_it_was() -> None:
     before = copy.deepcopy((one, other))
     compare([one], [other])
     assert (one, other) == before
+
+
+def counted(total: float, latency: float, model: str = "fitted", provenance: str = "emulated") -> dict[str, Any]:
+    made = summary()
+    made["measurements"] = []
+    made["counts"] = [
+        {
+            "artifact": "tflite-int8",
+            "engine": "litert",
+            "device": "qemu:cortex-a72",
+            "provenance": provenance,
+            "instructions": {"total": total},
+            "latency_ms": {"value": latency, "low": 1.0, "high": 9.0},
+            "latency_model": model,
+        }
+    ]
+    return made
+
+
+def test_counts_of_one_emulated_device_are_compared() -> None:
+    found = {one.quantity: one for one in compare([counted(1e6, 3.0)], [counted(2e6, 4.0)])}
+    instructions = found["tflite-int8 instructions on qemu:cortex-a72"]
+    latency = found["tflite-int8 latency ms on qemu:cortex-a72"]
+    assert (instructions.a, instructions.b, instructions.provenance) == (1e6, 2e6, "emulated")
+    assert (latency.a, latency.b) == (3.0, 4.0) and instructions.comparable and latency.comparable
+    found = {one.quantity: one for one in compare([counted(1e6, 3.0)], [counted(2e6, 4.0, "another")])}
+    assert found[instructions.quantity].comparable and not found[latency.quantity].comparable
+    assert not any("qemu" in one.quantity for one in compare([counted(1e6, 3.0)], [summary()]))

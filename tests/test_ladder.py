@@ -215,7 +215,7 @@ def own(student: str, **options: Any) -> edgekd.Recipe:
 def target(**limits: float) -> edgekd.Target:
     board = edgekd.load_target("raspberry-pi-4")
     budget = Budget(**{"latency_ms": 33, "peak_memory_bytes": 1e8, "accuracy_floor": 0.9, **limits})
-    return msgspec.structs.replace(board, exports=(EXPORT,), budget=budget)
+    return msgspec.structs.replace(board, exports=(EXPORT,), budget=budget, emulator="")
 
 
 @pytest.mark.slow

@@ -76,6 +76,17 @@ def summary() -> dict[str, Any]:
             measurement("onnx-fp32", "host", "host", 0.1),
             measurement("tflite-int8", "ssh:pi@board", "measured", 20.0),
         ],
+        "counts": [counted("onnx-fp32", None), counted("tflite-int8", 21.5)],
+        "failures": [
+            {
+                "artifact": "onnx-fp32",
+                "engine": "onnxruntime",
+                "device": "ssh:pi@board",
+                "provenance": "measured",
+                "error": "the engine crashed on `load`",
+                "hint": "look there",
+            }
+        ],
         "slower": [slower()],
         "verdicts": [
             {
@@ -189,6 +200,29 @@ def measurement(export: str, device: str, provenance: str, p50: float) -> dict[s
         "outputs_sha256": "1" * 64,
         "valid": False,
         "reasons": ["p99 is 2 times p50"],
+    }
+
+
+def counted(export: str, latency: float | None) -> dict[str, Any]:
+    modelled = {
+        "latency_ms": {"value": latency, "low": 17.25, "high": 26.75},
+        "latency_model": "fitted on 9 published numbers",
+        "threads": 4,
+    }
+    return {
+        "artifact": export,
+        "engine": "litert",
+        "engine_version": "2.3.0",
+        "device": "qemu:cortex-a72",
+        "provenance": "emulated",
+        "inferences": 8,
+        "instructions": {"load": 4.1e6, "dot": 2e6, "other": 0.0, "total": 8.2e6},
+        "cache_misses": {"L1": 5432.0, "L2": 21.0},
+        "touched_bytes": 379000.0,
+        "memory": {"peak_rss_bytes": 1765432, "file_bytes": 81312},
+        "host_sqnr_db": 200.0,
+        "host_max_abs": 0.0,
+        **(modelled if latency else {}),
     }
 
 
@@ -325,6 +359,13 @@ def test_shows_what_was_found(html: str) -> None:
         "−0.10 points for the student",
         "14.7 dB",
         "p99 is 2 times p50",
+        "8.20M",
+        "L1 5.43k, L2 21",
+        "21.517.2 to 26.84 threads",
+        "no model",
+        "50% load, 24% dot; fitted on 9 published numbers",
+        "equal to the bit",
+        "the engine crashed on `load`look there",
         "16 candidates were considered, 9 fit the budget",
         "4 × cortex-a72 at 1,800 MHz",
         "12.8 GB/s",
@@ -357,7 +398,7 @@ def test_every_measured_row_carries_its_own_provenance() -> None:
     rows = re.findall(r"<tr.*?</tr>", page.render(plain), re.DOTALL)
     of_measurements = [row for row in rows if "litert 2.3.0" in row]
     of_limits = [row for row in rows if 'data-of="Allowed"' in row]
-    assert len(of_measurements) == 3 and len(of_limits) == 4
+    assert len(of_measurements) == 5 and len(of_limits) == 4
     assert all('data-kind="emulated"' in row and 'data-kind="host"' not in row for row in of_measurements + of_limits)
 
 

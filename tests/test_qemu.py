@@ -14,16 +14,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
+import edgekd
 from edgekd import caches, devices, engines
 from edgekd.devices import Connection
 from edgekd.emulation import root
 from edgekd.plugins import find
 from edgekd.sides import read_arrays
+from edgekd.specs import Budget
 from edgekd.tensors import first_inputs, write_inputs
 from tests.conftest import data_folder
+from tests.test_api import own
 
 KEYWORDS = data_folder() / "mlperf_tiny" / "kws_ref_model.tflite"
 IMAGES = data_folder() / "mlperf_tiny" / "pretrainedResnet_quant.tflite"
@@ -192,3 +196,26 @@ def test_a_killed_preparation_leaves_nothing_that_looks_ready(tmp_path: Path, mo
     states = {one["device"]: one for one in json.loads(listed.stdout)["devices"]}
     assert states["qemu:cortex-a72"]["ready"]
     assert states["qemu:cortex-a72"]["engines"] == ["tflite_runtime"]
+
+
+def test_a_run_goes_to_the_emulator_that_is_prepared(tmp_path: Path) -> None:
+    """Named or not, it is counted there, and what is counted decides the memory."""
+    pytest.importorskip("ai_edge_litert")
+    budget = Budget(latency_ms=1000, peak_memory_bytes=1e8, file_bytes=1e6, accuracy_floor=0.1)
+    board = msgspec.structs.replace(
+        edgekd.load_target("raspberry-pi-4"), budget=budget, exports=("tflite-int8",), engines=("litert",)
+    )
+    recipe = own(space={"width": [4]}, teacher_epochs=2, epochs=2)
+    usual = edgekd.run(recipe, board, out=tmp_path / "run")
+    (counted,), (timed,) = usual.made.counted, usual.made.measurements
+    assert (counted.device, counted.provenance, counted.threads) == ("qemu:cortex-a72", "emulated", 4)
+    assert counted.instructions["total"] > 1e4 and counted.host_max_abs == 0
+    assert (timed.device, timed.threads) == ("host", 1)
+    memory = next(one for one in usual.verdicts if one.limit == "peak_memory_bytes")
+    assert (memory.provenance, memory.found) == ("emulated", counted.memory.peak_rss_bytes)
+    assert usual.summary()["counts"][0]["device"] == "qemu:cortex-a72"
+    named = edgekd.run(recipe, board, out=tmp_path / "run", on=["raspberry-pi-4=qemu:cortex-a72"])
+    assert named.made.counted == usual.made.counted and named.made.measurements == ()
+    (again,) = edgekd.resume(tmp_path / "run", require="measured")
+    assert again.made.measurements == (), "the device is remembered"
+    assert {one.limit for one in again.verdicts if not one.ok} == {"latency_ms", "peak_memory_bytes"}

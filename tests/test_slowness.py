@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgekd.errors import DeviceUnreachable
 from edgekd.files import content
 from edgekd.measure import statistics
 from edgekd.runs import Work
@@ -63,6 +64,31 @@ def test_only_what_is_slower_than_its_own_twin_is_looked_at() -> None:
     ((slow, twin),) = slow_pairs(artifacts, measurements)
     assert (slow.artifact.export, slow.measurement.latency_ms.p50) == ("onnx-int8", 1.2)
     assert (twin.artifact.export, twin.measurement.latency_ms.p50) == ("onnx-fp32", 1.0)
+
+
+def test_two_boards_are_never_held_against_each_other() -> None:
+    artifacts = [artifact("int8"), artifact("fp32")]
+    boards = ("ssh://pi@a", "ssh://pi@b")
+    times = {"onnx-int8": (2.0, 9.0), "onnx-fp32": (3.0, 8.0)}
+    measurements = [
+        measured(export, ms, device=board)
+        for export, both in times.items()
+        for board, ms in zip(boards, both, strict=True)
+    ]
+    ((slow, twin),) = slow_pairs(artifacts, measurements)
+    assert slow.measurement.device == twin.measurement.device == "ssh://pi@b"
+
+
+def test_a_device_that_is_gone_leaves_no_answer_behind(tmp_path: Path) -> None:
+    """Else the step would be done, and nobody would ask again."""
+    pytest.importorskip("asyncssh")
+    inputs, model = tmp_path / "samples.npz", chain(tmp_path / "int8.onnx", [64, 64])
+    np.savez(inputs, **{"0": np.ones((4, 1, 64), np.float32)})
+    one = artifact("int8", model=kept(model), samples=kept(inputs))
+    gone = Timed(one, measured(one.export, 2.0, device="ssh://nobody@127.0.0.1:1"))
+    (tmp_path / "step").mkdir()
+    with pytest.raises(DeviceUnreachable):
+        explain(Work(str(tmp_path), "step", str(tmp_path / "step")), gone, gone)
 
 
 def chain(path: Path, sizes: list[int], kind: str = "MatMul") -> Path:

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,7 @@ import typer
 from edgekd.errors import BUDGET_BROKEN
 from edgekd.files import dumps
 from edgekd.progress import listening
-from edgekd.specs import Mode
+from edgekd.specs import Counted, Mode, Required
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +27,21 @@ MeasureMode = Annotated[
     Mode | None,
     typer.Option(
         "--mode", help="How long to time: rapid (6 s), quick (10 s) or gate (60 s, 1024 queries) an artifact."
+    ),
+]
+On = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--on",
+        metavar="[TARGET=]DEVICE",
+        help="Where to measure: host, ssh://user@host, qemu:cortex-a72; repeatable; TARGET= means one target alone. "
+        "Without it: this machine, and the target's emulator where it is prepared.",
+    ),
+]
+Require = Annotated[
+    Required | None,
+    typer.Option(
+        "--require", help="Break the budget where latency or memory was not at least emulated, or measured on a device."
     ),
 ]
 
@@ -88,12 +103,20 @@ def is_run(folder: str) -> bool:
     return (Path(folder) / "inputs" / "recipe.json").is_file()
 
 
-def go_on(folder: Path, until: "Step", as_json: bool, mode: Mode | None = None, crosswise: bool = False) -> None:
+def go_on(
+    folder: Path,
+    until: "Step",
+    as_json: bool,
+    mode: Mode | None = None,
+    crosswise: bool = False,
+    on: Sequence[str] = (),
+    require: Required | None = None,
+) -> None:
     """Take a run folder up to a step and show what there is then."""
     from edgekd.api import resume
 
     with progress_bars():
-        results = resume(folder, until=until, mode=mode, crosswise=crosswise)
+        results = resume(folder, until=until, mode=mode, crosswise=crosswise, on=on, require=require)
     raise typer.Exit(show(results, as_json))
 
 
@@ -134,3 +157,38 @@ def plain(text: str) -> str:
     from rich.markup import escape
 
     return escape("".join(character if character.isprintable() else "?" for character in text))
+
+
+def print_counts(counts: Sequence[Counted]) -> None:
+    """What artifacts execute where times would tell nothing."""
+    if not counts:
+        return
+    columns = ("device", "instructions", "cache misses", "touched", "latency", "memory", "against this machine")
+    shown = table("counted", "engine", *columns)
+    for one in counts:
+        where = f"\\[{one.provenance}]"
+        misses = ", ".join(f"{cache} {number:,.0f}" for cache, number in one.cache_misses.items())
+        shown.add_row(
+            plain(one.artifact),
+            plain(f"{one.engine} {one.engine_version}"),
+            plain(one.device),
+            f"{one.instructions['total'] / 1e6:,.2f} M {where}" if one.instructions else "not counted",
+            f"{misses} {where}" if misses else "",
+            f"{size(one.touched_bytes)} {where}" if one.instructions else "",
+            f"{_modelled(one)} {where}" if one.latency_ms else "no model",
+            f"{size(one.memory.peak_rss_bytes)} {where}",
+            _difference(one),
+        )
+    console().print(shown)
+
+
+def _modelled(one: Counted) -> str:
+    assert one.latency_ms is not None
+    threads = f", {one.threads} threads" if one.threads > 1 else ""
+    return f"{one.latency_ms.value:.3g} ms ({one.latency_ms.low:.3g} to {one.latency_ms.high:.3g}{threads})"
+
+
+def _difference(one: Counted) -> str:
+    if one.host_sqnr_db is None:
+        return "not executed here"
+    return "equal to the bit" if one.host_max_abs == 0 else f"{one.host_sqnr_db:.1f} dB, at most {one.host_max_abs:.3g}"

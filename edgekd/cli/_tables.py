@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from edgekd.api import Result
-from edgekd.cli._common import console, plain, size, table
+from edgekd.cli._common import console, plain, print_counts, size, table
 from edgekd.matrix import Matrix, Pair
 from edgekd.pipeline import Made
 from edgekd.specs import Climb, Plan, Quantization, Verdict
@@ -22,12 +22,19 @@ def print_result(result: Result) -> None:
         _print_plan(out, made.plan)
     if made.artifacts:
         _print_artifacts(out, made)
+    if made.measurements:
+        _print_measurements(out, made)
+    print_counts(made.counted)
     if made.matrix:
         print_matrix(made.matrix)
     for climb in made.climbs:
         _print_climb(out, climb)
     if made.report:
         _print_verdicts(out, result)
+        return
+    for failure in made.failures:  # a report says it among its findings
+        what = f"{failure.artifact} was not measured on {failure.device}: {failure.error}"
+        out.print(f"- {plain('; '.join(filter(None, (what, failure.hint))))}")
 
 
 def _print_nets(out: Console, made: Made) -> None:
@@ -55,19 +62,30 @@ def _metrics(metrics: dict[str, float]) -> str:
 
 
 def _print_artifacts(out: Console, made: Made) -> None:
-    shown = table("artifact", "file", "metric \\[host]", "SQNR", "top-1", "p50 / p90 ms", "memory", "stable")
+    shown = table("artifact", "file", "metric \\[host]", "SQNR", "top-1")
     for artifact in made.artifacts:
         agreement = next((one for one in made.agreements if one.artifact == artifact.export), None)
-        timing = next((one for one in made.measurements if one.artifact == artifact.export), None)
         shown.add_row(
             artifact.export,
             size(artifact.model.size_bytes),
             _metrics(agreement.metrics) if agreement else "",
             f"{agreement.sqnr_db:.1f} dB" if agreement else "",
             f"{agreement.top1_agreement:.4f}" if agreement else "",
-            f"{timing.latency_ms.p50:.3f} / {timing.latency_ms.p90:.3f} \\[{timing.provenance}]" if timing else "",
-            f"{size(timing.memory.peak_rss_bytes)} \\[{timing.provenance}]" if timing else "",
-            ("yes" if timing.valid else "no") if timing else "",
+        )
+    out.print(shown)
+
+
+def _print_measurements(out: Console, made: Made) -> None:
+    shown = table("measured", "engine", "device", "threads", "p50 / p90 ms", "memory", "stable")
+    for one in made.measurements:
+        shown.add_row(
+            one.artifact,
+            one.engine,
+            plain(one.device),
+            str(one.threads),
+            f"{one.latency_ms.p50:.3f} / {one.latency_ms.p90:.3f} \\[{one.provenance}]",
+            f"{size(one.memory.peak_rss_bytes)} \\[{one.provenance}]",
+            "yes" if one.valid else "no",
         )
     out.print(shown)
 

@@ -1,13 +1,15 @@
 """`edgekd bench MODEL... --on DEVICE`."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
-from edgekd.cli._common import AsJson, console, plain, print_json, progress_bars, size, table
-from edgekd.errors import BUDGET_BROKEN, MeasureError
-from edgekd.specs import Counted, Fits, Measurement, Mode, Verdict
+from edgekd.cli._common import AsJson, Require, console, plain, print_counts, print_json, progress_bars, size, table
+from edgekd.errors import BUDGET_BROKEN, ConfigError, MeasureError
+from edgekd.specs import Counted, Failure, Fits, Measurement, Mode, Verdict
 
+Found = Measurement | Counted
 MOST_KINDS = 6
 """Classes of instructions that are named."""
 
@@ -22,6 +24,7 @@ def command(
     target: Annotated[
         str, typer.Option("--target", "-t", help="Hold what is measured against this device's budget.")
     ] = "",
+    require: Require = None,
     mode: Annotated[
         Mode, typer.Option("--mode", help="How long to time: rapid (6 s), quick (10 s) or gate (60 s, 1024 queries).")
     ] = "quick",
@@ -46,11 +49,13 @@ def command(
     """Measure latency and memory of model files on a device."""
     import msgspec
 
-    from edgekd.bench import Bench, Failure, hold, jobs, measured
+    from edgekd.bench import Bench, hold, jobs, measured
     from edgekd.ram import read_size
     from edgekd.shipped import load_target
 
-    budget = load_target(target).budget if target else None
+    if require and not target:
+        raise ConfigError("--require is of a budget", hint="name whose with --target")
+    aim = load_target(target) if target else None
     bench = Bench(
         models=tuple(models),
         engines=tuple(engine or ()),
@@ -67,28 +72,36 @@ def command(
     counts = [one for one in done if isinstance(one, Counted)]
     proofs = [one for one in done if isinstance(one, Fits)]
     failures = [one for one in done if isinstance(one, Failure)]
-    verdicts = [hold(one, budget) if budget else () for one in found]
+    verdicts = [hold(one, aim, require) if aim else () for one in found]
+    of_counts = [hold(one, aim, require) if aim else () for one in counts]
     if json:
-        rows: list[dict[str, Any]] = [
-            {**msgspec.to_builtins(one), "verdicts": msgspec.to_builtins(held)}
-            for one, held in zip(found, verdicts, strict=True)
-        ]
-        more = {"counts": msgspec.to_builtins(counts), "fits": msgspec.to_builtins(proofs)}
-        more |= {"failures": msgspec.to_builtins(failures)}
-        print_json({"schema": 1, "measurements": rows, **more})
+        told = {"measurements": _rows(found, verdicts), "counts": _rows(counts, of_counts)}
+        told |= {"fits": msgspec.to_builtins(proofs), "failures": msgspec.to_builtins(failures)}
+        print_json({"schema": 1, **told})
     else:
-        _print(found, verdicts)
-        _print_counts(counts)
+        _print(found)
+        print_counts(counts)
+        _print_kinds(counts)
+        _print_verdicts([*found, *counts], [*verdicts, *of_counts])
         _print_proofs(proofs)
         for failure in failures:
             console().print(f"[red]failed[/red] {plain(f'{failure.artifact} on {failure.engine}: {failure.error}')}")
     if failures:
         raise typer.Exit(MeasureError.exit_code)
-    holds = all(verdict.ok for held in verdicts for verdict in held) and all(one.ran for one in proofs)
+    holds = all(verdict.ok for held in verdicts + of_counts for verdict in held) and all(one.ran for one in proofs)
     raise typer.Exit(0 if holds else BUDGET_BROKEN)
 
 
-def _print(found: list[Measurement], verdicts: list[tuple[Verdict, ...]]) -> None:
+def _rows(found: Sequence[Found], verdicts: Sequence[tuple[Verdict, ...]]) -> list[dict[str, Any]]:
+    import msgspec
+
+    return [
+        {**msgspec.to_builtins(one), "verdicts": msgspec.to_builtins(held)}
+        for one, held in zip(found, verdicts, strict=True)
+    ]
+
+
+def _print(found: list[Measurement]) -> None:
     if not found:
         return
     out = console()
@@ -110,30 +123,18 @@ def _print(found: list[Measurement], verdicts: list[tuple[Verdict, ...]]) -> Non
     for one in found:
         for note in _notes(one):
             out.print(f"- {plain(one.artifact)}: {plain(note)}")
+
+
+def _print_verdicts(found: Sequence[Found], verdicts: Sequence[tuple[Verdict, ...]]) -> None:
+    out = console()
     for one, held in zip(found, verdicts, strict=True):
         for verdict in held:
             mark = "[green]holds[/green]" if verdict.ok else "[red]breaks[/red]"
             out.print(f"{plain(one.artifact)} {mark} {verdict.limit}: {_quantities(verdict)}; {plain(verdict.note)}")
 
 
-def _print_counts(counts: list[Counted]) -> None:
-    if not counts:
-        return
+def _print_kinds(counts: Sequence[Counted]) -> None:
     out = console()
-    shown = table("model", "engine", "instructions", "cache misses", "touched", "memory", "against this machine")
-    for one in counts:
-        where = f"\\[{one.provenance}]"
-        misses = ", ".join(f"{cache} {number:,.0f}" for cache, number in one.cache_misses.items())
-        shown.add_row(
-            plain(one.artifact),
-            plain(f"{one.engine} {one.engine_version}"),
-            f"{one.instructions['total'] / 1e6:,.2f} M {where}" if one.instructions else "not counted",
-            f"{misses} {where}" if misses else "",
-            f"{size(one.touched_bytes)} {where}" if one.instructions else "",
-            f"{size(one.memory.peak_rss_bytes)} {where}",
-            _difference(one),
-        )
-    out.print(shown)
     for one in counts:
         kinds = sorted(((share, kind) for kind, share in one.instructions.items() if kind != "total"), reverse=True)
         most = ", ".join(
@@ -161,12 +162,6 @@ def _print_proofs(proofs: list[Fits]) -> None:
     for one in proofs:
         if not one.ran:
             out.print(f"- {plain(one.artifact)} ended in the stage {one.during}, {one.ended_by}: {plain(one.why)}")
-
-
-def _difference(one: Counted) -> str:
-    if one.host_sqnr_db is None:
-        return "not executed here"
-    return "equal to the bit" if one.host_max_abs == 0 else f"{one.host_sqnr_db:.1f} dB, at most {one.host_max_abs:.3g}"
 
 
 def _notes(one: Measurement) -> list[str]:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from edgekd.cli._common import AsJson, MeasureMode, progress_bars, show
+from edgekd.cli._common import AsJson, MeasureMode, On, Require, progress_bars, show
 
 Until = Literal["teach", "plan", "distil", "export", "verify", "climb", "measure", "report"]
 
@@ -22,6 +22,8 @@ def command(
     ],
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Run folder; runs/<recipe> by default.")] = None,
     until: Annotated[Until, typer.Option(help="Stop after this step.")] = "report",
+    on: On = None,
+    require: Require = None,
     mode: MeasureMode = None,
     seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Instead of the recipe's seed.")] = None,
     json: AsJson = False,
@@ -39,5 +41,5 @@ def command(
     if seed is not None:
         wanted = msgspec.structs.replace(wanted, seed=seed)
     with progress_bars():
-        results = run_all(wanted, list(target), out=out, until=until, mode=mode)
+        results = run_all(wanted, list(target), out=out, until=until, mode=mode, on=on or (), require=require)
     raise typer.Exit(show(results, json))

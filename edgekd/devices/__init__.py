@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from edgekd.errors import ConfigError
 from edgekd.plugins import find
-from edgekd.specs import Interval, Provenance
+from edgekd.specs import Interval, Provenance, Target
 
 EXTRAS = {"ssh": "devices"}
 
@@ -55,7 +55,14 @@ class Device(Protocol):
     # which tells the engine files that it can be made ready for, and
     #     def states(self, engines: Mapping[str, Path]) -> list[dict[str, Any]]
     # with what can be prepared: of each its device, whether it is ready, whether it counts, the engines that it is
-    # ready for, what is missing, and a hint. One that can be had with any amount of RAM has
+    # ready for, what is missing, and a hint,
+    #     def lacking(self, address: str, engines: Mapping[str, Path]) -> dict[str, EdgekdError]
+    # with the engines that it is not ready for, and why; of other devices `places.ask` finds out by starting them,
+    #     def usual(self, target: Target) -> str
+    # the address that stands for a target, "" where none does, and
+    #     def unlike(self, address: str, target: Target) -> dict[str, str]
+    # limits of a target that its numbers say nothing of, and why.
+    # One that can be had with any amount of RAM has
     #     def check_ram(self, address: str) -> None
     # which raises ConfigError or PluginUnavailable where that cannot be,
     #     def prepare_ram(self, address: str, engines: Mapping[str, Path]) -> None
@@ -88,6 +95,13 @@ def timed(device: str) -> bool:
 def provenance(device: str) -> Provenance:
     """Of the numbers of a device."""
     return located(device)[0].provenance
+
+
+def unlike(device: str, target: Target) -> dict[str, str]:
+    """Limits of a target that the numbers of a device say nothing of, for it imitates another one; and why."""
+    plugin, address = located(device)
+    told: dict[str, str] = plugin.unlike(address, target) if hasattr(plugin, "unlike") else {}
+    return told
 
 
 def latency(

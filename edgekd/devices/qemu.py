@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import msgspec
 
-from edgekd import emulation
+from edgekd import emulation, shipped
 from edgekd.devices import Connection, Device
 from edgekd.devices._pipe import started
 from edgekd.emulation import cycles, system
-from edgekd.errors import MeasureError
+from edgekd.errors import ConfigError, EdgekdError, MeasureError, PluginUnavailable
 from edgekd.progress import tell
-from edgekd.specs import Interval, Provenance
+from edgekd.specs import Interval, Provenance, Target
 
 _CHECK_TIMEOUT_S: Final = 120.0
 _PATH_LENGTH: Final = 256
@@ -87,6 +87,37 @@ class _Qemu:
     def states(self, engines: Mapping[str, Path]) -> list[dict[str, Any]]:
         found = [emulation.state(core, engines) for core in emulation.CORES.values()]
         return [{"device": f"qemu:{one.core}", **msgspec.to_builtins(one)} for one in found]
+
+    def lacking(self, address: str, engines: Mapping[str, Path]) -> dict[str, EdgekdError]:
+        machine = emulation.machine_at(address)
+        found: dict[str, EdgekdError] = {}
+        for name, engine in engines.items():
+            try:
+                emulation.launch(machine, engine, output=0)
+            except (ConfigError, PluginUnavailable) as error:
+                found[name] = error
+        return found
+
+    def usual(self, target: Target) -> str:
+        """The core where clock and caches are the target's, else the target where it is a shipped one."""
+        core = target.emulator
+        if core not in emulation.CORES:
+            return ""
+        if target.name not in shipped.target_names():
+            return core
+        known = shipped.load_target(target.name)
+        if (known.emulator, known.device) != (core, target.device):
+            return core
+        return core if emulation.machine_at(core) == emulation.machine_at(target.name) else target.name
+
+    def unlike(self, address: str, target: Target) -> dict[str, str]:
+        machine, wanted = emulation.machine_at(address), target.device.clusters[0].clock_mhz
+        if machine.core.name != target.emulator:
+            why = f"it imitates {machine.core.name}, and not {target.emulator or 'a core'} of {target.name}"
+            return {"latency_ms": why, "peak_memory_bytes": why}
+        if machine.clock_mhz != wanted:
+            return {"latency_ms": f"its clock is {machine.clock_mhz:g} MHz, and that of {target.name} {wanted:g} MHz"}
+        return {}
 
 
 class _Emulated:

@@ -37,6 +37,7 @@ from edgekd.page._words import (
     candidates,
     commands,
     comparison,
+    counts,
     device_facts,
     ladders,
     machines,
@@ -121,6 +122,8 @@ def page(summary: Summary) -> dict[str, Any]:
         "parities": chosen_first(summary, "artifact", parities),
         "ladders": ladders(summary),
         "measurements": chosen_first(summary, "artifact", mappings(summary, "measurements")),
+        "counts": counts(summary),
+        "failures": chosen_first(summary, "artifact", mappings(summary, "failures")),
         "slower": slower(summary),
         "most_rows": MOST_ROWS,
         "pictures": {

@@ -11,6 +11,7 @@ from edgekd.page._numbers import (
     NBSP,
     NOTHING,
     Summary,
+    chosen_first,
     count,
     drawable,
     fact,
@@ -26,6 +27,8 @@ from edgekd.page._numbers import (
 from edgekd.specs import Provenance
 
 PROVENANCES: Final[tuple[Provenance, ...]] = get_args(Provenance)
+MOST_KINDS: Final = 4
+"""Of instructions, that are named."""
 MOST_CANDIDATES: Final = 60
 """Of the plan's front, in its picture and its table."""
 
@@ -81,10 +84,22 @@ LIMITS: Final = {
         "Energy", "of one inference", lambda value, digits: with_unit(value, number(value, digits), "mJ")
     ),
     "accuracy_floor": Limit("Accuracy", "of the artifact, on the test split", percent, least=True),
+    "runtimes": Limit(
+        "Runtimes", "that the device executes it", lambda value, _: "executes" if value else "does not", least=True
+    ),
     "parity": Limit(
         "Parity", "artifact against the float student", lambda value, _: "agrees" if value else "differs", least=True
     ),
 }
+
+
+MUSTS: Final = {"parity": "must agree", "runtimes": "must execute"}
+EMULATED_OR_MEASURED: Final = {
+    ("latency_ms", "emulated"): "of one inference, batch 1, by a cycle model",
+    ("peak_memory_bytes", "measured"): "resident above the imported runtime",
+    ("peak_memory_bytes", "emulated"): "resident above the imported runtime",
+}
+"""What a number of a limit is, where its provenance makes it another one."""
 
 
 def verdict(row: dict[str, Any]) -> dict[str, Any]:
@@ -98,8 +113,8 @@ def verdict(row: dict[str, Any]) -> dict[str, Any]:
     return {
         **row,
         "title": limit.title,
-        "what": limit.what,
-        "allowed": "must agree" if name == "parity" else f"{'at least' if limit.least else 'at most'} {allowed}",
+        "what": EMULATED_OR_MEASURED.get((name, str(row.get("provenance"))), limit.what),
+        "allowed": MUSTS.get(name) or f"{'at least' if limit.least else 'at most'} {allowed}",
         "found": found,
         "interval": _between(limit.show(low, 3), limit.show(high, 3)) if given else "",
         "exact": row.get("found"),
@@ -190,6 +205,36 @@ def slower(summary: Summary) -> list[dict[str, Any]]:
         }
         for slow in mappings(summary, "slower")
     ]
+
+
+def counts(summary: Summary) -> list[dict[str, Any]]:
+    """What was counted under emulation, the chosen artifact's first."""
+    return [
+        {**one, "misses": _misses(one), "kinds": _kinds(one), "against_host": _against_host(one)}
+        for one in chosen_first(summary, "artifact", mappings(summary, "counts"))
+    ]
+
+
+def _misses(one: dict[str, Any]) -> str:
+    found = one.get("cache_misses")
+    return ", ".join(f"{name} {count(value)}" for name, value in found.items()) if isinstance(found, dict) else ""
+
+
+def _kinds(one: dict[str, Any]) -> str:
+    """The classes that most instructions are of: `40% load, 22% dot`."""
+    found = one.get("instructions")
+    total = drawable(reach(one, "instructions", "total"))
+    if not isinstance(found, dict) or not total:
+        return ""
+    shares = [(share / total, str(name)) for name, value in found.items() if (share := drawable(value))]
+    most = sorted(((share, name) for share, name in shares if name != "total"), reverse=True)[:MOST_KINDS]
+    return ", ".join(f"{100 * share:.0f}% {name}" for share, name in most)
+
+
+def _against_host(one: dict[str, Any]) -> str:
+    if drawable(one.get("host_sqnr_db")) is None:
+        return "not executed here"
+    return "equal to the bit" if one.get("host_max_abs") == 0 else with_unit(0, number(one["host_sqnr_db"]), "dB")
 
 
 def quantized(way: dict[str, Any]) -> str:

@@ -1,0 +1,118 @@
+"""Hold numbers against limits: of several provenances the best there is decides, and no two are ever mixed."""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from edgekd import devices
+from edgekd.specs import Budget, Counted, Failure, Measurement, Provenance, Required, Target, Verdict
+
+Found = Measurement | Counted
+
+RANKS: Final[tuple[Provenance, ...]] = ("measured", "emulated", "estimated", "host")
+"""Best first; times of this machine tell nothing of a device."""
+REQUIRABLE: Final = ("latency_ms", "peak_memory_bytes")
+"""Limits that `--require` speaks of."""
+
+
+def speaking(found: Iterable[Found], target: Target, limit: str) -> list[Found]:
+    """What a device itself, or what imitates it, says of a limit: all of the best provenance there is."""
+    able = [one for one in found if _has(one, limit) and _speaks(one, limit, target)]
+    for provenance in RANKS[:2]:
+        if best := [one for one in able if one.provenance == provenance]:
+            return best
+    return []
+
+
+def _has(one: Found, limit: str) -> bool:
+    return limit != "latency_ms" or isinstance(one, Measurement) or one.latency_ms is not None
+
+
+def _speaks(one: Found, limit: str, target: Target) -> bool:
+    return one.provenance != "emulated" or limit not in devices.unlike(one.device, target)
+
+
+def latency(found: Iterable[Found], target: Target) -> Verdict | None:
+    """The 90th percentile of a run that can be trusted, else the upper end of a cycle model, against the limit; of
+    several devices the one that is worst. None where there is neither."""
+    verdicts = [_latency(one, target.budget) for one in speaking(found, target, "latency_ms")]
+    return max(verdicts, key=lambda one: (not one.ok, one.high or one.found), default=None)
+
+
+def _latency(one: Found, budget: Budget) -> Verdict:
+    if isinstance(one, Measurement):
+        p90 = one.latency_ms.p90
+        note = f"p90 on {one.device}"
+        return Verdict(
+            limit="latency_ms",
+            allowed=budget.latency_ms,
+            found=p90,
+            provenance=one.provenance,
+            ok=p90 <= budget.latency_ms and one.valid,
+            note=note if one.valid else f"{note}; not valid: {'; '.join(one.reasons)}",
+        )
+    assert one.latency_ms is not None
+    return Verdict(
+        limit="latency_ms",
+        allowed=budget.latency_ms,
+        found=one.latency_ms.value,
+        low=one.latency_ms.low,
+        high=one.latency_ms.high,
+        provenance=one.provenance,
+        ok=one.latency_ms.high <= budget.latency_ms,
+        note=one.latency_model or f"by the cycle model of {one.device}",
+    )
+
+
+def memory(found: Iterable[Found], target: Target) -> Verdict | None:
+    """The peak resident memory above the imported runtime against the limit, of several devices the highest; None
+    where it was neither measured nor emulated."""
+    allowed = target.budget.peak_memory_bytes
+    highest = max(speaking(found, target, "peak_memory_bytes"), key=lambda one: one.memory.peak_rss_bytes, default=None)
+    if highest is None:
+        return None
+    without = "" if highest.provenance == "measured" else ", without the emulator"
+    return Verdict(
+        limit="peak_memory_bytes",
+        allowed=allowed,
+        found=highest.memory.peak_rss_bytes,
+        provenance=highest.provenance,
+        ok=highest.memory.peak_rss_bytes <= allowed,
+        note=f"resident above the imported runtime on {highest.device}{without}",
+    )
+
+
+def file_size(size_bytes: int, budget: Budget) -> Verdict:
+    """A file against the limit."""
+    return Verdict(
+        limit="file_bytes",
+        allowed=budget.file_bytes,
+        found=size_bytes,
+        provenance="host",
+        ok=size_bytes <= budget.file_bytes,
+        note="the very file that the device gets",
+    )
+
+
+def finite(verdicts: Iterable[Verdict]) -> tuple[Verdict, ...]:
+    """Those of limits that there are."""
+    return tuple(one for one in verdicts if math.isfinite(one.allowed))
+
+
+def require(verdict: Verdict, required: Required | None, how: str) -> Verdict:
+    """The verdict, broken where latency or memory has less provenance than is required; `how` says what to do."""
+    if required is None or verdict.limit not in REQUIRABLE:
+        return verdict
+    if RANKS.index(verdict.provenance) <= RANKS.index(required):
+        return verdict
+    note = "; ".join(filter(None, (verdict.note, f"`{required}` is required: {how}")))
+    return msgspec.structs.replace(verdict, ok=False, note=note)
+
+
+def mention(verdict: Verdict, failures: Sequence[Failure]) -> Verdict:
+    """The verdict, with why there is none of a better provenance."""
+    better = RANKS[: RANKS.index(verdict.provenance) + 1]
+    said = [f"not measured on {one.device}: {one.error}" for one in failures if one.provenance in better]
+    return msgspec.structs.replace(verdict, note="; ".join(filter(None, (verdict.note, *said)))) if said else verdict
