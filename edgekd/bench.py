@@ -10,12 +10,14 @@ from edgekd import devices, engines, formats, ram
 from edgekd.errors import ConfigError, MeasureError
 from edgekd.measure import Draw, Job, count, take
 from edgekd.plugins import known
+from edgekd.profile import Profile, profile
 from edgekd.report import how_to
 from edgekd.specs import Counted, Failure, Fits, Measurement, Mode, Required, Spec, Target, Verdict
 from edgekd.tensors import Tensors, drawn, first_examples, fitted, given_inputs, specs_of, write_inputs
 from edgekd.verdicts import REQUIRABLE, file_size, finite, latency, memory, require
 
 EXAMPLES: Final = 32
+DRAWN: Final = "examples.npz"
 
 
 class Bench(Spec, frozen=True, kw_only=True):
@@ -31,8 +33,19 @@ class Bench(Spec, frozen=True, kw_only=True):
     rounds: int = 1
     ram_bytes: int = 0
     """Of a machine that each model is to run on, with nothing measured but whether it does; 0: this is not asked."""
+    by_operator: bool = False
+    """Say where the time goes too, in a run of its own."""
     inputs: str = ""
     """A .npz or .npy file, or a `module:function`; else seeded random numbers of the declared shapes."""
+
+
+class Profiled(Spec, frozen=True, kw_only=True):
+    """Where the time of a model goes on an engine of a device."""
+
+    artifact: str
+    engine: str
+    device: str
+    profile: Profile
 
 
 def jobs(bench: Bench) -> list[Job]:
@@ -44,6 +57,10 @@ def jobs(bench: Bench) -> list[Job]:
     """
     if bench.ram_bytes:
         ram.check(bench.device)
+    if bench.by_operator and (bench.ram_bytes or not devices.timed(bench.device)):
+        raise ConfigError(
+            f"nothing is timed on {bench.device}, so no operator is", hint="leave out --profile, or name another device"
+        )
     return [
         Job(path.name, path, engine, bench.device, bench.mode, bench.threads, bench.rounds)
         for path in map(Path, bench.models)
@@ -68,8 +85,8 @@ def _engines(path: Path, bench: Bench) -> Sequence[str]:
     return found
 
 
-def measured(bench: Bench, found: Sequence[Job]) -> Iterator[Measurement | Counted | Fits | Failure]:
-    """One measurement after the other, as each is done; one that fails does not stop the others.
+def measured(bench: Bench, found: Sequence[Job]) -> Iterator[Measurement | Counted | Fits | Profiled | Failure]:
+    """One measurement after the other, as each is done, and its profile; one that fails does not stop the others.
 
     Where times tell nothing, under emulation, instructions are counted instead; with a size of RAM, all that is told is
     whether the model fits into it.
@@ -83,8 +100,11 @@ def measured(bench: Bench, found: Sequence[Job]) -> Iterator[Measurement | Count
     do = _way(bench)
     for job in found:
         with tempfile.TemporaryDirectory(prefix="edgekd-bench-") as scratch:
+            draw = partial(_draw, given, examples, job.name, Path(scratch))
             try:
-                yield do(job, partial(_draw, given, examples, job.name, Path(scratch)), Path(scratch))
+                yield do(job, draw, Path(scratch))
+                if bench.by_operator:
+                    yield _profiled(job, Path(scratch))
             except MeasureError as error:
                 yield Failure(artifact=job.name, engine=job.engine, error=str(error), hint=error.hint)
 
@@ -95,8 +115,14 @@ def _way(bench: Bench) -> Callable[[Job, Draw, Path], Measurement | Counted | Fi
     return take if devices.timed(bench.device) else count
 
 
+def _profiled(job: Job, scratch: Path) -> Profiled:
+    graph, inputs = formats.read(job.model), scratch / DRAWN
+    found = profile(graph, job.model, job.engine, inputs, scratch, device=job.device, threads=job.threads)
+    return Profiled(artifact=job.name, engine=job.engine, device=job.device, profile=found)
+
+
 def _draw(given: Tensors | None, examples: int, who: str, scratch: Path, inputs: Sequence[Mapping[str, Any]]) -> Path:
-    path = scratch / "examples.npz"
+    path = scratch / DRAWN
     taken = fitted(given, specs_of(inputs), who) if given else drawn(inputs, examples)
     write_inputs(path, *taken.arrays)
     return path

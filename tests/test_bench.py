@@ -52,10 +52,18 @@ def test_a_model_of_anybodys_is_measured_in_fresh_processes(model: Path) -> None
 def test_what_the_command_prints_is_json_and_files_are_held_against_a_budget(
     model: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["bench", str(model), "--mode", "rapid", "-t", "raspberry-pi-4", "--json"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)["measurements"]
+    assert main(["bench", str(model), "--mode", "rapid", "-t", "raspberry-pi-4", "--profile", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    (found,), (where,) = told["measurements"], told["profiles"]
     assert [verdict["limit"] for verdict in found["verdicts"]] == ["file_bytes"], "this machine is no Raspberry Pi"
     assert found["samples_ms"] and found["machine"]["cpu"]
+    assert (where["artifact"], where["engine"], where["profile"]["provenance"]) == (model.name, "onnxruntime", "host")
+    assert where["profile"]["times"] and all(one["ms"] >= 0 for one in where["profile"]["times"])
+
+
+def test_no_operator_is_timed_where_nothing_is(model: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing is timed on qemu:cortex-a72"):
+        jobs(Bench(models=(str(model),), device="qemu:cortex-a72", by_operator=True))
 
 
 @needs_onnx

@@ -1,6 +1,8 @@
 """Statistics of a run, and when they are not to be trusted."""
 
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -127,3 +129,12 @@ def test_a_longer_mode_asks_for_more() -> None:
     assert gate.min_count == 1024 and gate.min_s == 60  # MLPerf Mobile's single stream
     for longer, shorter in ((gate, quick), (quick, rapid)):
         assert all(a > b for a, b in zip(longer, shorter, strict=True))
+
+
+def test_the_page_on_measuring_says_what_the_modes_are() -> None:
+    page = Path(__file__).parents[1] / "docs" / "measuring.md"
+    rows = [line.strip("| ").split(" | ") for line in page.read_text(encoding="utf-8").splitlines()]
+    told = {row[0].strip("`"): row[1:] for row in rows if len(row) == 4}
+    for mode, protocol in PROTOCOLS.items():
+        numbers = [float(number) for cell in told[mode] for number in re.findall(r"\d+", cell)]
+        assert numbers == [protocol.warmup_count, protocol.warmup_s, protocol.min_count, protocol.min_s, protocol.max_s]

@@ -1,7 +1,7 @@
 """`edgekd bench MODEL... --on DEVICE`."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,7 +9,11 @@ from edgekd.cli._common import AsJson, Require, console, plain, print_counts, pr
 from edgekd.errors import BUDGET_BROKEN, ConfigError, MeasureError
 from edgekd.specs import Counted, Failure, Fits, Measurement, Mode, Verdict
 
+if TYPE_CHECKING:
+    from edgekd.bench import Profiled
+
 Found = Measurement | Counted
+MOST_OPERATORS = 12
 MOST_KINDS = 6
 """Classes of instructions that are named."""
 
@@ -44,12 +48,15 @@ def command(
             help="Execute on an emulated machine with so much RAM, 512MB, and tell whether the model runs there.",
         ),
     ] = "",
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Say where the time goes, operator by operator, in a run of its own.")
+    ] = False,
     json: AsJson = False,
 ) -> None:
     """Measure latency and memory of model files on a device."""
     import msgspec
 
-    from edgekd.bench import Bench, hold, jobs, measured
+    from edgekd.bench import Bench, Profiled, hold, jobs, measured
     from edgekd.ram import read_size
     from edgekd.shipped import load_target
 
@@ -64,6 +71,7 @@ def command(
         threads=threads,
         rounds=rounds,
         ram_bytes=read_size(ram) if ram else 0,
+        by_operator=profile,
         inputs=inputs,
     )
     with progress_bars():
@@ -71,19 +79,22 @@ def command(
     found = [one for one in done if isinstance(one, Measurement)]
     counts = [one for one in done if isinstance(one, Counted)]
     proofs = [one for one in done if isinstance(one, Fits)]
+    profiles = [one for one in done if isinstance(one, Profiled)]
     failures = [one for one in done if isinstance(one, Failure)]
     verdicts = [hold(one, aim, require) if aim else () for one in found]
     of_counts = [hold(one, aim, require) if aim else () for one in counts]
     if json:
         told = {"measurements": _rows(found, verdicts), "counts": _rows(counts, of_counts)}
-        told |= {"fits": msgspec.to_builtins(proofs), "failures": msgspec.to_builtins(failures)}
-        print_json({"schema": 1, **told})
+        lists = {"fits": proofs, "profiles": profiles, "failures": failures}
+        print_json({"schema": 1, **told, **{name: msgspec.to_builtins(some) for name, some in lists.items()}})
     else:
         _print(found)
         print_counts(counts)
         _print_kinds(counts)
         _print_verdicts([*found, *counts], [*verdicts, *of_counts])
         _print_proofs(proofs)
+        for one in profiles:
+            _print_profile(one)
         for failure in failures:
             console().print(f"[red]failed[/red] {plain(f'{failure.artifact} on {failure.engine}: {failure.error}')}")
     if failures:
@@ -162,6 +173,26 @@ def _print_proofs(proofs: list[Fits]) -> None:
     for one in proofs:
         if not one.ran:
             out.print(f"- {plain(one.artifact)} ended in the stage {one.during}, {one.ended_by}: {plain(one.why)}")
+
+
+def _print_profile(one: "Profiled") -> None:
+    found, out = one.profile, console()
+    where = f"\\[{found.provenance}]"
+    shown = table(f"{plain(one.artifact)} on {plain(one.engine)}", "operators", "ms", "share")
+    most = sorted(found.times, key=lambda time: -time.ms)[:MOST_OPERATORS]
+    for time in most:
+        name = time.layer or " ".join(time.operators).split(";")[0] or "the runtime's own"  # fused ones have many names
+        shown.add_row(plain(time.kind), plain(name), f"{time.ms:.3f} {where}", f"{time.ms / found.sum_ms:.0%}")
+    out.print(shown)
+    left = len(found.times) - len(most)
+    rest = (
+        f"; {left} more take {sum(time.ms for time in found.times) - sum(time.ms for time in most):.3f} ms"
+        if left
+        else ""
+    )
+    out.print(
+        f"- {found.how}: {found.sum_ms:.3f} ms together, {found.total_ms:.3f} ms without a profiler {where}{rest}"
+    )
 
 
 def _notes(one: Measurement) -> list[str]:
