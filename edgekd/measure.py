@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd import devices, engines
-from edgekd.errors import ConfigError, MeasureError
+from edgekd.errors import ConfigError
 from edgekd.files import content
 from edgekd.parity import closeness
 from edgekd.progress import tell
@@ -242,11 +242,7 @@ def _time(job: Job, draw: Draw, scratch: Path) -> _Round:
     protocol = PROTOCOLS[job.mode]
     with _started(job, scratch) as connection:
         facts = connection.ask({"do": "facts"}, 60)
-        if facts["emulated"]:
-            raise MeasureError(
-                f"{job.device} imitates its processor: times there tell nothing of a device",
-                hint="`edgekd verify --on` compares what it computes; `edgekd bench --on qemu:CORE` counts",
-            )
+        devices.check_real(job.device, facts)
         load = {"do": "load", "model": connection.put(job.model), "threads": job.threads}
         loaded = connection.ask(load, 600)
         planned = connection.ask({"do": "plan", "model": load["model"]}, 600)["plan"]

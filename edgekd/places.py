@@ -219,13 +219,9 @@ def _lacking(device: str, wanted: Mapping[str, Path]) -> dict[str, EdgekdError]:
                 tempfile.TemporaryDirectory(prefix="edgekd-ask-") as scratch,
                 devices.start(device, engines.GUEST, engine, Path(scratch)) as connection,
             ):
-                connection.ask({"do": "facts"}, FACTS_TIMEOUT_S)
+                devices.check_real(device, connection.ask({"do": "facts"}, FACTS_TIMEOUT_S))
         except DeviceUnreachable:
             raise
-        except (
-            ConfigError,
-            PluginUnavailable,
-            MeasureError,
-        ) as error:  # of an address: where none is there, it is raised
+        except (ConfigError, PluginUnavailable, MeasureError) as error:  # raised after all, where no engine is there
             found[name] = error
     return found

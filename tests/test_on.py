@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -17,7 +18,7 @@ import pytest
 
 import edgekd
 from edgekd.cli import main
-from edgekd.errors import ConfigError, DeviceUnreachable, PluginUnavailable
+from edgekd.errors import ConfigError, DeviceUnreachable, MeasureError, PluginUnavailable
 from edgekd.specs import Budget
 from tests.test_api import own, target
 
@@ -82,6 +83,11 @@ if __name__ == "__main__":
 """
 
 
+def finished(place: Path, export: str) -> list[Path]:
+    """Results of measurements that are done: a folder gets its name when all of it is there."""
+    return [path for path in place.glob(f"{export}@*/result.json") if ".partial-" not in path.parent.name]
+
+
 @pytest.fixture(scope="module")
 def measured(board: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[edgekd.Result, dict[str, int]]:
     """A run that was killed after a measurement, and gone on with; and when what was done then was written."""
@@ -90,11 +96,11 @@ def measured(board: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[edge
     top = str(Path(__file__).parents[1])
     command = [sys.executable, "-c", SCRIPT, str(folder), board]
     with subprocess.Popen(command, cwd=top, start_new_session=True) as process:
-        while not list(place.glob("tflite-fp32@*/result.json")):
+        while not finished(place, "tflite-fp32"):
             assert process.poll() is None
             time.sleep(0.05)
         os.killpg(process.pid, signal.SIGKILL)
-    before = {str(path): path.stat().st_mtime_ns for path in place.rglob("result.json")}
+    before = {str(path): path.stat().st_mtime_ns for path in finished(place, "*")}
     return edgekd.run(quick(), aim(), out=folder, on=[board]), before
 
 
@@ -190,6 +196,20 @@ def test_a_device_that_does_not_answer_is_known_before_any_work(board: str, tmp_
     with pytest.raises(ConfigError, match="'raspbery-pi-4', which is no target of this run"):
         edgekd.run(quick(), aim(), out=folder, on=[f"raspbery-pi-4={board}"])
     assert nothing(folder) and not (folder / "inputs").exists()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="an Arm machine imitates no Arm")
+def test_what_imitates_its_processor_is_known_before_any_work(board: str, tmp_path: Path) -> None:
+    """As an Arm container on a PC does: what it says of a time would be taken for a device's."""
+    (site,) = Path(board.partition("?python=")[2]).parents[1].glob("lib/python*/site-packages")
+    claims = site / "claims.pth"
+    claims.write_text("import platform; platform.machine = lambda: 'aarch64'\n")
+    try:
+        with pytest.raises(MeasureError, match="imitates its processor"):
+            edgekd.run(quick(), aim(), out=tmp_path / "run", on=[board])
+    finally:
+        claims.unlink()
+    assert nothing(tmp_path / "run")
 
 
 def test_no_device_is_asked_where_nothing_is_measured(measured: Measured, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgekd.errors import ConfigError
+from edgekd.errors import ConfigError, MeasureError
 from edgekd.plugins import find
 from edgekd.specs import Interval, Provenance, Target
 
@@ -95,6 +95,15 @@ def timed(device: str) -> bool:
 def provenance(device: str) -> Provenance:
     """Of the numbers of a device."""
     return located(device)[0].provenance
+
+
+def check_real(device: str, facts: Mapping[str, Any]) -> None:
+    """Raise MeasureError where the guest's facts say that what should be hardware is emulated."""
+    if facts["emulated"]:
+        raise MeasureError(
+            f"{device} imitates its processor: times there tell nothing of a device",
+            hint="`edgekd verify --on` compares what it computes; `edgekd bench --on qemu:CORE` counts",
+        )
 
 
 def unlike(device: str, target: Target) -> dict[str, str]:
