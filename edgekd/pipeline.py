@@ -24,7 +24,7 @@ from edgekd.fitness import newest_set, unfit
 from edgekd.ladder import Slope, agreement_after, artifact_after, climb, falls_short, unfit_after
 from edgekd.lessons import Lesson
 from edgekd.matrix import Matrix, cross
-from edgekd.measure import measure
+from edgekd.measure import measure, modelled
 from edgekd.places import Place, ask, devices_of, place_name, remember
 from edgekd.plan import Shortlist, choose, shortlist
 from edgekd.plugins import fingerprint
@@ -302,7 +302,7 @@ def _measure(run: Run, at: str, artifacts: Sequence[Artifact], places: Sequence[
     ]
     return Found(
         tuple(one.measurement for one in tried if one.measurement),
-        tuple(one.counted for one in tried if one.counted),
+        tuple(modelled(one.counted) for one in tried if one.counted),
         tuple(one.failure for one in tried if one.failure),
     )
 

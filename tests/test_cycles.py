@@ -21,6 +21,7 @@ MODEL = CycleModel(
     shared=0.5,
     errors={"float": Error(nets=3, mean=0.1, low=0.8, high=1.3)},
     fitted_on="three nets",
+    millions=(10.0, 500.0),
     sources={},
 )
 MOBILENET_V1 = {  # counted of MobileNetV1 1.0 224 in LiteRT 2.3 on a Cortex-A72
@@ -103,6 +104,15 @@ def test_more_is_never_faster_and_the_interval_holds_the_value(
     assert seconds(model_of(core), executed, missed, 2000, 2) <= before  # type: ignore[arg-type]
     told = latency(machine, executed, missed)
     assert told is None or told.latency_ms.low <= told.latency_ms.value <= told.latency_ms.high
+
+
+def test_what_is_smaller_than_all_nets_of_the_fit_is_said_to_be() -> None:
+    executed, missed, _ = MOBILENET_V1["float"]
+    machine = machine_at("cortex-a72")
+    small = {kind: number / 1000 for kind, number in executed.items()}
+    usual, told = latency(machine, executed, missed), latency(machine, small, missed)
+    assert usual is not None and "none of the nets" not in usual.model
+    assert told is not None and told.model.endswith("none of the nets was as small as this")
 
 
 def test_no_more_threads_count_than_there_are_cores() -> None:

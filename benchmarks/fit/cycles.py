@@ -12,6 +12,7 @@ that were measured: `pip install --no-deps --target FOLDER tf2cv==0.0.18 tf-kera
 import csv
 import gzip
 import json
+import math
 import os
 import random
 import sys
@@ -418,8 +419,10 @@ def off(found: Sequence[Observation], told: NDArray[np.float64]) -> Off:
     return Off(len({one.net for one in found}), float(mean), float(low), float(high))
 
 
-def write(core: str, costs: Costs, errors: Mapping[str, Off], fitted_on: str, sources: Mapping[str, str]) -> Path:
+def write(core: str, costs: Costs, errors: Mapping[str, Off], found: Sequence[Observation]) -> Path:
     """A core's model as a file of edgekd."""
+    totals = [one.instructions["total"] / 1e6 for one in found]
+    fitted_on = FITTED_ON[core].format(nets=len({one.net for one in found}))
     levels = [name for name in costs.names if name.startswith("L")]
     kinds = [name for name in costs.names if name not in {*levels, "memory"}]
     value = dict(zip(costs.names, costs.values.tolist(), strict=True))
@@ -431,6 +434,7 @@ def write(core: str, costs: Costs, errors: Mapping[str, Off], fitted_on: str, so
         f"serial = {costs.serial:.3g}",
         f"shared = {costs.shared:.3g}",
         f'fitted_on = "{fitted_on}"',
+        f"millions = [{math.floor(min(totals))}, {math.ceil(max(totals))}]",
         "\n[cycles]",
         *(f"{kind} = {value[kind]:.4g}" for kind in kinds),
         "\n[miss_cycles]",
@@ -439,7 +443,7 @@ def write(core: str, costs: Costs, errors: Mapping[str, Off], fitted_on: str, so
     for case, one in errors.items():
         lines += [f"\n[errors.{case}]", f"nets = {one.nets}", f"mean = {one.mean:.3g}"]
         lines += [f"low = {one.low:.3g}", f"high = {one.high:.3g}"]
-    lines += ["\n[sources]", *(f'{name} = "{text}"' for name, text in sources.items())]
+    lines += ["\n[sources]", *(f'{name} = "{SOURCES[name]}"' for name in WHOSE[core])]
     path = MODELS / f"{core}.toml"
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -467,10 +471,8 @@ def fit(data: Path, work: Path) -> None:
     errors = {core: _errors(core, some, costs[core]) for core, some in by_core.items()}
     known = [one for core in errors for one in errors[core].values()]
     for core, some in by_core.items():
-        nets = len({one.net for one in some})
-        sources = {name: SOURCES[name] for name in WHOSE[core]}
         whole = _anchored(by_core, costs) | errors[core]
-        print(f"\n{write(core, costs[core], whole, FITTED_ON[core].format(nets=nets), sources).name}")
+        print(f"\n{write(core, costs[core], whole, some).name}")
         for case, one in whole.items():
             whose = "" if one in known else ", of other cores"
             print(f"  {case}: {one.mean:.1%}, {one.low:.2f} to {one.high:.2f}{whose}")

@@ -180,6 +180,8 @@ def print_counts(counts: Sequence[Counted]) -> None:
             _difference(one),
         )
     console().print(shown)
+    for model in dict.fromkeys(one.latency_model for one in counts if one.latency_model):
+        console().print(f"- latency: {plain(model)}")
 
 
 def _modelled(one: Counted) -> str:

@@ -54,6 +54,8 @@ class CycleModel(Spec, frozen=True, kw_only=True):
     errors: dict[str, Error]
     """By arithmetic and threads: "float_one", "integer_several" ..."""
     fitted_on: Text
+    millions: tuple[Positive, Positive]
+    """Of instructions that the smallest and the largest of these nets execute."""
     sources: dict[str, Text]
 
 
@@ -88,9 +90,14 @@ def latency(
         return None
     took_ms = 1e3 * seconds(model, instructions, misses, machine.clock_mhz, threads)
     whose = f"{error.nets} nets of families" if error.nets > 1 else "nets of other cores, where it knew of one net,"
+    least, most = model.millions
+    total = instructions.get("total", 0.0) / 1e6
+    beyond = (
+        "" if least <= total <= most else f"; none of the nets was as {'small' if total < least else 'large'} as this"
+    )
     rests = (
         f"cycle model of {model.core}, fitted on {model.fitted_on}; for {kind} arithmetic by {threads}"
-        f" thread{'s' * (threads > 1)} off by {error.mean:.0%} in the mean on {whose} that it had not seen"
+        f" thread{'s' * (threads > 1)} off by {error.mean:.0%} in the mean on {whose} that it had not seen{beyond}"
     )
     return Told(Interval(value=took_ms, low=took_ms * error.low, high=took_ms * error.high), rests)
 
