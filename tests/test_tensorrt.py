@@ -183,7 +183,7 @@ def test_outputs_are_bit_exact_where_trtexec_writes_raw_files(
     wait_for(lambda: not list(temporary.iterdir()))
 
 
-def test_before_8_6_outputs_come_as_text(
+def test_where_trtexec_writes_no_raw_files_outputs_come_as_text(
     calls: Callable[[], list[list[str]]], inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STAND_IN_RELEASE", "8201")

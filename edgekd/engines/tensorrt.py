@@ -14,11 +14,12 @@ what TensorRT says that it allocated on the GPU, which on a Jetson is the same m
 says; the latter (`arena_bytes`) is printed in whole MiB, and CUDA's own memory on the GPU is in neither. Building a
 plan takes more, and is not counted.
 
-Options and formats are those of NVIDIA/TensorRT, read in several releases from 8 to 10: samples/trtexec/README.md,
-samples/common/ sampleOptions.cpp (options, their help, NAME:FILE), sampleReporting.cpp (exportJSONTrace,
-exportJSONOutput, Profiler::exportJSONProfile), sampleInference.cpp (inferenceLoop, dumpRawBindingToFiles), and
-sampleEngines.cpp (types of inputs: halves, int32 and bool are left as they are). TensorRT before 10 has no int64, and
-its parser of ONNX makes int32 of it. What came late or went away is looked for in `trtexec --help`.
+Options and formats are those of https://github.com/NVIDIA/TensorRT: samples/trtexec/README.md and trtexec.cpp (commit
+147005f), samples/common/sampleReporting.cpp (commit 768d994: exportJSONTrace, exportJSONOutput, exportJSONProfile) and
+older copies of it; sampleOptions.cpp (NAME:FILE), sampleInference.cpp (inferenceLoop, dumpRawBindingToFiles) and
+sampleEngines.cpp (halves, int32 and bool are taken as they are) in copies of releases 8 and 10, and the help of 10.5.
+What came late or went away is looked for in `trtexec --help`. From memory, and not looked up: that TensorRT before 10
+takes int64 as int32, and how a version is made into one number.
 """
 
 from __future__ import annotations
@@ -203,7 +204,7 @@ class _Trtexec:
 
     @property
     def version(self) -> tuple[int, int, int]:
-        """8.2.1 of `[TensorRT v8201]`, 10.3.0 of `[TensorRT v100300]`: see NV_TENSORRT_VERSION."""
+        """8.2.1 of `[TensorRT v8201]`, 10.3.0 of `[TensorRT v100300]`."""
         named = re.search(r"\[TensorRT v(\d{4,7})\]", self._help)
         if not named:
             raise RuntimeError("%s does not say which TensorRT it is of" % self._path)
@@ -311,7 +312,7 @@ def _release(guard: subprocess.Popen[bytes]) -> None:
 
 
 def _latencies(text: str, warmup_ms: float) -> list[float]:
-    """`latencyMs` of --exportTimes; before 8.6 the warm-up is in the file too."""
+    """`latencyMs` of --exportTimes; older releases have the warm-up in the file too."""
     try:
         entries = json.loads(text)
         samples = [float(one["latencyMs"]) for one in entries if float(one["startComputeMs"]) >= warmup_ms]
