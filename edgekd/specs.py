@@ -547,7 +547,10 @@ class Memory(Spec, frozen=True, kw_only=True):
     """Memory of one fresh process, in bytes."""
 
     peak_rss_bytes: int
-    """Peak resident set minus what it was before the model was loaded, runtime already imported."""
+    """Peak resident set minus what it was before the model was loaded, runtime already imported.
+
+    Of an engine that is a program (`tensorrt`) it is all that the program takes, its libraries and GPU memory included.
+    """
     file_bytes: int
     arena_bytes: int | None = None
     """Planned by the runtime, where it tells."""

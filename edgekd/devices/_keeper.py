@@ -340,9 +340,14 @@ def probe(engine: str) -> int:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         runtime = module.PLUGIN.runtime.partition(".")[0]
-        if importlib.util.find_spec(runtime) is None:
+        needs = getattr(module.PLUGIN, "needs", "")
+        if hasattr(module.PLUGIN, "installed"):
+            runtime, here_too = needs or runtime, module.PLUGIN.installed()
+        else:
+            here_too = importlib.util.find_spec(runtime) is not None
+        if not here_too:
             found["lacks"].append(runtime)
-            found["needs"] = getattr(module.PLUGIN, "needs", "")
+            found["needs"] = needs
     except Exception as error:  # noqa: BLE001 - the edge of the process: the guest says the same, and is heard
         found["unread"] = "%s: %s" % (type(error).__name__, error)
     print(json.dumps(found))

@@ -57,6 +57,13 @@ class Session(Protocol):
     # A session of a runtime that plans its memory also has `arena_bytes`, how much, and one that has a profiler
     #     def profile(self, feeds, count) -> list[list[dict[str, Any]]] | None
     # with what `count` inferences did, node by node: see `Guest.profile` in _guest.py.
+    #
+    # A session whose `invoke` is more than an inference, as where it starts a program, has a clock of its own:
+    #     def time(self, feeds, warmup_count, warmup_s, min_count, min_s, max_s) -> list[float]
+    # with the milliseconds of each inference after the warm-up, at least `min_count` in at least `min_s` seconds unless
+    # that would take longer than `max_s`. What begins and ends such a sample, the engine's file says: those of
+    # `tensorrt` are the transfer in, the computation and the transfer out. Where another process executes, the session
+    # also says `process_bytes`, the peak memory of that one.
 
 
 class Engine(Protocol):
@@ -75,6 +82,8 @@ class Engine(Protocol):
 
     # A runtime that wants something done before it is imported also has
     #     def prepare(self) -> None
+    # one that is a program and no module, whose `runtime` then is the module that starts it,
+    #     def installed(self) -> bool
     # and one that no package brings to this machine says instead what it needs: `needs = "a Mac"`. One that is no
     # runtime of any device, whose times tell nothing, says `timed = False`.
 
@@ -106,6 +115,8 @@ def installed(name: str) -> bool:
     plugin, file = find(_family(), name), path(name)
     if environments.packages_of(file):
         return environments.installed(file)
+    if hasattr(plugin, "installed"):
+        return bool(plugin.installed())
     return importlib.util.find_spec(plugin.runtime.partition(".")[0]) is not None
 
 
