@@ -51,7 +51,7 @@ def _pearson(one: Tensor, two: Tensor, dim: int) -> Tensor:
 def _standardise(values: Tensor, dim: int) -> Tensor:
     """Centred, of length 1; zeros for equal values."""
     centred = values - values.mean(dim=dim, keepdim=True)
-    length = torch.linalg.vector_norm(centred, dim=dim, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(centred, dim=dim, keepdim=True)
     return centred / length.masked_fill(length < _CONSTANT, 1)
 
 

@@ -18,8 +18,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Literal["forward_kl", "reverse_kl", "jsd"] = "jsd"
     """Forward KL(P || Q) covers all that the teacher P holds possible; reverse KL(Q || P) has the student Q choose."""
     beta: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.5
-    """Share of the teacher in the mixture of `jsd`, unused by the others. JSD / beta tends to `forward_kl` for beta to 0,
-    and JSD / (1 - beta) to `reverse_kl` for beta to 1; the JSD itself tends to 0 at both, so neither can be chosen."""
+    """Share of the teacher in the mixture of `jsd`, unused by the others. JSD / beta tends to `forward_kl` for beta
+    to 0, JSD / (1 - beta) to `reverse_kl` for beta to 1; the JSD itself tends to 0 there, so neither can be chosen."""
     temperature: Annotated[float, msgspec.Meta(ge=0.01, le=1000)] = 4.0
     """T, which divides the logits of both."""
 

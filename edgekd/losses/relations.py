@@ -58,7 +58,7 @@ def _distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _distances(differences: Tensor, pairs: int) -> Tensor:
     """psi_D: distances over their mean mu."""
-    distance = torch.linalg.vector_norm(differences, dim=2)
+    distance: Tensor = torch.linalg.vector_norm(differences, dim=2)
     mu = distance.sum() / max(pairs, 1)
     return distance / mu.masked_fill(mu < _EQUAL, 1)
 
@@ -72,7 +72,7 @@ def _angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _cosines(differences: Tensor) -> Tensor:
     """psi_A of shape (batch, batch, batch): the angle at the first example; 0 where an end is the first itself."""
-    length = torch.linalg.vector_norm(differences, dim=2, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(differences, dim=2, keepdim=True)
     directions = differences / length.masked_fill(length < _EQUAL, 1)
     return directions @ directions.mT
 

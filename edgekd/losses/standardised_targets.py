@@ -44,7 +44,7 @@ class _StandardisedTargets:
 def _z_score(logits: Tensor) -> Tensor:
     centred = logits - logits.mean(dim=1, keepdim=True)
     # a norm, whose gradient at 0 is 0, where that of a standard deviation is not finite
-    sigma = torch.linalg.vector_norm(centred, dim=1, keepdim=True) / logits.shape[1] ** 0.5
+    sigma: Tensor = torch.linalg.vector_norm(centred, dim=1, keepdim=True) / logits.shape[1] ** 0.5
     return centred / sigma.masked_fill(sigma < _CONSTANT, 1)
 
 
