@@ -30,7 +30,7 @@ from edgekd.specs import (
     Teacher,
     Verdict,
 )
-from edgekd.verdicts import Found, file_size, finite, latency, memory, mention, require, speaking
+from edgekd.verdicts import Found, file_size, finite, latency, memory, mention, require, speaking, upper_end
 
 VERSION = 3
 
@@ -187,16 +187,7 @@ def _refused(evidence: Evidence, artifact: Artifact) -> list[Verdict]:
 
 def _estimated_latency(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
     cost, export = _predicted(evidence, artifact)
-    return Verdict(
-        limit="latency_ms",
-        allowed=budget.latency_ms,
-        found=cost.latency_ms.value,
-        low=cost.latency_ms.low,
-        high=cost.latency_ms.high,
-        provenance="estimated",
-        ok=cost.latency_ms.high <= budget.latency_ms,
-        note=f"for {export}; {cost.tier}; not measured on the device",
-    )
+    return upper_end(cost.latency_ms, "estimated", budget, f"for {export}; {cost.tier}; not measured on the device")
 
 
 def _predicted(evidence: Evidence, artifact: Artifact) -> tuple[Cost, str]:

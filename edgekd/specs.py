@@ -576,7 +576,8 @@ class Conditions(Spec, frozen=True, kw_only=True):
     clock_mhz: float = 0.0
     """Of its first core; 0 where it does not say."""
     throttled: int = 0
-    """A Raspberry Pi's flags, as `vcgencmd get_throttled` shows them; 0 where there are none."""
+    """A Raspberry Pi's flags, as `vcgencmd get_throttled` shows them, or an Android phone's thermal status, 0 to 6.
+    0 where there is neither."""
     stolen_ticks: int = 0
     """Hundredths of a second that a hypervisor took since the start."""
     at_s: float = 0.0

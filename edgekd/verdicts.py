@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from edgekd import devices
-from edgekd.specs import Budget, Counted, Failure, Measurement, Provenance, Required, Target, Verdict
+from edgekd.specs import Budget, Counted, Failure, Interval, Measurement, Provenance, Required, Target, Verdict
 
 Found = Measurement | Counted
 
@@ -54,15 +54,21 @@ def _latency(one: Found, budget: Budget) -> Verdict:
             note=note if one.valid else f"{note}; not valid: {'; '.join(one.reasons)}",
         )
     assert one.latency_ms is not None
+    note = one.latency_model or f"by the cycle model of {one.device}"
+    return upper_end(one.latency_ms, one.provenance, budget, note)
+
+
+def upper_end(told: Interval, provenance: Provenance, budget: Budget, note: str) -> Verdict:
+    """A latency with an interval, of which the upper end is held against the limit."""
     return Verdict(
         limit="latency_ms",
         allowed=budget.latency_ms,
-        found=one.latency_ms.value,
-        low=one.latency_ms.low,
-        high=one.latency_ms.high,
-        provenance=one.provenance,
-        ok=one.latency_ms.high <= budget.latency_ms,
-        note=one.latency_model or f"by the cycle model of {one.device}",
+        found=told.value,
+        low=told.low,
+        high=told.high,
+        provenance=provenance,
+        ok=told.high <= budget.latency_ms,
+        note=note,
     )
 
 

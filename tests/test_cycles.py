@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekd.emulation import CORES, machine_at
+from edgekd.emulation import CORES, cycles, machine_at
 from edgekd.emulation.cycles import CycleModel, Error, arithmetic, latency, model_of, seconds
 from edgekd.emulation.instructions import KINDS
 
@@ -122,5 +122,5 @@ def test_no_more_threads_count_than_there_are_cores() -> None:
 
 
 def test_models_are_shipped() -> None:
-    folder = Path(__import__("edgekd.emulation.cycles", fromlist=["cycles"]).__file__).parent
+    folder = Path(cycles.__file__).parent
     assert {path.stem for path in folder.glob("*.toml")} == set(FITTED)
