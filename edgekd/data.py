@@ -34,19 +34,8 @@ def _load(work: Work, dataset: Choice, heads: dict[str, Head]) -> Data:
     tell("reading the data", 0, 1)
     plugin = find(datasets, dataset.name)
     arrays = plugin.load(options(plugin.Options, dataset.options, f"options of data set {dataset.name}"))
-    train, test = (_by_head(labels, heads, dataset.name) for labels in (arrays.train_labels, arrays.test_labels))
-    check(arrays.train_inputs, train, arrays.test_inputs, test, dataset.name)
-    classes = _by_head(arrays.classes, heads, dataset.name)
-    kind = _kind(np.asarray(arrays.train_inputs))
-    outputs = tuple(
-        _output(name, head, classes[name], train[name], test[name], dataset.name) for name, head in heads.items()
-    )
-    subject = Subject(
-        shape=tuple(arrays.train_inputs.shape[1:]), kind=kind, outputs=outputs, vocabulary=tuple(arrays.vocabulary)
-    )
-    if kind == "tokens":
-        _check_tokens(arrays, dataset.name)
-    keep = {"images": np.uint8, "tokens": np.int32, "numbers": np.float32}[kind]
+    subject, train, test = examine(arrays, heads, dataset.name)
+    keep = {"images": np.uint8, "tokens": np.int32, "numbers": np.float32}[subject.kind]
     return Data(
         name=dataset.name,
         licence=arrays.licence,
@@ -56,6 +45,23 @@ def _load(work: Work, dataset: Choice, heads: dict[str, Head]) -> Data:
         test_inputs=_keep(work, "test-inputs", arrays.test_inputs, keep),
         test_labels=_keep_labels(work, "test", test),
     )
+
+
+def examine(arrays: Arrays, heads: Mapping[str, Head], name: str) -> tuple[Subject, dict[str, Array], dict[str, Array]]:
+    """What a data set is about, and the labels of each head to train and to test on; `name` is for messages.
+
+    Raises:
+        ConfigError: the arrays do not make a data set of these heads.
+    """
+    train, test = (_by_head(labels, heads, name) for labels in (arrays.train_labels, arrays.test_labels))
+    check(arrays.train_inputs, train, arrays.test_inputs, test, name)
+    classes = _by_head(arrays.classes, heads, name)
+    kind = _kind(np.asarray(arrays.train_inputs))
+    if kind == "tokens":
+        _check_tokens(arrays, name)
+    outputs = tuple(_output(one, head, classes[one], train[one], test[one], name) for one, head in heads.items())
+    shape, vocabulary = tuple(arrays.train_inputs.shape[1:]), tuple(arrays.vocabulary)
+    return Subject(shape=shape, kind=kind, outputs=outputs, vocabulary=vocabulary), train, test
 
 
 def _by_head(given: Any, heads: Mapping[str, Head], name: str) -> dict[str, Any]:
