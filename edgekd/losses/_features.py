@@ -97,7 +97,7 @@ def vectors_of(states: Tensor, mask: Tensor | None) -> Tensor:
     """Each example as one vector, (batch, numbers), where padding is 0."""
     if states.dim() > 2:
         states = states * weights_of(states, mask)[..., None]
-    return states.flatten(1)
+    return states.reshape(len(states), -1)
 
 
 def scaled(values: Tensor, dim: int | tuple[int, ...]) -> Tensor:

@@ -28,7 +28,7 @@ class _AttentionTransfer:
         Q is F_sum^p(A), the sum of |A_c|^p over the channels c of a map A (channels, *positions), as a vector; channels
         may differ, and the larger map is averaged down to the smaller. As in the official code, where the paper has
         the length of the difference, whose gradient knows no size. A map of zeros has no attention, and stays 0. The
-        official code weighs the sum by 1000 / 2.
+        official code weighs the sum by 1000.
         """
         require(pairs, are_maps, "both (channels, *positions)", "take what convolutions answer")
         return Summed([_Attention(options.p) for _ in pairs])

@@ -42,7 +42,7 @@ class _Crd:
         for each example of the data, which is random until the example was seen, and learns only in training. Z is the
         mean of exp(.) over the first batch. This is the official code's loss without its 1e-7 in the denominator.
         Negatives are drawn from the whole memory, where the example itself may be among them, as there. Shapes may
-        differ at will; padding counts as 0. The paper weighs it by 0.8.
+        differ at will; padding counts as 0. The official code weighs it by 0.8.
         """
         return Summed([_Contrast(pair, options) for pair in pairs])
 

@@ -1,4 +1,4 @@
-"""Regression of embeddings: Yan, Zhao, Xu, Wang, Wang and Su 2019, "VarGFaceNet: An Efficient Variable Group
+"""Regression of embeddings: Yan, Zhao, Xu, Zhang, Wang and Su 2019, "VarGFaceNet: An Efficient Variable Group
 Convolutional Neural Network for Lightweight Face Recognition", arXiv:1910.04985."""
 
 from typing import Any, Final

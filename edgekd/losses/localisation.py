@@ -32,9 +32,10 @@ class _Localisation:
 
         Outputs are (batch, 4 * bins + classes, height, width): the distributions of the left, top, right and bottom
         side come first. Labels are (batch, boxes, 5): class, centre x and y, width and height in 0..1, NaN for no box.
-        A position is positive where its centre lies in a box, or where it holds a box's centre; the paper takes those
-        its detector assigns, with the student's confidence as weights, and more in a region around them that anchors
-        mark out, which there are none of here. The official code averages over bins as well.
+        A position is positive where its centre lies in a box, or where it holds a box's centre. The official code
+        takes those that its detector's anchors are assigned to, and a region around them by the anchors' DIoU; here are
+        no anchors, so that region is left out. It also weighs positions by the student's confidence, and averages over
+        bins.
 
         Raises:
             ConfigError: the output is too small for four distributions.
