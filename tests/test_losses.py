@@ -483,6 +483,15 @@ def test_relations_of_dense_outputs_leave_padding_out() -> None:
     assert loss_of("relations", changed, teacher, labels).item() == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("name", ["logit_mse", "relations"])
+def test_outputs_that_are_numbers_count_whole(name: str) -> None:
+    """As the boxes of a detector, whose labels are (batch, boxes, 5)."""
+    student, teacher, _ = dense(3)
+    expected = loss_of(name, student.flatten(1), teacher.flatten(1), torch.tensor([0, 1]))
+    found = loss_of(name, student, teacher, torch.full((2, 3, 5), math.nan))
+    assert found.item() == pytest.approx(expected.item())
+
+
 # Embeddings.
 
 

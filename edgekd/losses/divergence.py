@@ -28,6 +28,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Divergence:
     Options = Options
     needs_teacher = True
+    needs_classes = True
 
     def __call__(self, batch: Batch, options: Any) -> Tensor:
         """T^2 D(P, Q), averaged over the batch, with P the teacher's and Q the student's softmax over T.

@@ -25,6 +25,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Decoupled:
     Options = Options
     needs_teacher = True
+    needs_classes = True
 
     def __call__(self, batch: Batch, options: Any) -> Tensor:
         """T^2 (alpha KL(b^T || b^S) + beta KL(p^T || p^S)), averaged over the batch.

@@ -26,9 +26,10 @@ class _LogitMse:
 
         Ba and Caruana halve the sum over the classes instead: theirs is classes / 2 times this. Unlike a loss of
         probabilities it also has the student learn the teacher's mean logit. Of dense outputs each position that has
-        a label is an example.
+        a label is an example; where labels are no classes but numbers, all that the output holds counts.
         """
-        student, teacher, _ = flat(batch)
+        numbers = batch.labels.is_floating_point()
+        student, teacher = (batch.student, batch.teacher) if numbers else flat(batch)[:2]
         assert teacher is not None
         return mean((student - teacher).square())
 

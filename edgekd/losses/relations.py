@@ -58,7 +58,7 @@ class _OfLayers(nn.Module):
 
 
 def _embeddings(outputs: Tensor, labels: Tensor) -> Tensor:
-    if outputs.dim() > 2 and labels.shape == outputs[:, 0].shape:
+    if outputs.dim() > 2 and not labels.is_floating_point():
         outputs = outputs.masked_fill((labels < 0)[:, None], 0)
     return outputs.flatten(1)
 

@@ -25,6 +25,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _StandardisedTargets:
     Options = Options
     needs_teacher = True
+    needs_classes = True
 
     def __call__(self, batch: Batch, options: Any) -> Tensor:
         """tau^2 KL(q(Z(v)) || q(Z(z))), averaged over the batch: v the teacher's logits, z the student's.
