@@ -30,9 +30,14 @@ class Term:
     options: Any
 
     @property
+    def on_layers(self) -> bool:
+        """Whether it compares layers: some losses can look at outputs as well."""
+        return bool(self.choice.layers)
+
+    @property
     def needs_teacher(self) -> bool:
         """Whether the twin that has no teacher does without it."""
-        return on_layers(self.plugin) or bool(self.plugin.needs_teacher)
+        return self.on_layers or bool(self.plugin.needs_teacher)
 
     def weight(self, progress: float) -> float:
         """At a share of the training that is done."""
@@ -67,7 +72,7 @@ def _term(choice: LossChoice, subject: Subject) -> Term:
     plugin = find(losses, choice.name)
     where = f"loss {choice.name}"
     table = options(plugin.Options, choice.options, f"options of {where}")
-    if on_layers(plugin) and not choice.layers:
+    if not callable(plugin) and not choice.layers:
         hint = 'layers = [{ teacher = "blocks.3", student = "blocks.1" }]'
         raise ConfigError(f"{where} compares layers, and the recipe names none", hint=hint)
     if choice.layers and not on_layers(plugin):
@@ -76,7 +81,7 @@ def _term(choice: LossChoice, subject: Subject) -> Term:
         names = ", ".join(one.name for one in subject.outputs)
         raise ConfigError(f"{where} is for the head {choice.head!r}, which is not there", hint=f"heads: {names}")
     term = Term(choice, plugin, table)
-    if not on_layers(plugin) and not heads_of(term, subject):
+    if not term.on_layers and not heads_of(term, subject):
         raise ConfigError(f"{where} is about classes, and {choice.head or 'no output'} has none", hint="another loss")
     return term
 
@@ -113,8 +118,8 @@ class Objective(nn.Module):
         self._subject, self._labels, self._oracle, self._smoothing = subject, labels, oracle, smoothing
         self._tasks = tasks_of(subject)
         heard = terms if oracle else teachable(terms)
-        self._on_outputs = [(term, heads_of(term, subject)) for term in heard if not on_layers(term.plugin)]
-        compared = [term for term in heard if on_layers(term.plugin)]
+        self._on_outputs = [(term, heads_of(term, subject)) for term in heard if not term.on_layers]
+        compared = [term for term in heard if term.on_layers]
         self._on_layers = [Comparison(term, subject, *nets) for term in compared] if nets else []
         self.comparisons = nn.ModuleList([one.module for one in self._on_layers])
         """Their learned parts."""
