@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from edgekd.pipeline import Made, build
 from edgekd.runs import Run
 from edgekd.shipped import load_target
 from edgekd.specs import Recipe
+from edgekd.workers import sharing
 from tests import toys
 
 TOYS = Path(toys.__file__)
@@ -37,7 +39,9 @@ def recipe(**changes: Any) -> Recipe:
 
 
 def made(folder: Path, wanted: Recipe, until: Any = "distil") -> Made:
-    (one,) = build(Run(folder), wanted, [load_target("raspberry-pi-4")], until=until)
+    target = msgspec.structs.replace(load_target("raspberry-pi-4"), exports=("onnx-int8",))
+    with sharing():  # libraries load once
+        (one,) = build(Run(folder), wanted, [target], until=until)
     return one
 
 
@@ -48,10 +52,11 @@ HEADS = {
     "teacher": {"name": f"{TOYS}:two_heads", "training": {"epochs": 6, "batch": 16}, "options": {"width": 16}},
     "student": {"name": f"{TOYS}:two_heads", "training": {"epochs": 4, "batch": 16}},
 }
+ADAMW = {"batch": 16, "learning_rate": 0.01, "optimiser": "adamw"}
 WORDS = {
     "dataset": {"name": f"{TOYS}:words"},
-    "teacher": {"name": f"{TOYS}:reader", "training": {"epochs": 8, "batch": 16}, "options": {"layers": 4}},
-    "student": {"name": f"{TOYS}:reader", "training": {"epochs": 3, "batch": 16}},
+    "teacher": {"name": f"{TOYS}:reader", "training": {**ADAMW, "epochs": 8}, "options": {"layers": 4}},
+    "student": {"name": f"{TOYS}:reader", "training": {**ADAMW, "epochs": 3}},
 }
 FEATURES = {"name": "hidden_states", "layers": [{"teacher": "layers.*", "student": "layers.*"}]}
 
@@ -85,7 +90,7 @@ def test_several_teachers_teach_what_they_know(tmp_path: Path) -> None:
 
 def test_layers_stages_and_a_start_from_the_teacher(tmp_path: Path) -> None:
     """Of tokens: layers first, then logits, from the teacher's embedding and every second of its layers."""
-    stage = {"training": {"epochs": 2, "batch": 16, "learning_rate": 0.01}, "losses": [FEATURES]}
+    stage = {"training": {**ADAMW, "epochs": 2}, "losses": [FEATURES]}
     start = {
         "layers": [{"teacher": "embedding", "student": "embedding"}, {"teacher": "layers.*", "student": "layers.*"}]
     }
