@@ -690,6 +690,15 @@ class Counted(Spec, frozen=True, kw_only=True):
     host_max_abs: float | None = None
     outputs_sha256: str
 
+    @property
+    def against_host(self) -> str:
+        """How its outputs differ from those on this machine, for people."""
+        if self.host_sqnr_db is None:
+            return "not executed here"
+        if self.host_max_abs == 0:
+            return "equal to the bit"
+        return f"{self.host_sqnr_db:.1f} dB, at most {self.host_max_abs:.3g}"
+
 
 class Fits(Spec, frozen=True, kw_only=True):
     """Whether an artifact runs on a machine with so much RAM: one was emulated, with Linux, Python and the runtime."""
