@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "whole" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("whole"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_timings() -> Iterator[None]:
+    """Rapid runs last a blink: what is shown of a timing does not depend on how long it is, and each takes its seconds
+    however fast the machine is. Processes that tests start time as long as they do for everybody."""
+    from edgekd.measure import PROTOCOLS
+
+    usual = PROTOCOLS["rapid"]
+    PROTOCOLS["rapid"] = usual._replace(warmup_count=2, warmup_s=0.1, min_count=16, min_s=0.4)
+    yield
+    PROTOCOLS["rapid"] = usual
 
 
 @pytest.fixture(scope="session")
