@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgekd import teach
+from edgekd import know
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.files import decode
 from edgekd.nets import load
@@ -83,7 +83,7 @@ def test_several_teachers_teach_what_they_know(tmp_path: Path) -> None:
     wanted = recipe(**{**HEADS, "teachers": more})
     made(tmp_path, wanted)
     run = Run(tmp_path)
-    first, second = (run.result(name, teach.Told) for name in ("knowledge", "knowledges/sides"))
+    first, second = (run.result(name, know.Told) for name in ("knowledge", "knowledges/sides"))
     assert first.outputs == (0, 1) and second.outputs == (1,)
     assert set(second.teacher.metrics) == {"accuracy"}
 
@@ -97,7 +97,7 @@ def test_layers_stages_and_a_start_from_the_teacher(tmp_path: Path) -> None:
     student = {**WORDS["student"], "initialise": start}
     found = made(tmp_path, recipe(**{**WORDS, "student": student, "stages": [stage]}), "verify")
     assert found.student is not None and found.student.inputs[0].dtype == "int32"
-    told = Run(tmp_path).result("knowledge", teach.Told)
+    told = Run(tmp_path).result("knowledge", know.Told)
     assert told.layers == ("layers.1", "layers.3") and len(told.views[0].layers) == 2
     kept = np.load(tmp_path / told.views[0].layers[0].path)
     assert kept.shape == (200, 6, 16) and kept.dtype == np.float16
@@ -109,11 +109,11 @@ def test_layers_that_take_too_much_room_are_asked_for_again(tmp_path: Path, monk
     """The student is the same, but for what float16 rounds."""
     wanted = recipe(**{**WORDS, "losses": [*recipe().losses, FEATURES]})
     weights = []
-    for name, room in (("kept", teach.LAYERS_BYTES), ("asked", 0)):
-        monkeypatch.setattr(teach, "LAYERS_BYTES", room)
-        monkeypatch.setattr(teach, "call", lambda function, *given, **_: function(*given))  # where the room is patched
+    monkeypatch.setattr(know, "call", lambda function, *given, **_: function(*given))  # where the room is patched
+    for name, room in (("kept", know.LAYERS_BYTES), ("asked", 0)):
+        monkeypatch.setattr(know, "LAYERS_BYTES", room)
         found = made(tmp_path / name, wanted)
-        assert Run(tmp_path / name).result("knowledge", teach.Told).kept is (name == "kept")
+        assert Run(tmp_path / name).result("knowledge", know.Told).kept is (name == "kept")
         module = toys.reader()
         assert found.student is not None
         load(module, tmp_path / name / found.student.weights.path)
