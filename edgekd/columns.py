@@ -77,7 +77,7 @@ class Column:
     def finish(self, shard: int) -> None:
         """Say that a shard is whole."""
         with self._sums.open("a", encoding="ascii") as opened:
-            opened.write(f"{shard} {self._hash.hexdigest()}\n")
+            opened.write(f"\n{shard} {self._hash.hexdigest()}\n")  # a killed writer may have left half a line
         self._hash = hashlib.sha256()
 
     def seal(self) -> None:

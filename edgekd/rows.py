@@ -1,13 +1,9 @@
-"""Rows of a .npy file, read when they are asked for: however large the file is, what was read does not stay resident.
+"""Rows of a .npy file, read when they are asked for: however large the file is, little of it stays resident."""
 
-A memory map would be as quick, but each page that it touches counts as resident until the system needs it back.
-"""
-
-import os
-import weakref
+import mmap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +11,11 @@ from numpy.typing import NDArray
 from edgekd.errors import CorruptStep
 
 Array = NDArray[Any]
+
+RESIDENT_BYTES: Final = 128 * 2**20
+"""Of one file, about."""
+AROUND_BYTES: Final = 64 * 2**10
+"""What Linux maps around a page that is touched."""
 
 
 @dataclass(frozen=True)
@@ -47,35 +48,35 @@ def header_of(path: Path) -> Header:
 
 
 class Rows:
-    """The array of a file, of shape (rows, ...); `rows[indices]` reads those and nothing else."""
+    """The array of a file, of shape (rows, ...); `rows[indices]` copies those and nothing else.
+
+    The file is mapped into memory. Pages that were touched count as resident until the system needs them back, so those
+    of a large file are given back from time to time; they stay in the system's own cache.
+
+    Raises:
+        CorruptStep: the file is no array, or a part of it is lost.
+    """
 
     def __init__(self, path: Path) -> None:
-        header = header_of(path)
+        try:
+            header = header_of(path)
+            with path.open("rb") as opened:
+                self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
+            self._array = np.ndarray(header.shape, header.dtype, self._map, header.offset)
+        except (ValueError, TypeError) as error:
+            raise CorruptStep(f"{path}: {error}", hint="delete its folder to redo the step") from error
         self.shape, self.dtype = header.shape, header.dtype
-        self._path, self._start, self._row_bytes = path, header.offset, header.row_bytes
-        self._descriptor = os.open(path, os.O_RDONLY)
-        weakref.finalize(self, os.close, self._descriptor)
+        self._around = header.row_bytes + AROUND_BYTES
+        self._touched = 0
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, indices: NDArray[np.int64]) -> Array:
-        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(self):
-            raise IndexError(f"rows {indices.min()} to {indices.max()} of {len(self)}")
-        found = np.empty((len(indices), *self.shape[1:]), self.dtype)
-        into, size = found.reshape(-1).view(np.uint8), self._row_bytes
-        ends = [*(np.flatnonzero(np.diff(indices) != 1) + 1).tolist(), len(indices)]
-        first = 0
-        for end in ends:  # of rows that follow each other in the file
-            if end > first:
-                self._read(into[first * size : end * size], self._start + int(indices[first]) * size)
-            first = end
+        found: Array = self._array[indices]
+        if len(self._map) > RESIDENT_BYTES:
+            self._touched += len(indices) * self._around
+            if self._touched > RESIDENT_BYTES:
+                self._map.madvise(mmap.MADV_DONTNEED)
+                self._touched = 0
         return found
-
-    def _read(self, into: NDArray[np.uint8], offset: int) -> None:
-        done = 0
-        while done < len(into):
-            read = os.preadv(self._descriptor, [into[done:].data], offset + done)
-            if not read:
-                raise CorruptStep(f"{self._path} ends too early", hint="delete its folder to redo the step")
-            done += read

@@ -121,6 +121,26 @@ def test_layers_that_take_too_much_room_are_asked_for_again(tmp_path: Path, monk
     assert torch.allclose(*weights, atol=2e-2) and not torch.equal(*weights)
 
 
+def test_another_seed_of_the_student_in_another_run_teaches_and_asks_nothing(tmp_path: Path) -> None:
+    """Teacher, what it says and the plan are the same; students and their twins are not."""
+    log = tmp_path / "asked.txt"
+    options = {"log": str(log)}
+    wanted = recipe(
+        teacher={"name": f"{TOYS}:patient", "options": options, "training": {"epochs": 2, "batch": 16}},
+        views={"count": 2, "shift": 0.1},
+    )
+    first = made(tmp_path / "a", wanted)
+    asked = len(log.read_text(encoding="ascii").split())
+    second = made(tmp_path / "b", msgspec.structs.replace(wanted, student_seed=7))
+    assert asked > 10 and len(log.read_text(encoding="ascii").split()) == asked
+    assert second.teacher == first.teacher and second.plan == first.plan
+    for name in ("teacher/teacher.safetensors", "knowledge/view-001/output-0.npy"):
+        assert (tmp_path / "a" / name).samefile(tmp_path / "b" / name)
+    assert first.student is not None and second.student is not None
+    assert first.student.weights.sha256 != second.student.weights.sha256
+    assert first.student.twin_weights.sha256 != second.student.twin_weights.sha256
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
