@@ -2,7 +2,7 @@
 disk has changed is found by its SHA-256 and written again, it alone.
 
 `NAME.npy` is there once every shard is. Before that `NAME.part` holds what there is, and `NAME.sha256` has a line for
-each shard that is whole: its number and its sum.
+each shard that is whole: its number and its sum; the header of the file counts as one more.
 """
 
 import hashlib
@@ -37,19 +37,22 @@ class Column:
         self.path = folder / f"{name}.npy"
         self._part, self._sums = folder / f"{name}.part", folder / f"{name}.sha256"
         self._shards = shards
+        self._head = len(shards)
         self._hash = hashlib.sha256()
 
     def intact(self) -> bool:
         """Whether all of it is there as it was written; a damaged one is taken apart, and its good shards are kept."""
         if not self.path.exists():
             return False
-        header, sums = self._header(self.path), self._read_sums()
-        good = [] if header is None else [n for n in range(len(self._shards)) if self._sum(n, header) == sums.get(n)]
+        sums = self._read_sums()
+        header = self._header(self.path, sums)
+        good = [n for n in range(len(self._shards)) if self._sum(n, header) == sums.get(n)] if header else []
         if len(good) == len(self._shards):
             return True
-        if header is not None and good:
+        if header and good:
             self._copy(good, header)
-            self._write_sums({number: sums[number] for number in good})
+            kept = [f"{number} {sums[number]}\n" for number in (self._head, *good)]
+            write_text(self._sums, "".join(kept))
         else:
             self._sums.unlink(missing_ok=True)
         self.path.unlink()
@@ -59,15 +62,13 @@ class Column:
         """The shards that are still to be written."""
         if self.path.exists():
             return set()
-        there = self._read_sums() if self._part.exists() and self._header(self._part) else {}
-        return set(range(len(self._shards))) - set(there)
+        sums = self._read_sums()
+        return set(range(len(self._shards))) - (set(sums) if self._header(self._part, sums) else set())
 
     def write(self, first_row: int, values: NDArray[Any]) -> None:
         """Rows of a shard, which come in their order."""
-        if not self._part.exists() or self._header(self._part) is None:
-            self._begin(values)
-        header = self._header(self._part)
-        assert header is not None and header.dtype == values.dtype
+        header = self._header(self._part, self._read_sums()) or self._begin(values)
+        assert header.dtype == values.dtype
         data = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
         with self._part.open("rb+") as opened:
             opened.seek(header.offset + first_row * header.row_bytes)
@@ -76,8 +77,7 @@ class Column:
 
     def finish(self, shard: int) -> None:
         """Say that a shard is whole."""
-        with self._sums.open("a", encoding="ascii") as opened:
-            opened.write(f"\n{shard} {self._hash.hexdigest()}\n")  # a killed writer may have left half a line
+        self._add(shard, self._hash.hexdigest())
         self._hash = hashlib.sha256()
 
     def seal(self) -> None:
@@ -87,14 +87,21 @@ class Column:
         self._part.chmod(0o444)  # runs may hold links to it
         self._part.replace(self.path)
 
-    def _begin(self, values: NDArray[Any]) -> None:
+    def _begin(self, values: NDArray[Any]) -> Header:
         shape = (self._shards[-1].stop, *values.shape[1:])
         kind = np.lib.format.dtype_to_descr(values.dtype)  # type: ignore[no-untyped-call]  # numpy
         header = {"descr": kind, "fortran_order": False, "shape": shape}
         self._sums.unlink(missing_ok=True)
-        with self._part.open("wb") as opened:
+        with self._part.open("wb+") as opened:
             np.lib.format.write_array_header_1_0(opened, header)  # type: ignore[no-untyped-call]  # numpy
-            opened.truncate(opened.tell() + values.dtype.itemsize * int(np.prod(shape, dtype=np.int64)))
+            offset = opened.tell()
+            opened.truncate(offset + values.dtype.itemsize * int(np.prod(shape, dtype=np.int64)))
+        self._add(self._head, _sum_of_header(self._part, offset))
+        return Header(shape, values.dtype, offset)
+
+    def _add(self, number: int, value: str) -> None:
+        with self._sums.open("a", encoding="ascii") as opened:
+            opened.write(f"\n{number} {value}\n")  # a killed writer may have left half a line
 
     def _copy(self, shards: Sequence[int], header: Header) -> None:
         with self.path.open("rb") as given, self._part.open("wb") as taken:
@@ -120,13 +127,13 @@ class Column:
                 left -= len(chunk)
                 yield chunk
 
-    def _header(self, path: Path) -> Header | None:
-        """None where it is not that of an array of these rows."""
+    def _header(self, path: Path, sums: dict[int, str]) -> Header | None:
+        """None where there is none, or another one than was written."""
         try:
             found = header_of(path)
         except (ValueError, OSError):
             return None
-        return found if found.shape[0] == self._shards[-1].stop else None
+        return found if _sum_of_header(path, found.offset) == sums.get(self._head) else None
 
     def _read_sums(self) -> dict[int, str]:
         if not self._sums.exists():
@@ -134,5 +141,7 @@ class Column:
         lines = self._sums.read_text(encoding="ascii", errors="replace").splitlines()
         return {int(found[1]): found[2] for line in lines if (found := _LINE.fullmatch(line))}
 
-    def _write_sums(self, sums: dict[int, str]) -> None:
-        write_text(self._sums, "".join(f"{number} {value}\n" for number, value in sorted(sums.items())))
+
+def _sum_of_header(path: Path, offset: int) -> str:
+    with path.open("rb") as opened:
+        return hashlib.sha256(opened.read(offset)).hexdigest()

@@ -52,18 +52,20 @@ def know(
     views: Views,
     seed: int,
     top_k: int,
+    source: str,
     threads: int,
 ) -> Told:
     """What the teacher and some layers of it say about each seeded view of the training split.
 
-    Of outputs of more than 1000 classes the `top_k` largest logits are kept, or all where that is 0.
+    Of outputs of more than 1000 classes the `top_k` largest logits are kept, or all where that is 0; `source` is the
+    fingerprint of a user's own code.
 
     Raises:
         ConfigError: it answers NaN.
         StorageError: the disk is full; what was said before is kept.
     """
     log = work.out / "worker.log"
-    given = (teacher, data, outputs, layers, views, seed, top_k)
+    given = (teacher, data, outputs, layers, views, seed, top_k, source)
     return call(_know, work, *given, threads=threads, log=log, timeout_s=TIMEOUT_S)
 
 
@@ -73,6 +75,9 @@ class _Asked:
 
     net: Net
     viewer: Viewer
+    shards: Sequence[range]
+    parts: int
+    """Shards of all views."""
     tap: Tap
     batch: int
     wanted: dict[str, Callable[[Answers], NDArray[Any]]]
@@ -90,6 +95,7 @@ def _know(
     views: Views,
     seed: int,
     top_k: int,
+    source: str,
 ) -> Told:
     subject = heads.restricted(data.subject, outputs)
     net = trained(work, teacher, subject)
@@ -97,11 +103,10 @@ def _know(
     shapes = shapes_of(net.module, layers, example_of(net, subject))
     room = 2 * len(viewer) * views.count * sum(map(prod, shapes.values()))
     kept = layers if room <= LAYERS_BYTES else ()
-    asked = _asked(net, viewer, subject, {path: shapes[path] for path in kept}, top_k)
-    key = partial(_key, teacher, net, subject, data)
+    asked = _asked(net, viewer, views.count, subject, {path: shapes[path] for path in kept}, top_k)
+    key = partial(_key, teacher, source, net, subject, data)
     said = []
     for view in range(views.count):
-        tell("asking the teacher", view, views.count)
         folder = work.out / f"view-{view:03}"
         if not folder.exists():  # a killed try's finished views are kept
             what = f"{teacher.choice.name} of {data.name}, view {view}"
@@ -109,23 +114,27 @@ def _know(
                 _take(asked, shelf, view, folder)
         files = [work.keep(folder / name) for name in _names(len(outputs), len(kept))]
         said.append(Said(outputs=tuple(files[: len(outputs)]), layers=tuple(files[len(outputs) :])))
-    tell("asking the teacher", views.count, views.count)
+    tell("asking the teacher", asked.parts, asked.parts)
     asked.tap.close()
     store.make_room()
     return Told(teacher=teacher, outputs=outputs, views=tuple(said), layers=layers, kept=kept == layers)
 
 
-def _key(teacher: Teacher, net: Net, subject: Subject, data: Data, views: Views, seed: int, view: int) -> str:
+def _key(
+    teacher: Teacher, source: str, net: Net, subject: Subject, data: Data, views: Views, seed: int, view: int
+) -> str:
     """Everything that an answer depends on. Where all views are the same picture they are one."""
     how = msgspec.structs.replace(views, count=1)
     if net.preprocessing is None or how == Views():
         how, seed, view = Views(), 0, 0
-    who = [teacher.weights.sha256, teacher.choice, code_digest(net.module), net.preprocessing]
+    who = [teacher.weights.sha256, teacher.choice, source, code_digest(net.module), net.preprocessing]
     asked = [[output.name, output.task, output.shape, output.classes] for output in subject.outputs]
     return digest(["knowledge", VERSION, who, asked, data.train_inputs.sha256, how, seed, view])
 
 
-def _asked(net: Net, viewer: Viewer, subject: Subject, layers: dict[str, tuple[int, ...]], top_k: int) -> _Asked:
+def _asked(
+    net: Net, viewer: Viewer, views: int, subject: Subject, layers: dict[str, tuple[int, ...]], top_k: int
+) -> _Asked:
     tap = Tap(net.module, list(layers))
     wanted: dict[str, Callable[[Answers], NDArray[Any]]] = {}
     sizes = []
@@ -141,7 +150,8 @@ def _asked(net: Net, viewer: Viewer, subject: Subject, layers: dict[str, tuple[i
         sizes.append(2 * prod(shape))
     one = 4 * sum(map(prod, [*layers.values(), *(output.shape for output in subject.outputs)]))
     batch = max(1, min(BATCH_OF_INFERENCE, BATCH_BYTES // one))
-    return _Asked(net, viewer, tap, batch, wanted, len(viewer) * sum(sizes))
+    shards = shards_of(len(viewer), BATCH_OF_INFERENCE)
+    return _Asked(net, viewer, shards, views * len(shards), tap, batch, wanted, len(viewer) * sum(sizes))
 
 
 def _output(index: int, answers: Answers) -> NDArray[np.float16]:
@@ -173,9 +183,8 @@ def _names(outputs: int, layers: int) -> list[str]:
 
 def _take(asked: _Asked, shelf: Path, view: int, folder: Path) -> None:
     """A view's files from its entry, where they are completed; the folder is there when it is whole."""
-    shards = shards_of(len(asked.viewer), BATCH_OF_INFERENCE)
-    columns = {name: Column(shelf, name, shards) for name in asked.wanted}
-    _complete(asked, view, columns, shards)
+    columns = {name: Column(shelf, name, asked.shards) for name in asked.wanted}
+    _complete(asked, view, columns)
     part = folder.with_name(f"{folder.name}.part")
     part.mkdir(exist_ok=True)
     layers = sum(name.startswith("layer-") for name in columns)
@@ -184,17 +193,17 @@ def _take(asked: _Asked, shelf: Path, view: int, folder: Path) -> None:
     part.replace(folder)
 
 
-def _complete(asked: _Asked, view: int, columns: dict[str, Column], shards: Sequence[range]) -> None:
+def _complete(asked: _Asked, view: int, columns: dict[str, Column]) -> None:
     """Ask for what is missing or damaged, and for nothing else."""
     for _ in range(TRIES):
         missing = {name: column for name, column in columns.items() if not column.intact()}
         if not missing:
             return
         store.make_room(asked.view_bytes)
-        for number, rows in enumerate(shards):
+        for number, rows in enumerate(asked.shards):
             lacking = {name: column for name, column in missing.items() if number in column.lacks()}
             if lacking:
-                tell(f"asking the teacher, view {view}", number, len(shards))
+                tell("asking the teacher", view * len(asked.shards) + number, asked.parts)
                 _ask(asked, view, rows, number, lacking)
         for column in missing.values():
             column.seal()

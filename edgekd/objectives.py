@@ -108,7 +108,7 @@ class Objective(nn.Module):
         self,
         terms: Sequence[Term],
         subject: Subject,
-        labels: Sequence[Rows],
+        labels: Sequence[NDArray[Any] | Rows],
         oracle: Oracle | None,
         *,
         nets: tuple[Net, Net] | None = None,

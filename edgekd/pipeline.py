@@ -210,7 +210,7 @@ def _teach(
         looked = layers if choice is recipe.teacher else ()
         what = place.replace("teacher", "knowledge", 1)
         of_views = (recipe.views, recipe.seed, recipe.top_k)
-        told.append(run.step(what, know, teacher, data, outputs, looked, *of_views, cores()))
+        told.append(run.step(what, know, teacher, data, outputs, looked, *of_views, sources[place], cores()))
         trained.append(teacher)
     return Shared(data=data, teacher=trained[0], knowledge=Knowledge(told=tuple(told)))
 

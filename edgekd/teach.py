@@ -82,7 +82,9 @@ def _key(curriculum: Curriculum, data: Data, net: Net) -> str:
     """Everything that the trained teacher depends on; what a net starts from may come out of a user's own file."""
     files = [data.train_inputs, *data.train_labels, data.test_inputs, *data.test_labels]
     start = [weights_digest(net.module), code_digest(net.module), net.preprocessing]
-    return digest(["teacher", VERSION, curriculum, start, data.subject, [file.sha256 for file in files]])
+    choice = msgspec.structs.replace(curriculum.teacher, views=None)
+    how = msgspec.structs.replace(curriculum, teacher=choice, views=_views(curriculum))
+    return digest(["teacher", VERSION, how, start, data.subject, [file.sha256 for file in files]])
 
 
 def _known(shelf: Path) -> Teacher | None:

@@ -47,7 +47,7 @@ def ask(tmp_path: Path, log: Path) -> Ask:
 
     def asking(run: str, layers: tuple[str, ...] = (), views: Views = VIEWS, top_k: int = 0, seed: int = 0) -> Told:
         work, teacher, data = begun(tmp_path / run, log)
-        return know._know(work, teacher, data, (0,), layers, views, seed, top_k)
+        return know._know(work, teacher, data, (0,), layers, views, seed, top_k, "")
 
     return asking
 
@@ -138,7 +138,7 @@ def test_another_teacher_is_asked(ask: Ask, log: Path, tmp_path: Path) -> None:
     module = toys.patient()
     save(module, work.out / "other.safetensors")
     other = msgspec.structs.replace(teacher, weights=work.keep(work.out / "other.safetensors"))
-    know._know(work, other, data, (0,), (), VIEWS, 0, 0)
+    know._know(work, other, data, (0,), (), VIEWS, 0, 0, "")
     assert asked(log) == VIEWS.count * EXAMPLES
 
 
@@ -174,7 +174,7 @@ def test_a_teacher_that_answers_nan_is_refused(log: Path, tmp_path: Path) -> Non
     save(module, work.out / "nan.safetensors")
     broken = msgspec.structs.replace(teacher, weights=work.keep(work.out / "nan.safetensors"))
     with pytest.raises(ConfigError, match="the teacher answers NaN"):
-        know._know(work, broken, data, (0,), (), VIEWS, 0, 0)
+        know._know(work, broken, data, (0,), (), VIEWS, 0, 0, "")
     assert asked(log) == SHARD and not entry_files("*.npy")
 
 
@@ -218,7 +218,7 @@ CHILD = """
     from tests.asked import VIEWS, begun
     torch.set_num_threads(1)
     work, teacher, data = begun(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
-    know._know(work, teacher, data, (0,), ("features",), VIEWS, 0, 0)
+    know._know(work, teacher, data, (0,), ("features",), VIEWS, 0, 0, "")
 """
 
 
@@ -252,12 +252,12 @@ def test_kill_9_in_the_middle_of_a_view_loses_one_shard_at_most(
     assert 2 * SHARD <= before < EXAMPLES and not entry_files("*.npy")
 
     work, teacher, data = begun(tmp_path / "next", log, 0.2)
-    told = know._know(work, teacher, data, (0,), LAYER, VIEWS, 0, 0)
+    told = know._know(work, teacher, data, (0,), LAYER, VIEWS, 0, 0, "")
     assert before + asked(log) <= VIEWS.count * EXAMPLES + SHARD
     for one in store.entries():
         assert store.remove(one.key)
     work, teacher, data = begun(tmp_path / "whole", log, 0.0)
-    whole = know._know(work, teacher, data, (0,), LAYER, VIEWS, 0, 0)
+    whole = know._know(work, teacher, data, (0,), LAYER, VIEWS, 0, 0, "")
     assert whole.views == told.views
 
 
@@ -390,7 +390,7 @@ HUNGRY = """
     given = zip(json.loads(sys.argv[1]), (Work, Teacher, Data), strict=True)
     work, teacher, data = (msgspec.convert(plain, kind) for plain, kind in given)
     before = peak()
-    told = know._know(work, teacher, data, (0,), ("0",), Views(), 0, 0)
+    told = know._know(work, teacher, data, (0,), ("0",), Views(), 0, 0, "")
     oracle = Oracle(work, data, Knowledge(told=(told,)), Views(), 0)
     inputs = Rows(work.path(data.train_inputs))
     for indices in np.random.default_rng(0).permutation(len(inputs)).reshape(-1, 16):
