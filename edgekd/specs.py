@@ -358,6 +358,8 @@ class Recipe(Spec, frozen=True, kw_only=True):
     """Length of the short distillations that "smallest above the accuracy floor" compares candidates by."""
     measure: Mode = "rapid"
     seed: Seed = 0
+    scales: dict[Name, dict[str, Any]] = {}
+    """Other sizes of the same job: name -> what differs, by path: {"student.training.epochs" = 2}."""
     minutes: NonNegative = 0.0
     """What a run takes on two cores, as measured by us."""
     memory_bytes: Size = 0
