@@ -21,9 +21,9 @@ from edgekd.columns import Column, shards_of
 from edgekd.errors import ConfigError, StorageError
 from edgekd.files import digest
 from edgekd.layers import Tap, shapes_of
-from edgekd.nets import Net, code_digest
+from edgekd.nets import Net
 from edgekd.objectives import example_of
-from edgekd.oracles import trained
+from edgekd.oracles import identity, trained
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Data, Said, Subject, Teacher, Told, Views
@@ -127,7 +127,7 @@ def _key(
     how = msgspec.structs.replace(views, count=1)
     if net.preprocessing is None or how == Views():
         how, seed, view = Views(), 0, 0
-    who = [teacher.weights.sha256, teacher.choice, source, code_digest(net.module), net.preprocessing]
+    who = [teacher.weights.sha256, source, identity(teacher.choice, net)]
     asked = [[output.name, output.task, output.shape, output.classes] for output in subject.outputs]
     return digest(["knowledge", VERSION, who, asked, data.train_inputs.sha256, how, seed, view])
 

@@ -1,5 +1,6 @@
 """Teachers as students hear them: their nets, and what they say about each view of the training split."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgekd import teachers
+from edgekd.files import content, digest
 from edgekd.heads import restricted
 from edgekd.layers import Tap
-from edgekd.nets import Net, evaluating, load
+from edgekd.nets import Net, code_digest, evaluating, load
 from edgekd.plugins import find, options
 from edgekd.rows import Rows
 from edgekd.runs import Work
@@ -29,6 +31,22 @@ def build_teacher(teacher: TeacherChoice | Choice, subject: Subject) -> Net:
     table = options(source.Options, teacher.options, f"options of teacher {teacher.name}")
     net: Net = source.build(table, subject)
     return net
+
+
+def identity(teacher: TeacherChoice | Choice, net: Net) -> str:
+    """SHA-256 of what a teacher computes, besides its weights: its code, its options, and the files that those name."""
+    files = [content(path) for path in _named(teacher.options)]
+    return digest([teacher.name, teacher.options, files, code_digest(net.module), net.preprocessing])
+
+
+def _named(options: Any) -> list[Path]:
+    if isinstance(options, dict | list):
+        return [path for one in (options.values() if isinstance(options, dict) else options) for path in _named(one)]
+    try:
+        path = Path(options)
+        return [path] if path.is_file() or (path / "saved_model.pb").is_file() else []
+    except (TypeError, ValueError, OSError):  # no text, or none that could be a path
+        return []
 
 
 def trained(work: Work, teacher: Teacher, subject: Subject) -> Net:

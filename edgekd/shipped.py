@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from edgekd.errors import ConfigError
-from edgekd.files import load_toml
+from edgekd.files import decode, load_toml
 from edgekd.specs import LossChoice, Recipe, Target
 
 T = TypeVar("T", Recipe, Target)
@@ -44,17 +44,39 @@ def suite_file(wanted: str | Path) -> Path:
     return _locate(wanted, SUITES, "suite")
 
 
-def load_recipe(wanted: str | Path) -> Recipe:
-    """A shipped recipe by name, or anyone's by path.
+def load_recipe(wanted: str | Path, scale: str = "") -> Recipe:
+    """A shipped recipe by name, or anyone's by path; at another scale where it names that.
 
     In a file of yours, `module:function` and `file.py:function` are looked for beside that file first.
 
     Raises:
-        ConfigError: there is none, or it is not valid.
+        ConfigError: there is none, it is not valid, or it has no such scale.
     """
     path = _locate(wanted, RECIPES, "recipe")
     recipe = load_toml(Recipe, path)
-    return recipe if path.parent == RECIPES else _beside(recipe, path.resolve().parent)
+    recipe = recipe if path.parent == RECIPES else _beside(recipe, path.resolve().parent)
+    return scaled(recipe, scale) if scale else recipe
+
+
+def scaled(recipe: Recipe, scale: str) -> Recipe:
+    """A recipe at one of its scales, with the scale in its name.
+
+    Raises:
+        ConfigError: it has no such scale, or what the scale changes is not there.
+    """
+    if scale not in recipe.scales:
+        scales = ", ".join(recipe.scales) or "none"
+        raise ConfigError(f"recipe {recipe.name} has no scale {scale!r}", hint=f"its scales: {scales}")
+    plain = msgspec.to_builtins(msgspec.structs.replace(recipe, name=f"{recipe.name}-{scale}", scales={}))
+    for path, value in recipe.scales[scale].items():
+        *above, last = path.split(".")
+        table = plain
+        for part in above:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"scale {scale} of recipe {recipe.name}: {path!r} is not in a table")
+        table[last] = value
+    return decode(Recipe, plain, f"scale {scale} of recipe {recipe.name}")
 
 
 def load_target(wanted: str | Path) -> Target:

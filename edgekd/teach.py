@@ -9,8 +9,8 @@ import torch
 from edgekd import heads, store
 from edgekd.errors import ConfigError
 from edgekd.files import content, decode_json, digest, dumps, read_text, write_text
-from edgekd.nets import Net, anatomy, code_digest, input_shape, save, weights_digest
-from edgekd.oracles import build_teacher
+from edgekd.nets import Net, anatomy, input_shape, save, weights_digest
+from edgekd.oracles import build_teacher, identity
 from edgekd.runs import Work
 from edgekd.specs import Choice, Data, Spec, Subject, Teacher, TeacherChoice, Views
 from edgekd.training import Shown, fit, labels_of, predict, train_labels, viewer_of
@@ -81,7 +81,7 @@ def _teach(work: Work, curriculum: Curriculum, data: Data) -> Teacher:
 def _key(curriculum: Curriculum, data: Data, net: Net) -> str:
     """Everything that the trained teacher depends on; what a net starts from may come out of a user's own file."""
     files = [data.train_inputs, *data.train_labels, data.test_inputs, *data.test_labels]
-    start = [weights_digest(net.module), code_digest(net.module), net.preprocessing]
+    start = [weights_digest(net.module), identity(curriculum.teacher, net)]
     choice = msgspec.structs.replace(curriculum.teacher, views=None)
     how = msgspec.structs.replace(curriculum, teacher=choice, views=_views(curriculum))
     return digest(["teacher", VERSION, how, start, data.subject, [file.sha256 for file in files]])
@@ -104,6 +104,8 @@ def _train(work: Work, curriculum: Curriculum, data: Data, net: Net, taught: tup
     choice = curriculum.teacher
     if not choice.training.epochs:
         return
+    if not any(parameter.requires_grad for parameter in net.module.parameters()):
+        raise ConfigError(f"teacher {choice.name} is frozen", hint="give its training epochs = 0")
     views = _views(curriculum)
     subject = heads.restricted(data.subject, taught)
     labels = [train_labels(work, data)[index] for index in taught]

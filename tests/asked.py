@@ -20,7 +20,7 @@ EXAMPLES = 1000
 VIEWS = Views(count=2, shift=0.1)
 
 
-def begun(run: Path, log: Path, wait_s: float = 0.0) -> tuple[Work, Teacher, Data]:
+def begun(run: Path, wait_s: float = 0.0) -> tuple[Work, Teacher, Data]:
     """A run with data and a teacher that writes down how often it is asked."""
     (run / "made").mkdir(parents=True)
     made = Work(str(run), "made", str(run / "made"))
@@ -46,7 +46,7 @@ def begun(run: Path, log: Path, wait_s: float = 0.0) -> tuple[Work, Teacher, Dat
     save(module, made.out / "teacher.safetensors")
     teacher = Teacher(
         weights=made.keep(made.out / "teacher.safetensors"),
-        choice=Choice(name=f"{toys.__file__}:patient", options={"log": str(log), "wait_s": wait_s}),
+        choice=Choice(name=f"{toys.__file__}:patient", options={"wait_s": wait_s}),
         preprocessing=module.preprocessing,
         parameters=1,
         file_bytes=1,
@@ -59,7 +59,7 @@ def begun(run: Path, log: Path, wait_s: float = 0.0) -> tuple[Work, Teacher, Dat
 
 def wide(run: Path) -> tuple[Work, Teacher, Data]:
     """400 examples of half a million numbers, and a layer that says them again."""
-    work, teacher, data = begun(run, run / "log")
+    work, teacher, data = begun(run)
     shape = (400, 2**19)
     inputs = np.lib.format.open_memmap(run / "made" / "wide.npy", "w+", np.float32, shape)
     inputs[:, 0] = np.arange(400) % 251

@@ -83,7 +83,7 @@ def test_a_damaged_shard_is_written_again_it_alone(tmp_path: Path, shard: int) -
 
 @pytest.mark.parametrize(
     ("lost", "again"),
-    [("end", [3, 4]), ("header", [0, 1, 2, 3, 4]), ("sums", [0, 1, 2, 3, 4]), ("all", [0, 1, 2, 3, 4])],
+    [("end", [3, 4]), ("header", ALL), ("type", ALL), ("sums", ALL), ("everything", ALL)],
 )
 def test_what_is_lost_is_written_again(tmp_path: Path, lost: str, again: list[int]) -> None:
     write(tmp_path)

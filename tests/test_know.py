@@ -36,8 +36,9 @@ Ask = Callable[..., Told]
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Path:
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """How many examples the teacher was asked about, a line a batch."""
+    monkeypatch.setenv("TOYS_LOG", str(tmp_path / "asked.txt"))
     return tmp_path / "asked.txt"
 
 
@@ -46,7 +47,7 @@ def ask(tmp_path: Path, log: Path) -> Ask:
     """Ask in a run of its own, in this process."""
 
     def asking(run: str, layers: tuple[str, ...] = (), views: Views = VIEWS, top_k: int = 0, seed: int = 0) -> Told:
-        work, teacher, data = begun(tmp_path / run, log)
+        work, teacher, data = begun(tmp_path / run)
         return know._know(work, teacher, data, (0,), layers, views, seed, top_k, "")
 
     return asking
@@ -93,7 +94,7 @@ def test_what_is_kept_is_what_the_teacher_says(ask: Ask, tmp_path: Path) -> None
     from edgekd.training import predict, viewer_of
 
     told = ask("a")
-    work, teacher, data = begun(tmp_path / "b", tmp_path / "log")
+    work, teacher, data = begun(tmp_path / "b")
     torch.manual_seed(0)
     net = build_teacher(teacher.choice, data.subject)
     for view, said in enumerate(answers(tmp_path / "a", told)):
@@ -134,12 +135,21 @@ def test_views_are_asked_for_where_they_are_others(ask: Ask, log: Path, changes:
 def test_another_teacher_is_asked(ask: Ask, log: Path, tmp_path: Path) -> None:
     ask("a")
     asked(log)
-    work, teacher, data = begun(tmp_path / "b", log)
+    work, teacher, data = begun(tmp_path / "b")
     module = toys.patient()
     save(module, work.out / "other.safetensors")
     other = msgspec.structs.replace(teacher, weights=work.keep(work.out / "other.safetensors"))
     know._know(work, other, data, (0,), (), VIEWS, 0, 0, "")
     assert asked(log) == VIEWS.count * EXAMPLES
+
+
+def test_a_file_that_the_teacher_s_options_name_counts_by_its_content(log: Path, tmp_path: Path) -> None:
+    for run, content, again in (("a", "one", VIEWS.count), ("b", "one", 0), ("c", "other", VIEWS.count)):
+        work, teacher, data = begun(tmp_path / run)
+        (tmp_path / "weights").write_text(content, encoding="ascii")
+        choice = msgspec.structs.replace(teacher.choice, options={"weights": str(tmp_path / "weights")})
+        know._know(work, msgspec.structs.replace(teacher, choice=choice), data, (0,), (), VIEWS, 0, 0, "")
+        assert asked(log) == again * EXAMPLES
 
 
 def test_where_links_cannot_be_there_are_copies(
@@ -168,7 +178,7 @@ def test_a_damaged_shard_is_asked_for_again_it_alone(ask: Ask, log: Path) -> Non
 
 
 def test_a_teacher_that_answers_nan_is_refused(log: Path, tmp_path: Path) -> None:
-    work, teacher, data = begun(tmp_path / "a", log)
+    work, teacher, data = begun(tmp_path / "a")
     module = toys.patient()
     torch.nn.init.constant_(module.more.weight, torch.nan)
     save(module, work.out / "nan.safetensors")
@@ -217,13 +227,13 @@ CHILD = """
     from edgekd.specs import Views
     from tests.asked import VIEWS, begun
     torch.set_num_threads(1)
-    work, teacher, data = begun(Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]))
+    work, teacher, data = begun(Path(sys.argv[1]), float(sys.argv[2]))
     know._know(work, teacher, data, (0,), ("features",), VIEWS, 0, 0, "")
 """
 
 
-def child(run: Path, log: Path, wait_s: float) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-c", textwrap.dedent(CHILD), str(run), str(log), str(wait_s)]
+def child(run: Path, wait_s: float) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-c", textwrap.dedent(CHILD), str(run), str(wait_s)]
     paths = os.pathsep.join(filter(None, sys.path))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     return subprocess.Popen(command, env=environment, cwd=Path(__file__).parents[1])
@@ -242,7 +252,7 @@ def test_kill_9_in_the_middle_of_a_view_loses_one_shard_at_most(
     children: list["subprocess.Popen[bytes]"], tmp_path: Path, log: Path
 ) -> None:
     """And what is there in the end is the same to the bit."""
-    children.append(child(tmp_path / "killed", log, 0.2))
+    children.append(child(tmp_path / "killed", 0.2))
     while not any(path.read_text(encoding="ascii").count("\n") >= 4 for path in entry_files("output-0.sha256")):
         assert children[0].poll() is None
         time.sleep(0.01)
@@ -251,12 +261,12 @@ def test_kill_9_in_the_middle_of_a_view_loses_one_shard_at_most(
     before = asked(log)
     assert 2 * SHARD <= before < EXAMPLES and not entry_files("*.npy")
 
-    work, teacher, data = begun(tmp_path / "next", log, 0.2)
+    work, teacher, data = begun(tmp_path / "next", 0.2)
     told = know._know(work, teacher, data, (0,), LAYER, VIEWS, 0, 0, "")
     assert before + asked(log) <= VIEWS.count * EXAMPLES + SHARD
     for one in store.entries():
         assert store.remove(one.key)
-    work, teacher, data = begun(tmp_path / "whole", log, 0.0)
+    work, teacher, data = begun(tmp_path / "whole", 0.0)
     whole = know._know(work, teacher, data, (0,), LAYER, VIEWS, 0, 0, "")
     assert whole.views == told.views
 
@@ -264,7 +274,7 @@ def test_kill_9_in_the_middle_of_a_view_loses_one_shard_at_most(
 def test_two_processes_at_once_ask_everything_once(
     children: list["subprocess.Popen[bytes]"], tmp_path: Path, log: Path
 ) -> None:
-    children += [child(tmp_path / name, log, 0.05) for name in ("a", "b")]
+    children += [child(tmp_path / name, 0.05) for name in ("a", "b")]
     assert [one.wait(240) for one in children] == [0, 0]
     assert asked(log) == VIEWS.count * EXAMPLES
     for name in ("output-0.npy", "layer-0.npy"):
@@ -332,7 +342,7 @@ def test_a_folder_that_cannot_be_made_is_told(ask: Ask, tmp_path: Path, monkeypa
 
 
 def oracle_of(run: Path, told: Told) -> Oracle:
-    _, _, data = begun(run / "again", run / "log")
+    _, _, data = begun(run / "again")
     return Oracle(Work(str(run), "x", str(run)), data, Knowledge(told=(told,)), VIEWS, 0)
 
 

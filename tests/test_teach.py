@@ -33,8 +33,9 @@ Train = Callable[..., Teacher]
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Path:
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A line a batch that a teacher computed."""
+    monkeypatch.setenv("TOYS_LOG", str(tmp_path / "asked.txt"))
     return tmp_path / "asked.txt"
 
 
@@ -43,12 +44,10 @@ def train(tmp_path: Path, log: Path) -> Train:
     """Teach in a run of its own, in this process."""
 
     def training(run: str, curriculum: teach.Curriculum = CURRICULUM, change: Any = None) -> Teacher:
-        _, _, data = begun(tmp_path / run, log)
+        _, _, data = begun(tmp_path / run)
         work = Work(str(tmp_path / run), "teacher", str(tmp_path / run / "teacher"))
         work.out.mkdir()
-        choice = msgspec.structs.replace(curriculum.teacher, options={"log": str(log), **curriculum.teacher.options})
-        wanted = msgspec.structs.replace(curriculum, teacher=choice)
-        return teach._teach(work, wanted, change(work, data) if change else data)
+        return teach._teach(work, curriculum, change(work, data) if change else data)
 
     return training
 

@@ -121,12 +121,14 @@ def test_layers_that_take_too_much_room_are_asked_for_again(tmp_path: Path, monk
     assert torch.allclose(*weights, atol=2e-2) and not torch.equal(*weights)
 
 
-def test_another_seed_of_the_student_in_another_run_teaches_and_asks_nothing(tmp_path: Path) -> None:
+def test_another_seed_of_the_student_in_another_run_teaches_and_asks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Teacher, what it says and the plan are the same; students and their twins are not."""
     log = tmp_path / "asked.txt"
-    options = {"log": str(log)}
+    monkeypatch.setenv("TOYS_LOG", str(log))
     wanted = recipe(
-        teacher={"name": f"{TOYS}:patient", "options": options, "training": {"epochs": 2, "batch": 16}},
+        teacher={"name": f"{TOYS}:patient", "training": {"epochs": 2, "batch": 16}},
         views={"count": 2, "shift": 0.1},
     )
     first = made(tmp_path / "a", wanted)

@@ -29,6 +29,9 @@ def command(
         int | None,
         typer.Option(min=0, max=2**31 - 1, help="Of the student alone; teacher, its knowledge and the plan stay."),
     ] = None,
+    scale: Annotated[
+        str, typer.Option(metavar="NAME", help="Another size of the job, that the recipe names: small.")
+    ] = "",
     json: AsJson = False,
 ) -> None:
     """Take a recipe to one or more targets: plan, distil, export, verify, measure, report.
@@ -40,7 +43,7 @@ def command(
     from edgekd.api import run_all
     from edgekd.shipped import load_recipe
 
-    wanted = load_recipe(recipe)
+    wanted = load_recipe(recipe, scale)
     if seed is not None:
         wanted = msgspec.structs.replace(wanted, student_seed=seed)
     with progress_bars():
