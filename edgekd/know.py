@@ -104,13 +104,13 @@ def _know(
     room = 2 * len(viewer) * views.count * sum(map(prod, shapes.values()))
     kept = layers if room <= LAYERS_BYTES else ()
     asked = _asked(net, viewer, views.count, subject, {path: shapes[path] for path in kept}, top_k)
-    key = partial(_key, teacher, source, net, subject, data)
+    who = digest([teacher.weights.sha256, source, identity(teacher.choice, net)])
     said = []
     for view in range(views.count):
         folder = work.out / f"view-{view:03}"
         if not folder.exists():  # a killed try's finished views are kept
             what = f"{teacher.choice.name} of {data.name}, view {view}"
-            with store.entry(key(views, seed, view), "knowledge", what) as shelf:
+            with store.entry(_key(who, net, subject, data, views, seed, view), "knowledge", what) as shelf:
                 _take(asked, shelf, view, folder)
         files = [work.keep(folder / name) for name in _names(len(outputs), len(kept))]
         said.append(Said(outputs=tuple(files[: len(outputs)]), layers=tuple(files[len(outputs) :])))
@@ -120,14 +120,14 @@ def _know(
     return Told(teacher=teacher, outputs=outputs, views=tuple(said), layers=layers, kept=kept == layers)
 
 
-def _key(
-    teacher: Teacher, source: str, net: Net, subject: Subject, data: Data, views: Views, seed: int, view: int
-) -> str:
-    """Everything that an answer depends on. Where all views are the same picture they are one."""
+def _key(who: str, net: Net, subject: Subject, data: Data, views: Views, seed: int, view: int) -> str:
+    """Everything that an answer depends on, but the number of threads, whose last bits float16 hides.
+
+    Where all views are the same picture they are one.
+    """
     how = msgspec.structs.replace(views, count=1)
     if net.preprocessing is None or how == Views():
         how, seed, view = Views(), 0, 0
-    who = [teacher.weights.sha256, source, identity(teacher.choice, net)]
     asked = [[output.name, output.task, output.shape, output.classes] for output in subject.outputs]
     return digest(["knowledge", VERSION, who, asked, data.train_inputs.sha256, how, seed, view])
 

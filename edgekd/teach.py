@@ -69,6 +69,7 @@ def _teach(work: Work, curriculum: Curriculum, data: Data) -> Teacher:
             _train(work, curriculum, data, net, taught)
             save(net.module, weights)
             teacher = _described(work, curriculum, data, net, taught)
+            weights.chmod(0o444)  # runs will hold links to it
             store.take(weights, shelf / _WEIGHTS)
             write_text(shelf / _NOUN, dumps(teacher))
         else:
