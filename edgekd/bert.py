@@ -1,8 +1,9 @@
 """An encoder of tokens (Devlin et al. 2019, "BERT", arXiv:1810.04805), for teachers and students alike.
 
 What losses look at is what modules return: `embeddings` and `layers.K` return hidden states of shape (batch, length,
-width), `layers.K.attention` returns a pair, whose second are the attention's probabilities of shape (batch, heads,
-length, length). So they are never fused. Equal parts have equal names, so that layers of one net start another.
+width); `layers.K.attention` returns, behind what it gathered, its probabilities and its scores, both of shape (batch,
+heads, length, length): "layers.0.attention:1" and "layers.0.attention:2". So nothing of it is fused. Equal parts have
+equal names, so that layers of one net start another.
 
 Every operator has a quantized kernel in TFLite and ONNX Runtime. Padding is kept out by adding a number to the scores
 that is small enough to leave integers some resolution for the others, and the mean over words is an attention too:
@@ -121,14 +122,14 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, states: Tensor, padding: Tensor) -> Tensor:
-        attended, _ = self.attention(states, padding)
+        attended, _, _ = self.attention(states, padding)
         states = self.attention_norm(states + self.dropout(attended))
         made: Tensor = self.norm(states + self.dropout(self.down(F.gelu(self.up(states)))))
         return made
 
 
 class Attention(nn.Module):
-    """Hidden states to what each token gathers from all others, and the probabilities by which it does."""
+    """Hidden states to what each token gathers from all others, the probabilities by which it does, and their scores."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -138,12 +139,12 @@ class Attention(nn.Module):
         self.value = nn.Linear(size.width, size.width)
         self.output = nn.Linear(size.width, size.width)
 
-    def forward(self, states: Tensor, padding: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, states: Tensor, padding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = (self._by_head(part(states)) for part in (self.query, self.key, self.value))
         scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5)
         probabilities = (scores + padding).softmax(-1)
         gathered = (probabilities @ value).transpose(1, 2).flatten(2)
-        return self.output(gathered), probabilities
+        return self.output(gathered), probabilities, scores
 
     def _by_head(self, states: Tensor) -> Tensor:
         """(batch, length, width) to (batch, heads, length, width / heads)."""
