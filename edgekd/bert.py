@@ -13,7 +13,6 @@ as a quotient it would have to divide integers, which no kernel does.
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,6 +23,8 @@ PADDING_SCORE: Final = -30.0
 """Added to the scores of padding: its probability is 1e-13 of a word's of equal score, less than float32 can tell."""
 EPSILON: Final = 1e-12
 """Of the layer norms, as in BERT."""
+EMBEDDING_DEVIATION: Final = 0.02
+"""Of what stands for words and places at first, as in BERT; a norm follows, so that it sets how fast they learn."""
 
 
 class Size(NamedTuple):
@@ -99,13 +100,12 @@ class Embeddings(nn.Module):
         super().__init__()
         self.words = nn.Embedding(words, size.embedding)
         self.widen = nn.Linear(size.embedding, size.width) if size.embedding != size.width else nn.Identity()
-        self.positions = nn.Parameter(torch.empty(length, size.width))
+        self.positions = nn.Embedding(length, size.width)
         self.norm = nn.LayerNorm(size.width, eps=EPSILON)
         self.dropout = nn.Dropout(dropout)
-        nn.init.normal_(self.positions, std=0.02)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        states: Tensor = self.dropout(self.norm(self.widen(self.words(tokens)) + self.positions))
+        states: Tensor = self.dropout(self.norm(self.widen(self.words(tokens)) + self.positions.weight))
         return states
 
 
@@ -129,7 +129,7 @@ class Layer(nn.Module):
 
 
 class Attention(nn.Module):
-    """Hidden states to what each token gathers from all others, the probabilities by which it does, and their scores."""
+    """Hidden states to what each token gathers from all others, the probabilities of that, and their scores."""
 
     def __init__(self, size: Size) -> None:
         super().__init__()
@@ -195,4 +195,4 @@ def initialise(modules: Iterable[nn.Module]) -> None:
             nn.init.normal_(module.weight, std=module.in_features**-0.5)
             nn.init.zeros_(module.bias)
         elif isinstance(module, nn.Embedding):
-            nn.init.normal_(module.weight)
+            nn.init.normal_(module.weight, std=EMBEDDING_DEVIATION)

@@ -74,7 +74,7 @@ def _weights(vocabulary: tuple[str, ...], length: int) -> dict[str, Tensor]:
     found = {
         "embeddings.words.weight": table[torch.tensor([rows[piece] for piece in vocabulary])],
         # All tokens are of the first of BERT's two sentences, so what stands for it can be added for good.
-        "embeddings.positions": given["embeddings.position_embeddings.weight"][:length]
+        "embeddings.positions.weight": given["embeddings.position_embeddings.weight"][:length]
         + given["embeddings.token_type_embeddings.weight"][0],
     }
     found |= _named(given, "embeddings.norm", "embeddings.LayerNorm")
