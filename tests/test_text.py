@@ -171,6 +171,33 @@ def test_less_can_be_asked_for(right: Path) -> None:
     assert set(made.train_labels.tolist()) == {0, 1}  # type: ignore[union-attr]
 
 
+def test_copies_have_some_pieces_exchanged_and_no_labels(right: Path) -> None:
+    plain, made = load("snips", right, length=10), load("snips", right, length=10, copies=2)
+    count = len(plain.train_inputs)
+    assert len(made.train_inputs) == 3 * count and np.array_equal(made.test_inputs, plain.test_inputs)
+    assert np.array_equal(made.train_inputs[:count], plain.train_inputs)
+    for head in ("intent", "slots"):
+        labels = made.train_labels[head]  # type: ignore[call-overload]
+        assert (labels[count:] == -1).all()
+        assert np.array_equal(labels[:count], plain.train_labels[head])  # type: ignore[call-overload]
+    originals, copies = np.tile(plain.train_inputs, (2, 1)), made.train_inputs[count:]
+    word = originals >= 4
+    assert np.array_equal(originals[~word], copies[~word]) and (copies[word] >= 4).all()
+    assert 0.1 < np.mean(originals[word] != copies[word]) < 0.5
+    assert np.array_equal(made.train_inputs, load("snips", right, length=10, copies=2).train_inputs)
+
+
+def test_pieces_are_exchanged_for_similar_ones() -> None:
+    vocabulary = _text.vocabulary_of(["guns gun cannon dies died dead monday tuesday friday car bus train"])
+    number = {piece: index for index, piece in enumerate(vocabulary)}
+    tokens = np.full((500, 1), number["monday"], np.int32)
+    found = np.bincount(_text.exchanged(tokens, vocabulary, 4).ravel(), minlength=len(vocabulary)) / 2000
+    assert 0.68 < found[number["monday"]] < 0.78, "a quarter and a twentieth are exchanged"
+    nearest = _text._neighbours(vocabulary)[number["monday"]]
+    assert {vocabulary[index] for index in nearest[:8]} >= {"tuesday", "friday"}
+    assert number["monday"] not in nearest and nearest.min() >= 4
+
+
 # --- archives
 
 

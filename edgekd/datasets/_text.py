@@ -10,7 +10,7 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -33,6 +33,10 @@ SPECIAL: Final = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 FIRST, LAST = SPECIAL.index("[CLS]"), SPECIAL.index("[SEP]")
 LONGEST_WORD: Final = 100
 """Characters; a longer one is [UNK], as in BERT."""
+ALIKE: Final = 8
+ALIKE_SHARE, OTHER_SHARE = 0.25, 0.05
+ROWS_AT_ONCE: Final = 512
+UNLABELLED: Final = -1
 
 
 class TextOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +50,9 @@ class TextOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Tokens of an example, [CLS] and [SEP] among them; None is what 99 of 100 training texts need."""
     rarest: Annotated[int, msgspec.Meta(ge=1)] = 1
     """How often a piece must be in the training texts to be in the vocabulary."""
+    copies: Annotated[int, msgspec.Meta(ge=0, le=20)] = 0
+    """Of each training text, besides itself, with some of its pieces exchanged: see `exchanged`. They have no labels,
+    so that only a student with a teacher learns from them."""
 
 
 def here() -> bool:
@@ -174,6 +181,44 @@ def _tokenizer(vocabulary: Sequence[str]) -> "Tokenizer":
     return made
 
 
+def exchanged(tokens: NDArray[np.int32], vocabulary: Sequence[str], copies: int) -> NDArray[np.int32]:
+    """Copies of texts, one set after the other, of shape (copies x texts, length).
+
+    A quarter of the pieces is exchanged for one of the eight that MiniLM's table holds most similar, and one in twenty
+    for any piece, much as TinyBERT does with GloVe's (Jiao et al. 2020, arXiv:1909.10351, algorithm 1). What a text is
+    about may be lost thereby: only a teacher can say what the copies are.
+    """
+    if not copies:
+        return tokens[:0]
+    random = np.random.default_rng(0)
+    neighbours = _neighbours(vocabulary)
+    made = np.tile(tokens, (copies, 1))
+    chance = random.random(made.shape)
+    alike = neighbours[made, random.integers(neighbours.shape[1], size=made.shape)]
+    other = random.integers(len(SPECIAL), len(vocabulary), size=made.shape, dtype=np.int32)
+    word = made >= len(SPECIAL)
+    made = np.where(word & (chance < ALIKE_SHARE), alike, made)
+    return np.where(word & (chance > 1 - OTHER_SHARE), other, made)
+
+
+def _neighbours(vocabulary: Sequence[str]) -> NDArray[np.int32]:
+    """For each piece the numbers of the most similar ones, special pieces left out; of shape (pieces, 8 at most)."""
+    from safetensors import safe_open
+
+    rows = {piece: row for row, piece in enumerate(pieces())}
+    with as_file(files(PACKAGE) / "model" / "model.safetensors") as path, safe_open(path, framework="numpy") as opened:
+        table = opened.get_tensor("embeddings.word_embeddings.weight")[[rows[piece] for piece in vocabulary]]
+    table /= np.linalg.norm(table, axis=1, keepdims=True)
+    count = min(ALIKE, len(vocabulary) - len(SPECIAL) - 1)
+    found = np.empty((len(vocabulary), count), np.int32)
+    for start in range(0, len(table), ROWS_AT_ONCE):
+        likeness = table[start : start + ROWS_AT_ONCE] @ table.T
+        likeness[:, : len(SPECIAL)] = -np.inf
+        likeness[np.arange(len(likeness)), np.arange(start, start + len(likeness))] = -np.inf
+        found[start : start + ROWS_AT_ONCE] = np.argpartition(-likeness, count - 1, axis=1)[:, :count]
+    return found
+
+
 def share_of(labels: NDArray[Any], examples: int) -> NDArray[np.int64]:
     """Indices of `examples` examples, sorted, the same share of each class and at least one; all where it is 0."""
     if not 0 < examples < len(labels):
@@ -205,9 +250,11 @@ def classified(
     vocabulary = vocabulary_of(texts, options.rarest)
     learned, asked = Pieces(texts, vocabulary), Pieces([text for text, _ in test], vocabulary)
     length = options.length or learned.usual_length()
+    tokens = learned.tokens(length)
+    copies = exchanged(tokens, vocabulary, options.copies)
     return Arrays(
-        learned.tokens(length),
-        train_labels[chosen],
+        np.concatenate([tokens, copies]),
+        np.concatenate([train_labels[chosen], np.full(len(copies), UNLABELLED)]),
         asked.tokens(length),
         test_labels,
         classes,

@@ -15,7 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.datasets import Arrays, Dataset
-from edgekd.datasets._text import NEEDS, Pieces, TextOptions, here, parsed, read, share_of, vocabulary_of
+from edgekd.datasets._text import (
+    NEEDS,
+    UNLABELLED,
+    Pieces,
+    TextOptions,
+    exchanged,
+    here,
+    parsed,
+    read,
+    share_of,
+    vocabulary_of,
+)
 
 INTENTS: Final = (
     "AddToPlaylist",
@@ -27,7 +38,6 @@ INTENTS: Final = (
     "SearchScreeningEvent",
 )
 FOLDER: Final = "sonos/2017-06-custom-intent-engines"
-NO_TAG: Final = -1
 
 
 class _Part(msgspec.Struct):
@@ -64,9 +74,14 @@ class _Snips:
         vocabulary = vocabulary_of((sentence.text for sentence in train), options.rarest)
         learned, asked = (Pieces([sentence.text for sentence in split], vocabulary) for split in (train, test))
         length = options.length or learned.usual_length()
+        tokens = learned.tokens(length)
+        copies = exchanged(tokens, vocabulary, options.copies)
         return Arrays(
-            learned.tokens(length),
-            {"intent": train_intents, "slots": _tags(train, learned, slots, length)},
+            np.concatenate([tokens, copies]),
+            {
+                "intent": np.concatenate([train_intents, np.full(len(copies), UNLABELLED)]),
+                "slots": np.concatenate([_tags(train, learned, slots, length), np.full_like(copies, UNLABELLED)]),
+            },
             asked.tokens(length),
             {"intent": test_intents, "slots": _tags(test, asked, slots, length)},
             {"intent": INTENTS, "slots": ("O", *(f"{place}-{slot}" for slot in slots for place in "BI"))},
@@ -97,7 +112,7 @@ def _sentences(intent: str, content: bytes) -> list[_Sentence]:
 
 def _tags(sentences: Sequence[_Sentence], pieces: Pieces, slots: Sequence[str], length: int) -> NDArray[np.int32]:
     """Tags of shape (sentences, length): 0 is outside, 2k + 1 begins a phrase of slot k, 2k + 2 goes on with it."""
-    tags = np.full((len(sentences), length), NO_TAG, np.int32)
+    tags = np.full((len(sentences), length), UNLABELLED, np.int32)
     known = {slot: number for number, slot in enumerate(slots)}
     for index, sentence in enumerate(sentences):
         owner = np.repeat(np.arange(len(sentence.data)), [len(part.text) for part in sentence.data])
