@@ -89,6 +89,7 @@ def _teach(work: Work, curriculum: Curriculum, data: Data) -> Teacher:
             seed=curriculum.seed,
             checkpoint=work.out / "checkpoint.safetensors",
             what="teaching the teacher",
+            examples=labelled(labels),
         )
     weights = work.out / "teacher.safetensors"
     save(net.module, weights)
@@ -105,6 +106,12 @@ def _teach(work: Work, curriculum: Curriculum, data: Data) -> Teacher:
         macs=described.macs,
         metrics=heads.judged(subject, answers, [labels_test[index] for index in taught]),
     )
+
+
+def labelled(labels: Sequence[torch.Tensor]) -> NDArray[np.int64]:
+    """Indices of the examples that have a label for at least one output: of the others nothing can be learned."""
+    known = [one.isfinite() if one.is_floating_point() else one >= 0 for one in labels]
+    return np.flatnonzero(torch.stack([one.view(len(one), -1).any(1) for one in known]).any(0).numpy())
 
 
 def _wide(labels: torch.Tensor) -> torch.Tensor:

@@ -84,7 +84,9 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(training, step, steps)
         inputs = viewer.batch(indices, epoch % views)
-        loss = objective(answers_of(module(_channels_last(inputs))), Shown(inputs, indices, epoch, step / steps))
+        with torch.autocast("cpu", torch.bfloat16, enabled=training.autocast):
+            answers = answers_of(module(_channels_last(inputs)))
+        loss = objective(tuple(one.float() for one in answers), Shown(inputs, indices, epoch, step / steps))
         if not math.isfinite(loss.item()):
             raise TrainingDiverged(
                 f"{what}: the loss is {loss.item()} at step {step} of {steps}",

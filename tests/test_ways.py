@@ -171,3 +171,11 @@ def test_students_start_from_a_file(tmp_path: Path) -> None:
     broken = {**student, "initialise": {"weights": str(tmp_path / "nothing.safetensors")}}
     with pytest.raises(ConfigError, match="nothing.safetensors: not the weights of a student"):
         made(tmp_path / "run", recipe(student=broken))
+
+
+def test_a_teacher_learns_from_what_has_a_label_for_any_of_its_outputs() -> None:
+    kinds, tags = torch.tensor([1, -1, -1, 0]), torch.tensor([[-1, -1], [-1, 2], [-1, -1], [0, 1]])
+    depth = torch.tensor([torch.nan, torch.nan, 0.5, torch.nan])
+    assert teach.labelled([kinds]).tolist() == [0, 3]
+    assert teach.labelled([kinds, tags]).tolist() == [0, 1, 3]
+    assert teach.labelled([kinds, tags, depth]).tolist() == [0, 1, 2, 3]
