@@ -5,14 +5,15 @@ width); `layers.K.attention` returns, behind what it gathered, its probabilities
 heads, length, length): "layers.0.attention:1" and "layers.0.attention:2". So nothing of it is fused. Equal parts have
 equal names, so that layers of one net start another.
 
-Every operator has a quantized kernel in TFLite and ONNX Runtime. Padding is kept out by adding a number to the scores
-that is small enough to leave integers some resolution for the others, and the mean over words is an attention too:
-as a quotient it would have to divide integers, which no kernel does.
+Every operator has a fast integer kernel in TFLite. Padding is kept out by adding a number to the scores that is small
+enough to leave integers some resolution for the others; the mean over words is an attention too, for as a quotient it
+would have to divide integers, which no kernel does; and norms are made of products: see `Norm`.
 """
 
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -101,12 +102,27 @@ class Embeddings(nn.Module):
         self.words = nn.Embedding(words, size.embedding)
         self.widen = nn.Linear(size.embedding, size.width) if size.embedding != size.width else nn.Identity()
         self.positions = nn.Embedding(length, size.width)
-        self.norm = nn.LayerNorm(size.width, eps=EPSILON)
+        self.norm = Norm(size.width, eps=EPSILON)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
         states: Tensor = self.dropout(self.norm(self.widen(self.words(tokens)) + self.positions.weight))
         return states
+
+
+class Norm(nn.LayerNorm):
+    """A layer norm, in products when it is not trained.
+
+    As one operator it becomes a SQUARED_DIFFERENCE in TFLite, whose int8 kernel is plain C: two layers of 192 for 21
+    tokens take 0.35 ms that way, and 0.22 ms this way (LiteRT 2.3.0, x86-64).
+    """
+
+    def forward(self, states: Tensor) -> Tensor:
+        if self.training:
+            return super().forward(states)
+        centred = states - states.mean(-1, keepdim=True)
+        variance = (centred * centred).mean(-1, keepdim=True)
+        return centred * torch.rsqrt(variance + self.eps) * self.weight + self.bias
 
 
 class Layer(nn.Module):
@@ -115,10 +131,10 @@ class Layer(nn.Module):
     def __init__(self, size: Size, dropout: float) -> None:
         super().__init__()
         self.attention = Attention(size)
-        self.attention_norm = nn.LayerNorm(size.width, eps=EPSILON)
+        self.attention_norm = Norm(size.width, eps=EPSILON)
         self.up = nn.Linear(size.width, size.feed_forward)
         self.down = nn.Linear(size.feed_forward, size.width)
-        self.norm = nn.LayerNorm(size.width, eps=EPSILON)
+        self.norm = Norm(size.width, eps=EPSILON)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, states: Tensor, padding: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from edgekd import students, teachers
-from edgekd.bert import TokenNet
+from edgekd.bert import Norm, TokenNet
 from edgekd.errors import ConfigError, Disagreement, PluginUnavailable
 from edgekd.layers import Tap, copy_layers
 from edgekd.nets import parameters
@@ -88,6 +88,15 @@ def test_a_text_is_the_mean_of_its_words() -> None:
         answer = net(given)
         expected = net.heads[0].answer(tap.found["encoder"][:, : len(SENTENCE)].mean(1))
     torch.testing.assert_close(answer, expected)
+
+
+def test_norms_are_the_same_trained_and_exported() -> None:
+    torch.manual_seed(0)
+    norm = Norm(48, eps=1e-12)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    states = 3 * torch.randn(2, 5, 48) + 1
+    torch.testing.assert_close(norm.eval()(states), norm.train()(states), rtol=1e-5, atol=1e-5)
 
 
 def test_one_output_is_a_tensor_and_several_are_a_tuple() -> None:

@@ -23,7 +23,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     width: Width = 192
     """Of the hidden states."""
     layers: Annotated[int, msgspec.Meta(ge=1, le=12)] = 2
-    heads: Annotated[int, msgspec.Meta(ge=1, le=16)] = 6
+    heads: Annotated[int, msgspec.Meta(ge=1, le=16)] = 4
     """Of the attention; they divide the width."""
     feed_forward: Annotated[float, msgspec.Meta(ge=0.25, le=8)] = 4.0
     """Width of the feed-forward net, as a multiple of the hidden states'."""
