@@ -1,11 +1,13 @@
 """Encoders of text: what padding must not change, what losses look at, where a student starts."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+import edgekd
 from edgekd import students, teachers
 from edgekd.bert import Norm, TokenNet
 from edgekd.errors import ConfigError, Disagreement, PluginUnavailable
@@ -175,3 +177,17 @@ def test_heads_divide_the_width() -> None:
 
 def test_a_teacher_has_the_words_and_places_that_the_data_have() -> None:
     assert parameters(teacher(subject())) == 6 * 1_774_464 + 7 * 384 + 8 * 384 + 2 * 384 + 3 * 385 + 5 * 385
+
+
+def test_integers_answer_as_floats_do(tmp_path: Path) -> None:
+    """And the table of words, which most of a small net is in, is in integers."""
+    for package in ("litert_torch", "onnxruntime"):
+        pytest.importorskip(package, reason="pip install 'edgekd[tflite,onnx]'")
+    exports = ["tflite-fp32", "tflite-dynamic", "tflite-int8", "onnx-int8"]
+    nets = Path(__file__).with_name("text_nets.py")
+    made = edgekd.export_model(f"{nets}:encoder", exports, calibration=f"{nets}:sentences", out=tmp_path)
+    assert made.ok, made.summary()
+    least = {"tflite-fp32": 80, "tflite-dynamic": 25, "tflite-int8": 20, "onnx-int8": 20}
+    assert {name: pair.sqnr_db >= least[name] for name, pair in made.parity.items()} == dict.fromkeys(exports, True)
+    sizes = {one.export: one.file_bytes for one in made.artifacts}
+    assert max(sizes[name] for name in exports[1:]) < 0.45 * sizes["tflite-fp32"], sizes
