@@ -69,7 +69,9 @@ def test_is_a_whole_data_set_that_is_always_the_same(name: str, tmp_path: Path) 
     subject, train_labels, test_labels = examine(first, heads(name), name)
     for output in subject.outputs:
         if output.classes:
-            assert set(np.unique(train_labels[output.name])) - {-1} == set(range(len(output.classes)))
+            seen = {output.classes[label] for label in np.unique(train_labels[output.name]) if label >= 0}
+            # A phrase that is always one word has a tag for its second one, which never occurs.
+            assert {name for name in output.classes if output.task != "tagging" or name[:2] != "I-"} <= seen
     _, _, again = examine(second, heads(name), name)
     assert np.array_equal(first.train_inputs, second.train_inputs)
     assert all(np.array_equal(test_labels[head], again[head], equal_nan=True) for head in test_labels)
