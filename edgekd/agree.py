@@ -1,15 +1,20 @@
 """Find out before any long work whether recipe, targets, teacher, student and data fit together."""
 
-from typing import Any
+from math import prod
 
-from edgekd import converters, cost, datasets, engines, losses, students, tasks, teach, teachers
-from edgekd.errors import Disagreement
-from edgekd.lessons import build, loss_plugins
+from edgekd import converters, cost, datasets, engines, losses, students, tasks, teachers
+from edgekd.errors import ConfigError, Disagreement
+from edgekd.heads import restricted
+from edgekd.layers import copy_layers
+from edgekd.lessons import build
 from edgekd.nets import Net, anatomy, input_shape
+from edgekd.objectives import Comparison, teachable, terms_of, watched
+from edgekd.oracles import build_teacher
 from edgekd.plan import candidates
 from edgekd.plugins import known
 from edgekd.runs import Work
-from edgekd.specs import Choice, Data, LossChoice, Recipe, Spec, StudentChoice, Target, TeacherChoice
+from edgekd.specs import Choice, Data, Head, LossChoice, Recipe, Spec, Subject, Target, TeacherChoice
+from edgekd.teach import taught_by
 from edgekd.workers import call
 
 VERSION = 1
@@ -18,7 +23,8 @@ VERSION = 1
 class Agreed(Spec, frozen=True, kw_only=True):
     """That everything fits together."""
 
-    classes: int
+    layers: tuple[str, ...] = ()
+    """Of the first teacher, that some candidate of the students looks at."""
 
 
 def foresee(recipe: Recipe, target: Target) -> None:
@@ -28,10 +34,12 @@ def foresee(recipe: Recipe, target: Target) -> None:
         UnknownPlugin, PluginUnavailable, ConfigError: as the message says.
     """
     known(datasets, recipe.dataset.name)
-    known(tasks, recipe.task)
-    known(teachers, recipe.teacher.name)
+    for head in heads_of(recipe).values():
+        known(tasks, head.task)
+    for teacher in teachers_of(recipe).values():
+        known(teachers, teacher.name)
     known(students, recipe.student.name)
-    for loss in recipe.losses:
+    for loss in losses_of(recipe):
         known(losses, loss.name)
     known(cost, target.cost_profile)
     for engine in target.engines:
@@ -42,83 +50,124 @@ def foresee(recipe: Recipe, target: Target) -> None:
     candidates(recipe.student)
 
 
-def agree(
-    work: Work,
-    teacher: TeacherChoice,
-    student: StudentChoice,
-    losses: tuple[LossChoice, ...],
-    data: Data,
-    sources: dict[str, str],
-) -> Agreed:
-    """Build teacher and student once and hold what they declare against the data.
+def heads_of(recipe: Recipe) -> dict[str, Head]:
+    """A recipe's outputs with their tasks; the only one of a net is called "logits".
 
     Raises:
-        Disagreement: they differ in classes, channels or preprocessing; the message says who says what.
-        ConfigError: options that are not of the plugin.
+        ConfigError: the recipe names a task and heads, or neither.
     """
-    return call(_agree, work, teacher, student, losses, data, threads=1, log=work.out / "worker.log")
+    if bool(recipe.task) == bool(recipe.heads):
+        both = "a task and heads" if recipe.task else "neither a task nor heads"
+        raise ConfigError(f"recipe {recipe.name} names {both}", hint='task = "classification", or [heads.NAME] tables')
+    return recipe.heads or {"logits": Head(task=recipe.task)}
 
 
-def _agree(
-    work: Work, teacher: TeacherChoice, student: StudentChoice, losses: tuple[LossChoice, ...], data: Data
-) -> Agreed:
-    loss_plugins(losses)
-    _fits("teacher", teach.build(teacher, data), data)
-    _fits("student", build(Choice(name=student.name, options=candidates(student)[0]), data), data)
-    return Agreed(classes=len(data.classes))
+def teachers_of(recipe: Recipe) -> dict[str, TeacherChoice]:
+    """All of a recipe's, by the folders that they have in a run; the first one's layers can be looked at."""
+    return {"teacher": recipe.teacher, **{f"teachers/{name}": one for name, one in recipe.teachers.items()}}
 
 
-def _fits(who: str, net: Net, data: Data) -> None:
-    _same_classes(who, net, data)
-    if data.images and net.preprocessing is None:
+def losses_of(recipe: Recipe) -> list[LossChoice]:
+    """Of every stage, and of the main training."""
+    return [*(loss for stage in recipe.stages for loss in stage.losses), *recipe.losses]
+
+
+def agree(work: Work, recipe: Recipe, data: Data, sources: dict[str, str]) -> Agreed:
+    """Build teachers and student once and hold what they declare against the data and the losses.
+
+    Raises:
+        Disagreement: they differ in classes, channels, outputs or preprocessing; the message says who says what.
+        ConfigError: options that are not of the plugin, or layers that are not there.
+    """
+    return call(_agree, work, recipe, data, threads=1, log=work.out / "worker.log")
+
+
+def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
+    subject = data.subject
+    main = terms_of(recipe.losses, subject)
+    teachable(main)
+    choices = losses_of(recipe)
+    terms_of(choices, subject)
+    first = None
+    for name, teacher in teachers_of(recipe).items():
+        taught = restricted(subject, taught_by(teacher, subject))
+        net = build_teacher(teacher, taught)
+        _fits(name.rpartition("/")[2] if name == "teacher" else f"teacher {teacher.name}", net, taught)
+        first = first or net
+    assert first is not None
+    students = candidates(recipe.student)
+    _fits("student", build(Choice(name=recipe.student.name, options=students[0]), subject), subject)
+    looked = [loss for loss in choices if loss.layers]
+    start = recipe.student.initialise.layers
+    if not looked and not start:
+        return Agreed()
+    seen: set[str] = set()
+    for options in students:
+        student = build(Choice(name=recipe.student.name, options=options), subject)
+        seen |= set(watched(looked, first.module, student.module))
+        if start:
+            copy_layers(first.module, student.module, start)
+    for term in terms_of(looked, subject):  # shapes that do not go together are found before the training
+        Comparison(term, subject, first, student)
+    return Agreed(layers=tuple(sorted(seen)))
+
+
+def _fits(who: str, net: Net, subject: Subject) -> None:
+    _same_classes(who, net, subject)
+    if subject.images and net.preprocessing is None:
         raise Disagreement(
             f"the data are images with pixels in 0..255, and the {who} does not say how it wants them",
             hint=f"give the {who}'s module an attribute `preprocessing = edgekd.Preprocessing(size=, mean=, std=)`",
         )
     if net.preprocessing is not None:
-        if not data.images:
+        if not subject.images:
             raise Disagreement(
-                f"the {who} wants to preprocess images, and the data are {data.shape} arrays of float32",
+                f"the {who} wants to preprocess images, and the data are {subject.shape} arrays of {subject.kind}",
                 hint="give images as uint8 of shape (examples, channels, height, width), or take `preprocessing` away",
             )
         wanted = {len(net.preprocessing.mean), len(net.preprocessing.std)}
-        if wanted != {data.shape[0]}:
+        if wanted != {subject.shape[0]}:
             raise Disagreement(
-                f"the {who} preprocesses {max(wanted)} channels, the data have {data.shape[0]}",
+                f"the {who} preprocesses {max(wanted)} channels, the data have {subject.shape[0]}",
                 hint="give a mean and a std for each channel of the data",
             )
-    answers = outputs(net, data)
-    if answers != len(data.classes):
+    _same_outputs(who, net, subject)
+
+
+def _same_outputs(who: str, net: Net, subject: Subject) -> None:
+    shape = input_shape(net, subject.shape)
+    described = anatomy(net.module, shape, subject.kind == "tokens")
+    if not described.layers:
+        raise Disagreement("the net has no layers that work on its input")
+    wanted = tuple(output.shape for output in subject.outputs)
+    if described.outputs == wanted:
+        return
+    if len(wanted) == 1 and subject.outputs[0].shape == (len(subject.classes),) and len(described.outputs) == 1:
+        answers = prod(described.outputs[0])
         raise Disagreement(
-            f"the {who} answers {answers} values, the data have {len(data.classes)} classes",
+            f"the {who} answers {answers} values, the data have {len(subject.classes)} classes",
             hint=f"give the {who} one output a class",
         )
-
-
-def _same_classes(who: str, net: Net, data: Data) -> None:
-    if not net.classes or net.classes == data.classes:
-        return
-    if sorted(net.classes) == sorted(data.classes):
-        at = next(i for i, (ours, theirs) in enumerate(zip(net.classes, data.classes, strict=True)) if ours != theirs)
-        raise Disagreement(
-            f"the {who} has the data's classes in another order: class {at} is {net.classes[at]!r}, "
-            f"in the data {data.classes[at]!r}",
-            hint="bring one of the two into the other's order",
-        )
-    odd = sorted(set(net.classes) ^ set(data.classes))[:5]
+    names = ", ".join(f"{output.name} {output.shape}" for output in subject.outputs)
     raise Disagreement(
-        f"the {who} has {len(net.classes)} classes, the data {len(data.classes)}; not in both: {', '.join(odd)}",
-        hint=f"choose a {who} of these classes",
+        f"the {who} answers {', '.join(map(str, described.outputs))}, the data want {names}",
+        hint=f"have the {who} return a tuple of one tensor for each head, in this order",
     )
 
 
-def outputs(net: Net, data: Data) -> int:
-    """Number of values that a net answers for one example.
-
-    Raises:
-        Disagreement: it does not take the data's shape.
-    """
-    layers: Any = anatomy(net.module, input_shape(net, data.shape)).layers
-    if not layers:
-        raise Disagreement("the net has no layers that work on its input")
-    return int(layers[-1].outputs)
+def _same_classes(who: str, net: Net, subject: Subject) -> None:
+    if not net.classes or net.classes == subject.classes:
+        return
+    if sorted(net.classes) == sorted(subject.classes):
+        pairs = zip(net.classes, subject.classes, strict=True)
+        at = next(i for i, (ours, theirs) in enumerate(pairs) if ours != theirs)
+        raise Disagreement(
+            f"the {who} has the data's classes in another order: class {at} is {net.classes[at]!r}, "
+            f"in the data {subject.classes[at]!r}",
+            hint="bring one of the two into the other's order",
+        )
+    odd = sorted(set(net.classes) ^ set(subject.classes))[:5]
+    raise Disagreement(
+        f"the {who} has {len(net.classes)} classes, the data {len(subject.classes)}; not in both: {', '.join(odd)}",
+        hint=f"choose a {who} of these classes",
+    )

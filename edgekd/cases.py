@@ -12,7 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd import sources, tasks
+from edgekd import heads, sources
 from edgekd.divergence import explained_db
 from edgekd.errors import ConfigError, EdgekdError
 from edgekd.executions import FileSide, Side, TorchSide
@@ -20,12 +20,11 @@ from edgekd.files import decode_json, read_text
 from edgekd.lessons import build
 from edgekd.nets import load
 from edgekd.parity import least_db
-from edgekd.plugins import find
 from edgekd.runs import Run, Work
 from edgekd.sides import is_artifact
-from edgekd.specs import Artifact, Data, Recipe, Seed, Spec, Student, Target, TensorSpec
+from edgekd.specs import Artifact, Data, Seed, Spec, Student, Target, TensorSpec
 from edgekd.tensors import drawn, first_examples, fitted, given_inputs
-from edgekd.training import labels_of, viewer_of
+from edgekd.training import in_layout, labels_of, viewer_of
 from edgekd.verify import engine_for
 
 EXAMPLES: Final = 64
@@ -182,19 +181,17 @@ def _against(name: str) -> tuple[Side, tuple[TensorSpec, ...]]:
 
 def _of_run(request: Request, path: Path, where: _Where, scratch: Path) -> Case:
     run, artifact = where.run, where.artifact
-    recipe = decode_json(Recipe, read_text(run.folder / "inputs" / "recipe.json"), "recipe.json")
     data = run.result("data", Data)
     student = run.result(f"{where.target}/2-distil", Student)
     work = Work(str(run.folder), "blame", str(scratch))
-    net = build(student.choice, data)
+    net = build(student.choice, data.subject)
     load(net.module, work.path(student.weights))
     viewer = viewer_of(work, data, "test", student.preprocessing)
     chosen = np.linspace(0, len(viewer) - 1, min(request.examples, len(viewer))).round().astype(np.int64)
-    labels = labels_of(work, data, "test")[chosen]
-    task = find(tasks, recipe.task)
+    labels, subject = labels_of(work, data, "test", chosen), data.subject
     side = FileSide.of(path, request.engine or _engine(where))
     against = _against(request.against)[0] if request.against else None
-    examples = viewer.batch(chosen).numpy()[:, None]
+    examples = in_layout(viewer.batch(chosen).numpy(), student.inputs[0])
     return Case(
         name=artifact.export if artifact else str(path),
         side=side,
@@ -205,8 +202,8 @@ def _of_run(request: Request, path: Path, where: _Where, scratch: Path) -> Case:
         told="test data of the run",
         least_db=least_db(artifact.precision) if artifact else explained_db(side.graph),
         twin=against if isinstance(against, FileSide) else _twin(run, where, side),
-        metric=task.metric,
-        score=lambda outputs: float(task.metrics(outputs[0][:, 0], labels)[task.metric]),
+        metric=subject.metric,
+        score=lambda outputs: heads.score(subject, heads.counts(subject, [one[:, 0] for one in outputs], labels)),
     )
 
 

@@ -1,17 +1,19 @@
 """Train the planned student against the teacher, and beside it a twin that never hears of the teacher."""
 
 from functools import partial
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
 from edgekd.lessons import Learned, Lesson, build, learn
 from edgekd.nets import anatomy, input_shape
 from edgekd.runs import Work
-from edgekd.specs import Data, Knowledge, Plan, Student, TensorSpec
+from edgekd.specs import Data, Knowledge, Output, Plan, Student, Subject, TensorSpec
 from edgekd.workers import call, cores, together
 
-VERSION = 1
+VERSION = 2
+
+NAMES: Final = {"images": "image", "tokens": "tokens", "numbers": "input"}
 
 
 def distil(work: Work, lesson: Lesson, plan: Plan, data: Data, knowledge: Knowledge) -> Student:
@@ -29,8 +31,8 @@ def distil(work: Work, lesson: Lesson, plan: Plan, data: Data, knowledge: Knowle
         at_once=cores(),
     )
     student = call(_describe, work, plan, data, taught, alone, threads=1, log=work.out / "worker.log")
-    for name in ("student", "twin"):
-        (work.out / f"{name}.checkpoint").unlink(missing_ok=True)
+    for checkpoint in work.out.glob("*.checkpoint"):
+        checkpoint.unlink()
     return student
 
 
@@ -39,20 +41,33 @@ def _train(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: s
 
 
 def _describe(work: Work, plan: Plan, data: Data, taught: Learned, alone: Learned) -> Student:
-    net = build(plan.student, data)
-    shape = input_shape(net, data.shape)
-    described = anatomy(net.module, shape)
-    layout: Literal["NCHW", ""] = "NCHW" if len(shape) == 3 else ""
+    subject = data.subject
+    net = build(plan.student, subject)
+    shape = input_shape(net, subject.shape)
+    described = anatomy(net.module, shape, subject.kind == "tokens")
     return Student(
         weights=work.keep(work.out / taught.weights),
         twin_weights=work.keep(work.out / alone.weights),
         choice=plan.student,
         preprocessing=net.preprocessing,
-        inputs=(TensorSpec(name="image" if data.images else "input", shape=(1, *shape), layout=layout),),
-        outputs=(TensorSpec(name="logits", shape=(1, len(data.classes))),),
-        classes=data.classes,
+        inputs=(_input(subject, shape),),
+        outputs=tuple(_answer(one) for one in subject.outputs),
+        subject=subject,
         parameters=described.parameters,
         macs=described.macs,
         metrics=taught.metrics,
         twin_metrics=alone.metrics,
     )
+
+
+def _input(subject: Subject, shape: tuple[int, ...]) -> TensorSpec:
+    dtype = "int32" if subject.kind == "tokens" else "float32"
+    return TensorSpec(name=NAMES[subject.kind], shape=(1, *shape), dtype=dtype, layout=_layout(shape))
+
+
+def _answer(output: Output) -> TensorSpec:
+    return TensorSpec(name=output.name, shape=(1, *output.shape))
+
+
+def _layout(shape: tuple[int, ...]) -> Literal["NCHW", ""]:
+    return "NCHW" if len(shape) == 3 else ""

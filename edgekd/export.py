@@ -76,7 +76,7 @@ def _module(nouns: bytes, quantization: Quantization) -> nn.Module:
 
 def module_of(work: Work, student: Student, data: Data, quantization: Quantization) -> nn.Module:
     """The student's net in evaluation mode, corrected as it says."""
-    net = build(student.choice, data)
+    net = build(student.choice, student.subject)
     load(net.module, work.path(student.weights))
     module = net.module.eval()
     if not (quantization.equalization or quantization.bias_correction):
@@ -124,10 +124,10 @@ def convert(
     )
 
 
-def _calibration(work: Work, student: Student, data: Data) -> np.ndarray:
+def _calibration(work: Work, student: Student, data: Data) -> NDArray[Any]:
     """Training examples as they are, spread evenly over the split."""
     viewer = viewer_of(work, data, "train", student.preprocessing)
-    return viewer.batch(calibration_indices(len(viewer))).numpy()[:, None]
+    return in_layout(viewer.batch(calibration_indices(len(viewer))).numpy(), student.inputs[0])
 
 
 def calibration_indices(examples: int) -> NDArray[np.int64]:
@@ -145,7 +145,7 @@ def _samples(work: Work, student: Student, data: Data, inputs: tuple[TensorSpec,
 
 def _properties(work: Work, student: Student, data: Data, precision: str) -> dict[str, str]:
     return {
-        "edgekd.classes": _json(student.classes),
+        "edgekd.classes": _json(student.subject.classes),
         "edgekd.data": data.name,
         "edgekd.data_licence": data.licence,
         "edgekd.precision": precision,

@@ -65,7 +65,7 @@ class Slope:
     @property
     def metric(self) -> float:
         """Of the student in float32, on the test split."""
-        return next(iter(self.student.metrics.values()))
+        return self.student.metrics[self.data.subject.metric]
 
     @property
     def predicted(self) -> Cost:
@@ -89,7 +89,6 @@ class Slope:
             data=self.data,
             export=self.first.export,
             engine=self.engine,
-            task=self.lesson.task,
             newest_set=newest_set(self.first.format, self.target),
         )
 
@@ -169,7 +168,7 @@ def climb(slope: Slope, agreement: Agreement, remedies: Sequence[Remedy] = REMED
         floor=slope.budget.accuracy_floor,
         most_drop=slope.most_drop,
         rungs=tuple(rungs),
-        chosen=_chosen(rungs).name,
+        chosen=_chosen(rungs, slope.data.subject.metric).name,
     )
 
 
@@ -197,7 +196,7 @@ def _try(slope: Slope, number: int, remedy: Remedy, way: Quantization) -> Rung:
     if tried.artifact is None:
         return Rung(name=remedy.name, tried=tried)
     place = f"{slope.target.name}/4-verify/{slope.first.export}@{slope.engine}.rungs/{step}"
-    found = slope.run.step(place, verify, student, slope.data, tried.artifact, slope.engine, slope.lesson.task)
+    found = slope.run.step(place, verify, student, slope.data, tried.artifact, slope.engine)
     if student != slope.student:
         found = _against_the_first(slope, found)
     refused = unfit(slope.run.folder / tried.artifact.model.path, tried.artifact.precision, slope.target)
@@ -212,14 +211,14 @@ def _against_the_first(slope: Slope, agreement: Agreement) -> Agreement:
     drop = _drop(slope, agreement)
     most = most_drop(slope.first.precision)
     ok = drop <= most + 1e-9
-    metric, moved = next(iter(agreement.metrics)), drop - agreement.metric_drop
+    moved = drop - agreement.metric_drop
     return msgspec.structs.replace(
         agreement,
         metric_drop=drop,
         metric_drop_low=agreement.metric_drop_low + moved,
         metric_drop_high=agreement.metric_drop_high + moved,
         ok=ok,
-        reason="" if ok else f"{metric} drops by {drop:.4f}, more than {most}",
+        reason="" if ok else f"{slope.data.subject.metric} drops by {drop:.4f}, more than {most}",
     )
 
 
@@ -241,18 +240,13 @@ def _rung(slope: Slope, name: str, tried: Tried, agreement: Agreement, refused: 
 
 
 def _drop(slope: Slope, agreement: Agreement) -> float:
-    return slope.metric - next(iter(agreement.metrics.values()))
+    return slope.metric - agreement.metrics[slope.data.subject.metric]
 
 
-def _chosen(rungs: list[Rung]) -> Rung:
+def _chosen(rungs: list[Rung], metric: str) -> Rung:
     """The last where it holds, which ended the climb; else the most accurate within the budget, or of all."""
     if rungs[-1].holds_accuracy and rungs[-1].holds_budget:
         return rungs[-1]
     executed = [rung for rung in rungs if rung.agreement is not None]
     affordable = [rung for rung in executed if rung.holds_budget] or executed
-    return max(affordable, key=_accuracy)
-
-
-def _accuracy(rung: Rung) -> float:
-    assert rung.agreement is not None
-    return next(iter(rung.agreement.metrics.values()))
+    return max(affordable, key=lambda rung: rung.agreement.metrics[metric] if rung.agreement else 0.0)

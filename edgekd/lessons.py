@@ -1,40 +1,52 @@
-"""One training of one student: with the teacher's knowledge or without, whole or as a short probe."""
+"""One training of one student: with its teachers' knowledge or without, whole or as a short probe."""
 
 from typing import Annotated, Literal
 
-import msgspec
 import numpy as np
 import torch
 from msgspec import Meta
 from numpy.typing import NDArray
-from torch import Tensor
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
-from edgekd import losses, students, tasks
+from edgekd import heads, students
 from edgekd.errors import ConfigError
-from edgekd.losses import Batch, Loss
+from edgekd.layers import copy_layers
 from edgekd.nets import Net, save
+from edgekd.objectives import Objective, teachable, terms_of
+from edgekd.oracles import Oracle, first_teacher
 from edgekd.plugins import find, options
 from edgekd.runs import Work
-from edgekd.specs import Choice, Data, Knowledge, LossChoice, Seed, Spec, Training, Views
-from edgekd.training import Objective, fit, labels_of, predict, viewer_of
+from edgekd.specs import Choice, Data, Initialise, Knowledge, LossChoice, Seed, Spec, Stage, Subject, Training, Views
+from edgekd.training import fit, labels_of, predict, viewer_of
 
-VERSION = 1
+VERSION = 2
 
 
 class Lesson(Spec, frozen=True, kw_only=True):
-    """Everything that a student's weights depend on, besides the data and the teacher's knowledge."""
+    """Everything that a student's weights depend on, besides the data and the teachers' knowledge."""
 
     student: Choice
     training: Training
     losses: tuple[LossChoice, ...]
-    task: str
     views: Views
     seed: Seed
+    stages: tuple[Stage, ...] = ()
+    weighting: Literal["fixed", "uncertainty"] = "fixed"
+    initialise: Initialise = Initialise()
     with_teacher: bool = True
     held_out: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     """Share of the training split to leave out and take the metrics on; 0 takes them on the test split."""
     source: str = ""
     """Fingerprint of a user's own code."""
+
+    def all_stages(self) -> tuple[Stage, ...]:
+        """With the main training, which is the last."""
+        return (*self.stages, Stage(training=self.training, losses=self.losses))
+
+    def all_losses(self) -> tuple[LossChoice, ...]:
+        """Of every stage."""
+        return tuple(loss for stage in self.all_stages() for loss in stage.losses)
 
 
 class Learned(Spec, frozen=True, kw_only=True):
@@ -44,10 +56,10 @@ class Learned(Spec, frozen=True, kw_only=True):
     """File name in the step's folder."""
     metrics: dict[str, float]
     score: float
-    """The task's headline metric."""
+    """The headline metric."""
 
 
-def build(student: Choice, data: Data) -> Net:
+def build(student: Choice, subject: Subject) -> Net:
     """The student's untrained net.
 
     Raises:
@@ -55,71 +67,96 @@ def build(student: Choice, data: Data) -> Net:
     """
     family = find(students, student.name)
     table = options(family.Options, student.options, f"options of student {student.name}")
-    net: Net = family.build(table, data.classes, data.shape, data.images)
+    net: Net = family.build(table, subject)
     return net
 
 
 def learn(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: str) -> Learned:
-    """Train a student and write `<name>.safetensors`; goes on from `<name>.checkpoint`."""
+    """Train a student and write `<name>.safetensors`; goes on from `<name>*.checkpoint`."""
     torch.manual_seed(lesson.seed)
-    net = build(lesson.student, data)
-    task = find(tasks, lesson.task)
-    taught, held = _divide(len(labels_of(work, data, "train")), lesson)
-    fit(
-        net.module,
-        viewer_of(work, data, "train", net.preprocessing, lesson.views, lesson.seed),
-        objective_of(work, lesson, data, knowledge),
-        lesson.training,
-        views=lesson.views.count,
-        seed=lesson.seed,
-        checkpoint=work.out / f"{name}.checkpoint",
-        what=f"training {name}",
-        examples=taught,
-    )
+    net = build(lesson.student, data.subject)
+    initialise(work, lesson, net, data, knowledge)
+    taught, held = _divide(len(labels_of(work, data, "train")[0]), lesson)
+    for index, stage in enumerate(lesson.all_stages()):
+        last = index == len(lesson.stages)
+        objective = objective_of(work, lesson, stage, data, knowledge, net)
+        fit(
+            net.module,
+            viewer_of(work, data, "train", net.preprocessing, lesson.views, lesson.seed),
+            objective,
+            stage.training,
+            views=lesson.views.count,
+            seed=lesson.seed,
+            checkpoint=work.out / (f"{name}.checkpoint" if last else f"{name}-{index}.checkpoint"),
+            what=f"training {name}" if last else f"training {name}, stage {index + 1}",
+            examples=taught,
+        )
+        objective.close()
     weights = work.out / f"{name}.safetensors"
     save(net.module, weights)
     split: Literal["train", "test"] = "train" if lesson.held_out else "test"
-    outputs = predict(net.module, viewer_of(work, data, split, net.preprocessing), examples=held)
-    labels = labels_of(work, data, split)
-    metrics = task.metrics(outputs, labels if held is None else labels[held])
-    return Learned(weights=weights.name, metrics=metrics, score=metrics[task.metric])
+    answers = predict(net.module, viewer_of(work, data, split, net.preprocessing), examples=held)
+    metrics = heads.judged(data.subject, answers, labels_of(work, data, split, held))
+    return Learned(weights=weights.name, metrics=metrics, score=metrics[data.subject.metric])
 
 
-def loss_plugins(choices: tuple[LossChoice, ...]) -> list[tuple[float, Loss, msgspec.Struct]]:
-    """Weight, loss and options of each of a recipe's losses.
+def initialise(work: Work, lesson: Lesson, net: Net, data: Data, knowledge: Knowledge) -> None:
+    """Give an untrained student the weights that its lesson starts from.
 
     Raises:
-        ConfigError: unknown options, or no loss that a twin without a teacher could learn from.
+        ConfigError: layers of another shape, or a file that is not of weights.
     """
-    found = []
-    for choice in choices:
-        plugin = find(losses, choice.name)
-        table = options(plugin.Options, choice.options, f"options of loss {choice.name}")
-        found.append((choice.weight, plugin, table))
-    if not any(not plugin.needs_teacher and weight > 0 for weight, plugin, _ in found):
-        raise ConfigError(
-            "every loss needs the teacher, so nothing can show what distillation brings", hint="add the loss `labels`"
-        )
-    return found
+    if lesson.initialise.weights:
+        copy_file(lesson.initialise.weights, net)
+    if lesson.initialise.layers:
+        copy_layers(first_teacher(work, data, knowledge).module, net.module, lesson.initialise.layers)
 
 
-def objective_of(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge) -> Objective:
-    """The lesson's losses, added up by weight."""
-    task = find(tasks, lesson.task)
-    labels = torch.from_numpy(labels_of(work, data, "train"))
-    said = [np.load(work.path(file), mmap_mode="r", allow_pickle=False) for file in knowledge.views]
-    parts = [part for part in loss_plugins(lesson.losses) if lesson.with_teacher or not part[1].needs_teacher]
-    total_weight = sum(weight for weight, _, _ in parts)
+def copy_file(path: str, net: Net) -> int:
+    """Copy what a safetensors file has of a net's names and shapes; how many tensors that were.
 
-    def objective(outputs: Tensor, indices: NDArray[np.int64], epoch: int) -> Tensor:
-        teacher = None
-        if lesson.with_teacher:
-            teacher = torch.from_numpy(said[epoch % len(said)][indices].astype(np.float32))
-        batch = Batch(outputs, teacher, labels[indices], task, lesson.training.label_smoothing)
-        terms = [weight / total_weight * plugin(batch, table) for weight, plugin, table in parts]
-        return torch.stack(terms).sum()
+    Raises:
+        ConfigError: the file is not there, is none, or has nothing that fits.
+    """
+    try:
+        given = load_file(path)
+    except (SafetensorError, OSError) as error:
+        line = next(iter(str(error).splitlines()), "")
+        raise ConfigError(f"{path}: not the weights of a student: {line}") from error
+    own = net.module.state_dict()
+    fitting = {name: given[name] for name in own if name in given and given[name].shape == own[name].shape}
+    if not fitting:
+        raise ConfigError(f"{path}: no tensor of it has a name and shape of the student's", hint="another file")
+    net.module.load_state_dict(fitting, strict=False)
+    return len(fitting)
 
-    return objective
+
+def objective_of(
+    work: Work, lesson: Lesson, stage: Stage, data: Data, knowledge: Knowledge, net: Net | None
+) -> Objective:
+    """What a student is trained on in a stage; without its net, losses on layers are left out.
+
+    A twin learns in every stage, from the losses of the last one where that stage has none for it.
+    """
+    terms = terms_of(stage.losses, data.subject)
+    files = data.train_labels
+    labels = [np.load(work.path(file), mmap_mode="r", allow_pickle=False) for file in files]
+    smoothing = stage.training.label_smoothing
+    if not lesson.with_teacher:
+        own = [term for term in terms if not term.needs_teacher] or terms_of(lesson.losses, data.subject)
+        return Objective(teachable(own), data.subject, labels, None, smoothing=smoothing, weighting=lesson.weighting)
+    looks = net is not None and any(loss.layers for loss in stage.losses)
+    teacher = first_teacher(work, data, knowledge) if looks else None
+    asked = teacher.module if teacher and not knowledge.told[0].kept else None
+    return Objective(
+        terms,
+        data.subject,
+        labels,
+        Oracle(work, data, knowledge, lesson.views, lesson.seed, asked),
+        nets=(teacher, net) if teacher and net else None,
+        smoothing=smoothing,
+        weighting=lesson.weighting,
+    )
 
 
 def _divide(examples: int, lesson: Lesson) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:

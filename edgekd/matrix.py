@@ -1,7 +1,8 @@
 """The parity matrix: every execution of a net held against every other."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,17 +12,16 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekd import engines, parity, tasks
+from edgekd import engines, heads, parity
 from edgekd.divergence import Divergence
 from edgekd.errors import EdgekdError
 from edgekd.lessons import build
 from edgekd.nets import load
 from edgekd.parting import part
-from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.sides import TORCH, Side, execute, same_order
-from edgekd.specs import Agreement, Data, Provenance, Spec, Student
+from edgekd.specs import Agreement, Data, Provenance, Spec, Student, Subject
 from edgekd.tensors import Tensors
 from edgekd.training import labels_of, predict, viewer_of
 from edgekd.workers import call
@@ -150,31 +150,29 @@ def _explained(found: tuple[Pair, ...], sides: dict[str, Side], inputs: Tensors,
     return tuple(msgspec.structs.replace(pair, first_divergence=where.get((pair.a, pair.b))) for pair in found)
 
 
-def cross(work: Work, student: Student, data: Data, agreements: tuple[Agreement, ...], task: str) -> Matrix:
+def cross(work: Work, student: Student, data: Data, agreements: tuple[Agreement, ...]) -> Matrix:
     """The student and all that its artifacts answered on the test split, each against each."""
-    return call(_cross, work, student, data, agreements, task, threads=1, log=work.out / "worker.log")
+    return call(_cross, work, student, data, agreements, threads=1, log=work.out / "worker.log")
 
 
-def _cross(work: Work, student: Student, data: Data, agreements: tuple[Agreement, ...], task: str) -> Matrix:
-    net = build(student.choice, data)
+def _cross(work: Work, student: Student, data: Data, agreements: tuple[Agreement, ...]) -> Matrix:
+    net = build(student.choice, data.subject)
     load(net.module, work.path(student.weights))
     outputs = predict(net.module, viewer_of(work, data, "test", student.preprocessing))
-    plugin = find(tasks, task)
-    answers = [Answer("student", "fp32", (outputs,))]
+    answers = [Answer("student", "fp32", outputs)]
     for one in agreements:
         if one.outputs:
-            found = np.load(work.path(one.outputs), allow_pickle=False)
-            answers.append(Answer(f"{one.artifact}@{one.engine}", _precision(one), (found,)))
-
-    def score(outputs: Array, labels: Array) -> float:
-        return float(plugin.metrics(outputs, labels)[plugin.metric])
+            found = tuple(np.load(work.path(file), allow_pickle=False) for file in one.outputs)
+            answers.append(Answer(f"{one.artifact}@{one.engine}", _precision(one), found))
 
     players = [
         Player(name=one.name, model="", engine=one.name.partition("@")[2] or "torch", precision=one.precision)
         for one in answers
     ]
     return Matrix(
-        sides=tuple(players), pairs=pairs(answers, score, labels_of(work, data, "test")), examples=len(outputs)
+        sides=tuple(players),
+        pairs=pairs(answers, data.subject, labels_of(work, data, "test")),
+        examples=len(outputs[0]),
     )
 
 
@@ -182,14 +180,12 @@ def _precision(agreement: Agreement) -> str:
     return engines.arithmetic(agreement.engine) or agreement.artifact.rpartition("-")[2]
 
 
-def pairs(
-    answers: Sequence[Answer], score: Callable[[Array, Array], float] | None = None, labels: Array | None = None
-) -> tuple[Pair, ...]:
-    """Every answer against every later one; with `labels` of the examples and a `score` of first outputs, its drop."""
-    return tuple(_pair(a, b, score, labels) for a, b in combinations(answers, 2))
+def pairs(answers: Sequence[Answer], subject: Subject | None = None, labels: Sequence[Array] = ()) -> tuple[Pair, ...]:
+    """Every answer against every later one; with the `labels` of a subject the drop of its metric."""
+    return tuple(_pair(a, b, subject, labels) for a, b in combinations(answers, 2))
 
 
-def _pair(a: Answer, b: Answer, score: Callable[[Array, Array], float] | None, labels: Array | None) -> Pair:
+def _pair(a: Answer, b: Answer, subject: Subject | None, labels: Sequence[Array]) -> Pair:
     close = parity.closeness(a.outputs, b.outputs)
     least = parity.least_db(a.precision, b.precision)
     coarser = min((a.precision, b.precision), key=parity.least_db)
@@ -197,9 +193,13 @@ def _pair(a: Answer, b: Answer, score: Callable[[Array, Array], float] | None, l
     reasons = [f"{one.name}: {one.doubt}" for one in (a, b) if one.doubt]
     if close.sqnr_db < least:
         reasons.append(f"SQNR {close.sqnr_db:.1f} dB is below the {least:.0f} dB that {coarser} explains")
-    if score and labels is not None:
-        drop = score(a.outputs[0], labels) - score(b.outputs[0], labels)
-        low, high = parity.drop_interval(score, a.outputs[0], b.outputs[0], labels)
+    top1 = close.top1_agreement
+    if subject:
+        score = partial(heads.score, subject)
+        first, second = (heads.counts(subject, one.outputs, labels) for one in (a, b))
+        drop = score(first) - score(second)
+        low, high = parity.drop_interval(score, first, second)
+        top1 = heads.top1_agreement(subject, a.outputs, b.outputs)
         if abs(drop) > parity.most_drop(coarser) + 1e-9:
             reasons.append(f"the metric differs by {abs(drop):.4f}, more than {parity.most_drop(coarser)}")
     return Pair(
@@ -208,7 +208,7 @@ def _pair(a: Answer, b: Answer, score: Callable[[Array, Array], float] | None, l
         provenance=b.provenance if a.provenance == "host" else a.provenance,
         max_abs=close.max_abs,
         sqnr_db=close.sqnr_db,
-        top1_agreement=close.top1_agreement,
+        top1_agreement=top1,
         ok=not reasons,
         reason="; ".join(reasons),
         note=b.note or a.note,

@@ -14,12 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.files import replacing
-from edgekd.specs import Preprocessing, Size, Spec
+from edgekd.specs import Preprocessing, Size, Spec, Subject
 
 
 @dataclass(frozen=True)
 class Net:
-    """A module that maps (batch, *shape) float32 to logits of shape (batch, classes)."""
+    """A module that maps a batch of examples to an answer (batch, *shape), or to a tuple of one for each output."""
 
     module: nn.Module
     preprocessing: Preprocessing | None = None
@@ -44,20 +44,41 @@ def wrap(made: Any, where: str) -> Net:
     return Net(made, getattr(made, "preprocessing", None), tuple(map(str, classes)))
 
 
-def planes(shape: tuple[int, ...]) -> tuple[int, int, int]:
+def planes(subject: Subject) -> tuple[int, int, int]:
     """Channels, height and width of one example.
 
     Raises:
         Disagreement: it has no such axes.
     """
+    shape = subject.shape
     if len(shape) != 3:
         raise Disagreement(f"a convolutional net takes (channels, height, width), an example is of shape {shape}")
     return shape[0], shape[1], shape[2]
 
 
+def values(subject: Subject) -> int:
+    """How many numbers a net with a single head answers for an example.
+
+    Raises:
+        Disagreement: the subject has several outputs, or one that is more than a row.
+    """
+    shapes = [output.shape for output in subject.outputs]
+    if len(shapes) != 1 or len(shapes[0]) != 1:
+        raise Disagreement(
+            f"this net answers a single row of numbers, and the data want {', '.join(map(str, shapes))}",
+            hint="choose a net with a head for each output",
+        )
+    return shapes[0][0]
+
+
 def input_shape(net: Net, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Shape of one example as the net takes it, for data of `shape`."""
     return (shape[0], *net.preprocessing.size) if net.preprocessing else shape
+
+
+def answers_of(answer: Any) -> tuple[Tensor, ...]:
+    """A net's answer as a tuple of one tensor an output."""
+    return (answer,) if isinstance(answer, Tensor) else tuple(answer)
 
 
 def parameters(module: nn.Module) -> int:
@@ -91,7 +112,7 @@ class Layer(Spec, frozen=True, kw_only=True):
     """One operation as a mobile runtime executes it: batch norms folded, clamping activations fused."""
 
     kind: str
-    """"conv", "depthwise", "linear", "elementwise" or "pool"."""
+    """"conv", "depthwise", "linear", "elementwise", "pool" or "embedding"."""
     macs: Size
     weights: Size
     """Elements."""
@@ -107,14 +128,16 @@ class Anatomy(Spec, frozen=True, kw_only=True):
     """What a net is made of, for one example."""
 
     layers: tuple[Layer, ...]
+    outputs: tuple[tuple[int, ...], ...]
+    """Shape of each answer, without the batch."""
     parameters: Size
     macs: Size
     arena_elements: Size
     """Most activation elements alive at once, by liveness."""
 
 
-def anatomy(module: nn.Module, shape: tuple[int, ...]) -> Anatomy:
-    """Examine a module on one example of `shape` without computing anything.
+def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False) -> Anatomy:
+    """Examine a module on one example of `shape`, of floats or of tokens, without computing anything.
 
     Raises:
         Disagreement: the module does not take this shape.
@@ -123,14 +146,15 @@ def anatomy(module: nn.Module, shape: tuple[int, ...]) -> Anatomy:
     recorder = _Recorder()
     try:
         with torch.no_grad(), recorder:
-            example = torch.empty(1, *shape, device="meta")
+            example = torch.empty(1, *shape, device="meta", dtype=torch.int64 if tokens else torch.float32)
             recorder.define(example)
-            meta.eval()(example)
+            answer = meta.eval()(example)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
         raise Disagreement(f"the net does not take an input of shape {shape}: {line}") from error
     layers = tuple(recorder.layers)
     return Anatomy(
+        outputs=tuple(tuple(one.shape[1:]) for one in answers_of(answer)),
         layers=layers,
         parameters=parameters(module),
         macs=sum(layer.macs for layer in layers),
@@ -244,7 +268,7 @@ def _kind_and_macs(name: str, given: list[Tensor], args: Any, result: Tensor) ->
         return kind, result.numel() * prod(weight.shape[1:])
     if name in _PRODUCTS:
         return "linear", result.numel() * given[-1].shape[-2]
-    return ("pool" if name in _POOLS else "elementwise"), 0
+    return ("embedding" if name == "embedding" else "pool" if name in _POOLS else "elementwise"), 0
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """How close two executions of a net are, and how close their precisions let one expect them to be. Plain numpy."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import permutations
 from typing import Any
 
@@ -124,18 +124,22 @@ def _top1(expected: Array, found: Array) -> float | None:
 
 
 def drop_interval(
-    measure: Any, expected: Array, found: Array, labels: Array, resamples: int = 400
+    score: Callable[[tuple[Array, ...]], float],
+    expected: tuple[Array, ...],
+    found: tuple[Array, ...],
+    resamples: int = 400,
 ) -> tuple[float, float]:
-    """95% bootstrap interval of measure(expected, labels) - measure(found, labels), over the examples.
+    """95% bootstrap interval of score(expected) - score(found), over the examples.
 
-    `measure` maps outputs (examples, ...) and labels (examples,) to a number.
+    `score` maps the counts of each output, (examples, numbers), to a number: see `edgekd.heads.counts`.
     """
     random = np.random.default_rng(0)
-    count = len(labels)
+    count = len(expected[0])
     drops = []
     for _ in range(resamples):
         some = random.integers(0, count, count)
-        drops.append(measure(expected[some], labels[some]) - measure(found[some], labels[some]))
+        ours, theirs = (tuple(one[some] for one in counts) for counts in (expected, found))
+        drops.append(score(ours) - score(theirs))
     low, high = np.percentile(drops, [2.5, 97.5])
     return float(low), float(high)
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 import msgspec
 
 from edgekd import devices
-from edgekd.agree import agree, foresee
+from edgekd.agree import agree, foresee, heads_of, teachers_of
 from edgekd.attempts import Attempt, count_there, failed, time_there
 from edgekd.converters import families, split
 from edgekd.data import load
@@ -48,11 +48,13 @@ from edgekd.specs import (
     Required,
     Slowness,
     Spec,
+    Stage,
     Student,
     Target,
     Teacher,
+    TeacherChoice,
 )
-from edgekd.teach import Curriculum, know, teach
+from edgekd.teach import Curriculum, know, taught_by, teach
 from edgekd.verify import engine_for, verify
 from edgekd.workers import cores, sharing, together
 
@@ -140,19 +142,23 @@ def build(
     places = {target.name: _places(run, recipe, target, named[target.name], until, afresh) for target in targets}
     _write_inputs(run, recipe, targets)
     remember(run, named)
-    sources = {part: fingerprint(getattr(recipe, part).name) for part in ("dataset", "teacher", "student")}
-    data = run.step("data", load, recipe.dataset, recipe.task, sources["dataset"])
-    run.step("agreed", agree, recipe.teacher, recipe.student, recipe.losses, data, sources)
+    teachers = teachers_of(recipe)
+    sources = {part: fingerprint(getattr(recipe, part).name) for part in ("dataset", "student")}
+    sources |= {place: fingerprint(teacher.name) for place, teacher in teachers.items()}
+    data = run.step("data", load, recipe.dataset, heads_of(recipe), sources["dataset"])
+    agreed = run.step("agreed", agree, _what_is_agreed(recipe), data, sources)
     lists = [
         run.step(f"{target.name}/1-plan/fitting", shortlist, recipe.student, target, data, sources["student"])
         for target in targets
     ]
-    shared = _teach(run, recipe, data, sources["teacher"])
+    shared = _teach(run, recipe, teachers, agreed.layers, data, sources)
     lesson = Lesson(
         student=Choice(name=recipe.student.name),
         training=recipe.student.training,
         losses=recipe.losses,
-        task=recipe.task,
+        stages=recipe.stages,
+        weighting=recipe.weighting,
+        initialise=recipe.student.initialise,
         views=recipe.views,
         seed=recipe.seed,
         source=sources["student"],
@@ -177,13 +183,32 @@ def build(
     return made
 
 
-def _teach(run: Run, recipe: Recipe, data: Data, source: str) -> Shared:
-    curriculum = Curriculum(
-        teacher=recipe.teacher, task=recipe.task, views=recipe.views, seed=recipe.seed, source=source, threads=cores()
-    )
-    teacher = run.step("teacher", teach, curriculum, data)
-    knowledge = run.step("knowledge", know, teacher, data, recipe.views, recipe.seed, cores())
-    return Shared(data=data, teacher=teacher, knowledge=knowledge)
+def _what_is_agreed(recipe: Recipe) -> Recipe:
+    """The recipe without what nothing must be agreed on, so that a new title or seed is no new work."""
+    return msgspec.structs.replace(recipe, title="-", seed=0, minutes=0.0, memory_bytes=0, measure="rapid")
+
+
+def _teach(
+    run: Run,
+    recipe: Recipe,
+    teachers: Mapping[str, TeacherChoice],
+    layers: tuple[str, ...],
+    data: Data,
+    sources: Mapping[str, str],
+) -> Shared:
+    """Each teacher, and what it says; students look at layers of the first one alone."""
+    trained, told = [], []
+    for place, choice in teachers.items():
+        curriculum = Curriculum(
+            teacher=choice, views=recipe.views, seed=recipe.seed, source=sources[place], threads=cores()
+        )
+        teacher = run.step(place, teach, curriculum, data)
+        outputs = taught_by(choice, data.subject)
+        looked = layers if choice is recipe.teacher else ()
+        what = place.replace("teacher", "knowledge", 1)
+        told.append(run.step(what, know, teacher, data, outputs, looked, recipe.views, recipe.seed, cores()))
+        trained.append(teacher)
+    return Shared(data=data, teacher=trained[0], knowledge=Knowledge(told=tuple(told)))
 
 
 def _take(
@@ -205,7 +230,7 @@ def _take(
 
     budget = effective_budget(recipe, target)
     short = msgspec.structs.replace(recipe.student.training, epochs=recipe.probe_epochs)
-    probe = msgspec.structs.replace(lesson, training=short)
+    probe = msgspec.structs.replace(lesson, training=short, stages=tuple(map(partial(_short, recipe), lesson.stages)))
     plan = run.step(
         f"{at}/1-plan/choice", choose, recipe.prefer, budget.accuracy_floor, listed, at, probe, data, knowledge
     )
@@ -224,12 +249,12 @@ def _take(
 
     executable = [(artifact, engine) for artifact in artifacts if (engine := engine_for(artifact, target.engines))]
     agreements = _at_once(
-        partial(run.step, f"{at}/4-verify/{one.export}@{engine}", verify, student, data, one, engine, recipe.task)
+        partial(run.step, f"{at}/4-verify/{one.export}@{engine}", verify, student, data, one, engine)
         for one, engine in executable
     )
     made = msgspec.structs.replace(made, agreements=agreements)
     if crosswise:
-        made = msgspec.structs.replace(made, matrix=_cross(run, made, recipe.task, data))
+        made = msgspec.structs.replace(made, matrix=_cross(run, made, data))
     yield "verify", made
 
     climbs = []
@@ -274,6 +299,12 @@ def _take(
         environment=environment(),
     )
     yield "report", msgspec.structs.replace(made, report=run.step(f"{at}/6-report", report, evidence))
+
+
+def _short(recipe: Recipe, stage: Stage) -> Stage:
+    """A stage as a probe has it."""
+    epochs = min(stage.training.epochs, recipe.probe_epochs)
+    return msgspec.structs.replace(stage, training=msgspec.structs.replace(stage.training, epochs=epochs))
 
 
 def _places(
@@ -374,18 +405,16 @@ def _write(run: Run, target: Target, student: Student, data: Data, wanted: str) 
     return run.step(f"{target.name}/3-export/{wanted}", export, student, data, wanted, newest)
 
 
-def _cross(run: Run, made: Made, task: str, data: Data) -> Matrix:
+def _cross(run: Run, made: Made, data: Data) -> Matrix:
     assert made.student is not None
     done = {(one.artifact, one.engine) for one in made.agreements}
     more = _at_once(
-        partial(
-            run.step, f"{made.target}/4-verify/{one.export}@{engine}", verify, made.student, data, one, engine, task
-        )
+        partial(run.step, f"{made.target}/4-verify/{one.export}@{engine}", verify, made.student, data, one, engine)
         for one in made.artifacts
         for engine in able(one.model.path)
         if (one.export, engine) not in done
     )
-    return run.step(f"{made.target}/4-verify/matrix", cross, made.student, data, made.agreements + more, task)
+    return run.step(f"{made.target}/4-verify/matrix", cross, made.student, data, made.agreements + more)
 
 
 def _at_once(steps: Iterable[Callable[[], R]]) -> tuple[R, ...]:

@@ -162,10 +162,10 @@ def _found(cost: Cost) -> dict[str, float]:
 def _examine(choice: Choice, data: Data) -> Anatomy:
     try:
         with torch.device("meta"):  # shapes alone are wanted, and thousands of candidates may wait
-            net = build(choice, data)
+            net = build(choice, data.subject)
     except (NotImplementedError, RuntimeError):  # a user's function may compute with its weights
-        net = build(choice, data)
-    return anatomy(net.module, input_shape(net, data.shape))
+        net = build(choice, data.subject)
+    return anatomy(net.module, input_shape(net, data.subject.shape), data.subject.kind == "tokens")
 
 
 def capacity(candidate: Candidate) -> float:
@@ -261,6 +261,6 @@ def _one_probe(work: Work, candidate: Candidate, lesson: Lesson, data: Data, kno
     if not done.exists():  # a killed try's finished probes are kept
         learned = call(learn, work, probe, data, knowledge, name, threads=1, log=work.out / f"{name}.log")
         write_text(done, dumps(learned))
-        for left in (f"{name}.checkpoint", learned.weights):
-            (work.out / left).unlink(missing_ok=True)
+        for left in (*work.out.glob(f"{name}*.checkpoint"), work.out / learned.weights):
+            left.unlink(missing_ok=True)
     return msgspec.json.decode(done.read_bytes(), type=Learned)

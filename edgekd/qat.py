@@ -14,13 +14,12 @@ import msgspec
 import torch
 from torch import nn
 
-from edgekd import tasks
+from edgekd import heads
 from edgekd.corrections import equalize
 from edgekd.export import calibration_indices
 from edgekd.fake_quant import FakeQuantized
 from edgekd.lessons import Lesson, build, objective_of
 from edgekd.nets import load, save
-from edgekd.plugins import find
 from edgekd.runs import Work
 from edgekd.specs import Data, Knowledge, Student, Training
 from edgekd.traces import trace
@@ -70,7 +69,7 @@ def short(training: Training) -> Training:
 
 def _train(work: Work, lesson: Lesson, student: Student, data: Data, knowledge: Knowledge) -> Student:
     torch.manual_seed(lesson.seed)
-    net = build(student.choice, data)
+    net = build(student.choice, data.subject)
     load(net.module, work.path(student.weights))
     viewer = viewer_of(work, data, "train", student.preprocessing, lesson.views, lesson.seed)
     calibration = viewer.batch(calibration_indices(len(viewer)))
@@ -80,7 +79,7 @@ def _train(work: Work, lesson: Lesson, student: Student, data: Data, knowledge: 
     fit(
         rounded,
         viewer,
-        objective_of(work, lesson, data, knowledge),
+        objective_of(work, lesson, lesson.all_stages()[-1], data, knowledge, None),
         short(lesson.training),
         views=lesson.views.count,
         seed=lesson.seed,
@@ -90,9 +89,8 @@ def _train(work: Work, lesson: Lesson, student: Student, data: Data, knowledge: 
     _take_weights(net.module, rounded)
     weights = work.out / "student.safetensors"
     save(net.module, weights)
-    metrics = find(tasks, lesson.task).metrics(
-        predict(net.module, viewer_of(work, data, "test", student.preprocessing)), labels_of(work, data, "test")
-    )
+    answers = predict(net.module, viewer_of(work, data, "test", student.preprocessing))
+    metrics = heads.judged(data.subject, answers, labels_of(work, data, "test"))
     return msgspec.structs.replace(student, weights=work.keep(weights), metrics=metrics)
 
 

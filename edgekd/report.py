@@ -215,7 +215,8 @@ def _estimated_memory(evidence: Evidence, artifact: Artifact, budget: Budget) ->
 
 
 def _accuracy(evidence: Evidence, agreement: Agreement, budget: Budget) -> Verdict:
-    metric, value = next(iter(agreement.metrics.items()))
+    metric = evidence.data.subject.metric
+    value = agreement.metrics[metric]
     whose = "recipe" if evidence.recipe.accuracy_floor > evidence.target.budget.accuracy_floor else "target"
     return Verdict(
         limit="accuracy_floor",
@@ -230,7 +231,7 @@ def _accuracy(evidence: Evidence, agreement: Agreement, budget: Budget) -> Verdi
 def findings(evidence: Evidence) -> list[str]:
     """What a reader should know that no limit says."""
     found = []
-    metric, teacher = next(iter(evidence.teacher.metrics.items()))
+    metric = evidence.data.subject.metric
     student, twin = evidence.student.metrics[metric], evidence.student.twin_metrics[metric]
     gain = student - twin
     if gain > 0:
@@ -239,10 +240,11 @@ def findings(evidence: Evidence) -> list[str]:
         found.append(f"Distillation hurt: {metric} {student:.4f} with the teacher, {twin:.4f} without ({gain:+.4f}).")
     else:
         found.append(f"Distillation changed nothing: {metric} {student:.4f} with and without the teacher.")
-    if student >= teacher:
+    teacher = evidence.teacher.metrics.get(metric)  # not of one that teaches some of the heads
+    if teacher is not None and student >= teacher:
         times = evidence.teacher.parameters / max(1, evidence.student.parameters)
         found.append(f"Bigger is not better: the teacher, {times:.0f} times as big, scores {metric} {teacher:.4f}.")
-    found += [_climbed(one) for one in evidence.climbs]
+    found += [_climbed(one, evidence.data.subject.metric) for one in evidence.climbs]
     found += [_slower_than_float(one) for one in evidence.slow]
     found += [
         f"The timing of {one.artifact} on {one.device} is not valid: {'; '.join(one.reasons)}."
@@ -294,11 +296,10 @@ def _plainly(limit: str) -> str:
     return {"latency_ms": "latency", "peak_memory_bytes": "memory"}.get(limit, limit)
 
 
-def _climbed(climb: Climb) -> str:
+def _climbed(climb: Climb, metric: str) -> str:
     first, best = climb.rungs[0], climb.best
     assert first.agreement is not None and best.agreement is not None
-    metric, before = next(iter(first.agreement.metrics.items()))
-    after = best.agreement.metrics[metric]
+    before, after = first.agreement.metrics[metric], best.agreement.metrics[metric]
     if climb.held:
         return f"{climb.export} lost too much in integers ({metric} {before:.4f}); {best.name} mended it ({after:.4f})."
     tried = ", ".join(rung.name for rung in climb.rungs[1:])
@@ -331,6 +332,7 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
         "recipe": evidence.recipe.name,
         "target": evidence.target.name,
         "ok": all(verdict.ok for verdict in verdicts),
+        "metric": evidence.data.subject.metric,
         "teacher": {
             "name": evidence.teacher.choice.name,
             "metrics": evidence.teacher.metrics,
@@ -362,7 +364,7 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
             }
             for artifact in evidence.artifacts
         ],
-        "classes": student.classes,
+        "classes": student.subject.classes,
         "preprocessing": _plain(student.preprocessing),
         "limits": _plain(effective_budget(evidence.recipe, evidence.target)),
         "device": _plain(evidence.target.device),

@@ -9,7 +9,7 @@ import msgspec
 
 from edgekd.errors import ConfigError
 from edgekd.files import load_toml
-from edgekd.specs import Recipe, Target
+from edgekd.specs import LossChoice, Recipe, Target
 
 T = TypeVar("T", Recipe, Target)
 
@@ -90,8 +90,24 @@ def _beside(recipe: Recipe, folder: Path) -> Recipe:
         part: msgspec.structs.replace(getattr(recipe, part), name=beside(getattr(recipe, part).name, folder))
         for part in ("dataset", "teacher", "student")
     }
-    losses = tuple(msgspec.structs.replace(loss, name=beside(loss.name, folder)) for loss in recipe.losses)
-    return msgspec.structs.replace(recipe, task=beside(recipe.task, folder), losses=losses, **changes)
+
+    def named(part: Any) -> Any:
+        return msgspec.structs.replace(part, name=beside(part.name, folder))
+
+    def taught(losses: tuple[LossChoice, ...]) -> tuple[LossChoice, ...]:
+        return tuple(map(named, losses))
+
+    return msgspec.structs.replace(
+        recipe,
+        task=beside(recipe.task, folder),
+        heads={
+            name: msgspec.structs.replace(head, task=beside(head.task, folder)) for name, head in recipe.heads.items()
+        },
+        teachers={name: named(teacher) for name, teacher in recipe.teachers.items()},
+        losses=taught(recipe.losses),
+        stages=tuple(msgspec.structs.replace(stage, losses=taught(stage.losses)) for stage in recipe.stages),
+        **changes,
+    )
 
 
 def beside(name: str, folder: Path) -> str:

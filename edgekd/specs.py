@@ -255,6 +255,58 @@ class Training(Spec, frozen=True, kw_only=True):
     label_smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.0
 
 
+class LayerMap(Spec, frozen=True, kw_only=True):
+    """Layers of the teacher, each with a layer of the student.
+
+    A layer is a path as `named_modules` has it, "blocks.3.conv"; "blocks.3:1" is the second of what it returns. A `*`
+    stands for any number, the same in all its places: "encoder.layer.*.attention".
+    """
+
+    teacher: Text
+    student: Text
+    map: Literal["uniform", "first", "last", "same"] = "uniform"
+    """Which of the teacher's layers the student's get, where there are more: evenly spread and ending with the last,
+    the first ones, the last ones; "same" wants as many."""
+
+
+class LossChoice(Spec, frozen=True, kw_only=True):
+    """A file of edgekd/losses, its share in the total and its options."""
+
+    name: Text
+    weight: NonNegative = 1.0
+    ends: NonNegative | None = None
+    """The weight at the end of the training, where it changes: in a straight line from `weight`."""
+    head: str = ""
+    """The output that it looks at; "" is each of those that it can look at."""
+    layers: tuple[LayerMap, ...] = ()
+    """What it compares, where it is a loss on layers."""
+    options: dict[str, Any] = {}
+
+
+class Stage(Spec, frozen=True, kw_only=True):
+    """A training of the student before the main one; each goes on from the one before it."""
+
+    training: Training
+    losses: Annotated[tuple[LossChoice, ...], Meta(min_length=1)]
+
+
+class Head(Spec, frozen=True, kw_only=True):
+    """One of several outputs of a net."""
+
+    task: Text
+    weight: NonNegative = 1.0
+    """Of its losses in the total."""
+
+
+class Initialise(Spec, frozen=True, kw_only=True):
+    """What a student starts from instead of random numbers."""
+
+    layers: tuple[LayerMap, ...] = ()
+    """Parts of the teacher whose weights are copied to the student's, name by name."""
+    weights: str = ""
+    """A safetensors file; what has the student's names and shapes is copied, and the rest starts at random."""
+
+
 class TeacherChoice(Spec, frozen=True, kw_only=True):
     """Where the teacher comes from, and how it is adapted to the data."""
 
@@ -263,6 +315,8 @@ class TeacherChoice(Spec, frozen=True, kw_only=True):
     options: dict[str, Any] = {}
     views: Views | None = None
     """Views that the teacher is trained on, where they differ from the student's."""
+    heads: tuple[Name, ...] = ()
+    """What it teaches; () is everything."""
 
 
 class StudentChoice(Spec, frozen=True, kw_only=True):
@@ -274,14 +328,7 @@ class StudentChoice(Spec, frozen=True, kw_only=True):
     """Options that are the same for every candidate."""
     space: dict[str, Annotated[list[Any], Meta(min_length=1)]] = {}
     """Option -> values to choose from; the candidates are all combinations."""
-
-
-class LossChoice(Spec, frozen=True, kw_only=True):
-    """A file of edgekd/losses, its share in the total and its options."""
-
-    name: Text
-    weight: NonNegative = 1.0
-    options: dict[str, Any] = {}
+    initialise: Initialise = Initialise()
 
 
 class Recipe(Spec, frozen=True, kw_only=True):
@@ -290,12 +337,21 @@ class Recipe(Spec, frozen=True, kw_only=True):
     schema: Literal[1]
     name: Name
     title: Text
-    task: Text
     dataset: Choice
     teacher: TeacherChoice
     student: StudentChoice
     losses: Annotated[tuple[LossChoice, ...], Meta(min_length=1)]
     prefer: Prefer
+    task: str = ""
+    """Of a net with one output, which is then called "logits"."""
+    heads: dict[Name, Head] = {}
+    """Output -> its task, of a net with several; in the order in which it answers them."""
+    weighting: Literal["fixed", "uncertainty"] = "fixed"
+    """How the heads' losses add up: by their weights, or by what is learned of each one's noise as well (Kendall, Gal
+    and Cipolla 2018, arXiv:1705.07115)."""
+    teachers: dict[Name, TeacherChoice] = {}
+    """Further ones; where several teach a head, the mean of their outputs does."""
+    stages: tuple[Stage, ...] = ()
     accuracy_floor: Share = 0.0
     views: Views = Views()
     probe_epochs: Count = 5
@@ -311,20 +367,58 @@ class Recipe(Spec, frozen=True, kw_only=True):
 # --- what the steps return
 
 
+class Output(Spec, frozen=True, kw_only=True):
+    """One thing that a net answers."""
+
+    name: str
+    task: Text
+    shape: tuple[int, ...]
+    """Of one example, without the batch; the classes are the first axis where there are some."""
+    classes: tuple[str, ...] = ()
+    weight: NonNegative = 1.0
+    metric: str
+    """The task's headline metric."""
+
+
+class Subject(Spec, frozen=True, kw_only=True):
+    """What a net is made for: what it is shown, and what it shall answer."""
+
+    shape: tuple[int, ...]
+    """Of one example: (channels, height, width) for images, else as the data set has it."""
+    kind: Literal["images", "numbers", "tokens"]
+    """Raw pixels in 0..255, which views and preprocessing apply to; floats, taken as they are; numbers of words, padded
+    with 0 at the end."""
+    outputs: Annotated[tuple[Output, ...], Meta(min_length=1)]
+    vocabulary: tuple[str, ...] = ()
+    """Of tokens: the words or pieces of words that the numbers stand for; the first is padding."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Of the first output."""
+        return self.outputs[0].classes
+
+    @property
+    def metric(self) -> str:
+        """The headline metric: of several outputs the mean of theirs."""
+        return self.outputs[0].metric if len(self.outputs) == 1 else "mean"
+
+    @property
+    def images(self) -> bool:
+        """Whether views and preprocessing apply."""
+        return self.kind == "images"
+
+
 class Data(Spec, frozen=True, kw_only=True):
     """A data set, read once and kept as arrays."""
 
     name: str
     licence: str
-    classes: tuple[str, ...]
+    subject: Subject
     train_inputs: File
-    train_labels: File
+    train_labels: tuple[File, ...]
+    """For each output an array of shape (examples, ...)."""
     test_inputs: File
-    test_labels: File
-    shape: tuple[int, ...]
-    """Of one example: (channels, height, width) for images, else as the data set has it."""
-    images: bool
-    """True for raw pixels in 0..255, which views and preprocessing apply to."""
+    test_labels: tuple[File, ...]
 
 
 class Teacher(Spec, frozen=True, kw_only=True):
@@ -341,11 +435,31 @@ class Teacher(Spec, frozen=True, kw_only=True):
     """On the test split, float32, in PyTorch."""
 
 
-class Knowledge(Spec, frozen=True, kw_only=True):
-    """A teacher's outputs on the seeded views of the training split."""
+class Said(Spec, frozen=True, kw_only=True):
+    """What a teacher says about one view of the training split: float16 arrays of shape (examples, ...), in .npy."""
 
-    views: tuple[File, ...]
-    """One float16 array of shape (examples, classes) a view, in .npy."""
+    outputs: tuple[File, ...]
+    """For each output that it teaches."""
+    layers: tuple[File, ...] = ()
+
+
+class Told(Spec, frozen=True, kw_only=True):
+    """What one teacher says about each view."""
+
+    teacher: Teacher
+    outputs: tuple[int, ...]
+    """Which of the subject's it teaches."""
+    views: tuple[Said, ...]
+    layers: tuple[str, ...] = ()
+    """Paths of the layers that students look at."""
+    kept: bool = True
+    """False where layers take more room than knowledge may: they are asked for again in every epoch."""
+
+
+class Knowledge(Spec, frozen=True, kw_only=True):
+    """What the teachers of a run say; the first one's layers can be looked at."""
+
+    told: tuple[Told, ...]
 
 
 class Cost(Spec, frozen=True, kw_only=True):
@@ -399,7 +513,7 @@ class Student(Spec, frozen=True, kw_only=True):
     preprocessing: Preprocessing | None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    classes: tuple[str, ...]
+    subject: Subject
     parameters: Size
     macs: Size
     metrics: dict[str, float]
@@ -434,7 +548,8 @@ class Agreement(Spec, frozen=True, kw_only=True):
     """Largest difference of any output value."""
     sqnr_db: float
     """Signal to quantization noise ratio, 10 log10(sum x^2 / sum (x - y)^2), at most 200."""
-    top1_agreement: float
+    top1_agreement: float | None
+    """Share of answers with the same class on top, of the output where it is least; None where none has classes."""
     metrics: dict[str, float]
     metric_drop: float
     """Student's metric minus the artifact's."""
@@ -443,8 +558,8 @@ class Agreement(Spec, frozen=True, kw_only=True):
     metric_drop_high: float
     ok: bool
     reason: str = ""
-    outputs: File | None = None
-    """What the artifact answered on the test split: a .npy of shape (examples, classes)."""
+    outputs: tuple[File, ...] = ()
+    """What the artifact answered on the test split: for each output a .npy of shape (examples, ...)."""
 
 
 class Trial(Spec, frozen=True, kw_only=True):

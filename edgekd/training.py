@@ -2,9 +2,10 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,14 +16,28 @@ from torch import Tensor, nn
 
 from edgekd.errors import ConfigError, TrainingDiverged
 from edgekd.files import replacing
-from edgekd.nets import evaluating
+from edgekd.nets import answers_of, evaluating
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Data, Preprocessing, TensorSpec, Training, Views
 from edgekd.views import Viewer
 
-Objective = Callable[[Tensor, NDArray[np.int64], int], Tensor]
-"""Loss of a batch: (the net's outputs, the examples' indices, the number of the epoch) -> scalar."""
+
+@dataclass(frozen=True)
+class Shown:
+    """What a net was shown in one step of its training."""
+
+    inputs: Tensor
+    indices: NDArray[np.int64]
+    """Which examples these are."""
+    epoch: int
+    progress: float
+    """Share of the training that is done, 0 up to 1."""
+
+
+Objective = Callable[[tuple[Tensor, ...], Shown], Tensor]
+"""Loss of a batch: (the net's answers, one an output; what it was shown) -> scalar. Where it is a module, what is
+trainable in it is trained as well."""
 
 CHECKPOINT_SECONDS = 3.0
 BATCH_OF_INFERENCE = 200
@@ -53,8 +68,9 @@ def fit(
     batch = min(training.batch, len(pool))
     steps_per_epoch = len(pool) // batch
     steps = training.epochs * steps_per_epoch
-    optimiser = _optimiser(module, training)
-    start = _resume(module, optimiser, checkpoint)
+    learned = nn.ModuleDict({"net": module, "loss": objective} if isinstance(objective, nn.Module) else {"net": module})
+    optimiser = _optimiser(learned, training)
+    start = _resume(learned, optimiser, checkpoint)
     module.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stub lacks this form
     saved = time.monotonic()
     order = np.empty(0, np.int64)
@@ -68,7 +84,7 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(training, step, steps)
         inputs = viewer.batch(indices, epoch % views)
-        loss = objective(module(_channels_last(inputs)), indices, epoch)
+        loss = objective(answers_of(module(_channels_last(inputs))), Shown(inputs, indices, epoch, step / steps))
         if not math.isfinite(loss.item()):
             raise TrainingDiverged(
                 f"{what}: the loss is {loss.item()} at step {step} of {steps}",
@@ -78,7 +94,7 @@ def fit(
         loss.backward()  # type: ignore[no-untyped-call]  # torch
         optimiser.step()
         if time.monotonic() - saved > CHECKPOINT_SECONDS or step + 1 == steps:
-            _save(module, optimiser, step + 1, checkpoint)
+            _save(learned, optimiser, step + 1, checkpoint)
             saved = time.monotonic()
     tell(what, steps, steps)
     module.eval()
@@ -94,15 +110,22 @@ def learning_rate(training: Training, step: int, steps: int) -> float:
 
 def predict(
     module: nn.Module, viewer: Viewer, view: int | None = None, examples: NDArray[np.int64] | None = None
-) -> NDArray[np.float32]:
-    """Outputs of shape (examples, classes) in evaluation mode."""
+) -> tuple[NDArray[np.float32], ...]:
+    """For each output the answers in evaluation mode, of shape (examples, ...)."""
+    batches = [answers for _, answers in predicting(module, viewer, view, examples)]
+    return tuple(np.concatenate(one) for one in zip(*batches, strict=True))
+
+
+def predicting(
+    module: nn.Module, viewer: Viewer, view: int | None = None, examples: NDArray[np.int64] | None = None
+) -> Iterator[tuple[NDArray[np.int64], tuple[NDArray[np.float32], ...]]]:
+    """As `predict`, batch after batch: (indices, answers)."""
     pool = np.arange(len(viewer)) if examples is None else examples
-    outputs = []
     with evaluating(module):
         for start in range(0, len(pool), BATCH_OF_INFERENCE):
             indices = pool[start : start + BATCH_OF_INFERENCE]
-            outputs.append(module(_channels_last(viewer.batch(indices, view))).float().numpy())
-    return np.concatenate(outputs)
+            answer = module(_channels_last(viewer.batch(indices, view)))
+            yield indices, tuple(one.float().numpy() for one in answers_of(answer))
 
 
 def _channels_last(inputs: Tensor) -> Tensor:
@@ -122,7 +145,7 @@ def _optimiser(module: nn.Module, training: Training) -> torch.optim.Optimizer:
 
 
 def _save(module: nn.Module, optimiser: torch.optim.Optimizer, step: int, path: Path) -> None:
-    tensors = {f"net.{name}": tensor for name, tensor in module.state_dict().items()}
+    tensors = dict(module.state_dict())
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
     with replacing(path) as part:
@@ -140,7 +163,7 @@ def _resume(module: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> 
             step = int((opened.metadata() or {})["step"])
     except (SafetensorError, OSError, KeyError, ValueError):
         return 0
-    weights = {name[4:]: tensor for name, tensor in tensors.items() if name.startswith("net.")}
+    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith("optimiser.")}
     if {name: tensor.shape for name, tensor in weights.items()} != {
         name: tensor.shape for name, tensor in module.state_dict().items()
     }:
@@ -169,14 +192,16 @@ def viewer_of(
     return Viewer(np.load(work.path(file), mmap_mode="r", allow_pickle=False), preprocessing, views, seed)
 
 
-def labels_of(work: Work, data: Data, split: Literal["train", "test"]) -> NDArray[np.int64]:
-    """A split's labels, of shape (examples,)."""
-    file = data.train_labels if split == "train" else data.test_labels
-    labels: NDArray[np.int64] = np.load(work.path(file), allow_pickle=False)
-    return labels
+def labels_of(
+    work: Work, data: Data, split: Literal["train", "test"], examples: NDArray[np.int64] | None = None
+) -> tuple[NDArray[Any], ...]:
+    """A split's labels, for each output an array of shape (examples, ...); of some examples, where those are given."""
+    files = data.train_labels if split == "train" else data.test_labels
+    mapped = [np.load(work.path(file), mmap_mode="r", allow_pickle=False) for file in files]
+    return tuple(np.array(one if examples is None else one[examples]) for one in mapped)
 
 
-def in_layout(examples: NDArray[np.float32], wanted: TensorSpec) -> NDArray[np.float32]:
+def in_layout(examples: NDArray[Any], wanted: TensorSpec) -> NDArray[Any]:
     """Examples of shape (examples, *shape), as they are in PyTorch, each as a batch of one in the layout of a model."""
     ordered = np.ascontiguousarray(examples.transpose(0, 2, 3, 1)) if wanted.layout == "NHWC" else examples
-    return ordered[:, None]
+    return (ordered if ordered.dtype.kind == "f" else ordered.astype(wanted.dtype))[:, None]

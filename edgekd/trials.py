@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from edgekd import devices, engines, tasks
+from edgekd import devices, engines, heads
 from edgekd.devices import Device
 from edgekd.errors import ConvertError, MeasureError
 from edgekd.export import TIMEOUT_S, calibration_indices, convert, module_of
 from edgekd.files import digest, discard, dumps, write_text
-from edgekd.parity import sqnr_db
+from edgekd.parity import closeness
 from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Artifact, Data, Quantization, Spec, Student, Trial, Tried
-from edgekd.tensors import write_inputs
+from edgekd.tensors import Array, read_arrays, write_inputs
 from edgekd.training import in_layout, labels_of, predict, viewer_of
 from edgekd.verify import RUN_TIMEOUT_S
 from edgekd.workers import call
@@ -42,7 +42,6 @@ class Aim(Spec, frozen=True, kw_only=True):
     data: Data
     export: str
     engine: str
-    task: str
     newest_set: int | None = None
     """Of operators, that the target's runtimes read."""
 
@@ -93,10 +92,9 @@ class Bench:
         viewer = viewer_of(work, aim.data, "train", aim.student.preprocessing)
         chosen = held_back(len(viewer))
         self._corrected: tuple[Quantization, nn.Module] | None = None
-        self.inputs: NDArray[np.float32] = viewer.batch(chosen).numpy()
-        self.calibration: NDArray[np.float32] = viewer.batch(calibration_indices(len(viewer))).numpy()
-        self._labels = labels_of(work, aim.data, "train")[chosen]
-        self._task = find(tasks, aim.task)
+        self.inputs: Array = viewer.batch(chosen).numpy()
+        self.calibration: Array = viewer.batch(calibration_indices(len(viewer))).numpy()
+        self._labels = labels_of(work, aim.data, "train", chosen)
         self._expected = predict(self.corrected(Quantization()), viewer, examples=chosen)
 
     def corrected(self, way: Quantization) -> nn.Module:
@@ -135,18 +133,21 @@ class Bench:
             found = self._execute(work, artifact)
         except (ConvertError, MeasureError) as error:
             return Done(trial=Trial(quantization=way, failed=str(error)))
-        metric = self._task.metrics(found, self._labels)[self._task.metric]
-        reference = self._task.metrics(self._expected, self._labels)[self._task.metric]
+        metric, reference = map(self._score, (found, self._expected))
         trial = Trial(
             quantization=way,
             metric=metric,
             metric_drop=reference - metric,
-            sqnr_db=sqnr_db(self._expected, found),
+            sqnr_db=closeness(self._expected, found).sqnr_db,
             file_bytes=artifact.model.size_bytes,
         )
         return Done(trial=trial, artifact=artifact)
 
-    def _execute(self, work: Work, artifact: Artifact) -> NDArray[np.float32]:
+    def _score(self, answers: tuple[Array, ...]) -> float:
+        subject = self._aim.data.subject
+        return heads.score(subject, heads.counts(subject, answers, self._labels))
+
+    def _execute(self, work: Work, artifact: Artifact) -> tuple[Array, ...]:
         host: Device = find(devices, "host")
         given, answered = work.out / "inputs.npz", work.out / "outputs.npz"
         # the artifact is not yet where its File says: the step's folder is renamed when it is done
@@ -157,13 +158,13 @@ class Bench:
                 connection.ask({"do": "load", "model": connection.put(model), "threads": 1}, RUN_TIMEOUT_S)
                 request = {"do": "run", "inputs": connection.put(given), "outputs": str(answered)}
                 connection.ask(request, RUN_TIMEOUT_S)
-            with np.load(answered, allow_pickle=False) as outputs:
-                found: NDArray[np.float32] = outputs["0"][:, 0]
+            found = tuple(answer[:, 0] for answer in read_arrays(answered))
         finally:
             given.unlink(missing_ok=True)
             answered.unlink(missing_ok=True)
-        if found.shape != self._expected.shape:
-            raise MeasureError(f"{artifact.export} answers {found.shape}, the student {self._expected.shape}")
+        shapes, wanted = ([one.shape for one in answers] for answers in (found, self._expected))
+        if shapes != wanted:
+            raise MeasureError(f"{artifact.export} answers {shapes}, the student {wanted}")
         return found
 
 

@@ -1,10 +1,12 @@
 """Hold an artifact, executed by the runtime that a device has, against the student in float32."""
 
+from collections.abc import Sequence
+from functools import partial
+
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
-from edgekd import devices, engines, parity, tasks
+from edgekd import devices, engines, heads, parity
 from edgekd.devices import Connection, Device
 from edgekd.errors import MeasureError
 from edgekd.lessons import build
@@ -12,12 +14,12 @@ from edgekd.nets import load
 from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
-from edgekd.specs import Agreement, Artifact, Data, Student
-from edgekd.tensors import write_array, write_inputs
+from edgekd.specs import Agreement, Artifact, Data, Student, Subject
+from edgekd.tensors import Array, read_arrays, write_array, write_inputs
 from edgekd.training import in_layout, labels_of, predict, viewer_of
 from edgekd.workers import call
 
-VERSION = 2
+VERSION = 3
 
 CHUNK = 500
 """Examples that travel to the engine at once."""
@@ -30,17 +32,17 @@ def engine_for(artifact: Artifact, wanted: tuple[str, ...]) -> str | None:
     return next((name for name in wanted if name in able), None)
 
 
-def verify(work: Work, student: Student, data: Data, artifact: Artifact, engine: str, task: str) -> Agreement:
+def verify(work: Work, student: Student, data: Data, artifact: Artifact, engine: str) -> Agreement:
     """Agreement over the whole test split.
 
     Raises:
         MeasureError: the engine cannot load or execute the artifact.
     """
-    return call(_verify, work, student, data, artifact, engine, task, threads=1, log=work.out / "worker.log")
+    return call(_verify, work, student, data, artifact, engine, threads=1, log=work.out / "worker.log")
 
 
-def _verify(work: Work, student: Student, data: Data, artifact: Artifact, engine: str, task: str) -> Agreement:
-    net = build(student.choice, data)
+def _verify(work: Work, student: Student, data: Data, artifact: Artifact, engine: str) -> Agreement:
+    net = build(student.choice, data.subject)
     load(net.module, work.path(student.weights))
     viewer = viewer_of(work, data, "test", student.preprocessing)
     labels = labels_of(work, data, "test")
@@ -56,21 +58,25 @@ def _verify(work: Work, student: Student, data: Data, artifact: Artifact, engine
             inputs = in_layout(viewer.batch(chunk).numpy(), artifact.inputs[0])
             found.append(_execute(work, connection, inputs))
     tell(f"verifying {artifact.export}", len(viewer), len(viewer))
-    outputs = work.out / "outputs.npy"
-    write_array(outputs, np.concatenate(found))
-    agreement = compare(artifact, engine, np.concatenate(expected), np.concatenate(found), labels, task)
-    return msgspec.structs.replace(agreement, outputs=work.keep(outputs))
+    ours, theirs = _joined(expected), _joined(found)
+    agreement = compare(artifact, engine, ours, theirs, labels, data.subject)
+    files = [work.out / f"output-{index}.npy" for index in range(len(theirs))]
+    for path, answer in zip(files, theirs, strict=True):
+        write_array(path, answer)
+    return msgspec.structs.replace(agreement, outputs=tuple(map(work.keep, files)))
 
 
-def _execute(work: Work, connection: Connection, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+def _joined(chunks: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
+    return tuple(np.concatenate(one) for one in zip(*chunks, strict=True))
+
+
+def _execute(work: Work, connection: Connection, inputs: Array) -> tuple[Array, ...]:
     given, answered = work.out / "inputs.npz", work.out / "outputs.npz"
     try:
         write_inputs(given, inputs)
         request = {"do": "run", "inputs": connection.put(given), "outputs": str(answered)}
         connection.ask(request, RUN_TIMEOUT_S)
-        with np.load(answered, allow_pickle=False) as outputs:
-            found: NDArray[np.float32] = outputs["0"][:, 0]
-            return found
+        return tuple(answer[:, 0] for answer in read_arrays(answered))
     finally:
         given.unlink(missing_ok=True)
         answered.unlink(missing_ok=True)
@@ -79,42 +85,41 @@ def _execute(work: Work, connection: Connection, inputs: NDArray[np.float32]) ->
 def compare(
     artifact: Artifact,
     engine: str,
-    expected: NDArray[np.float32],
-    found: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    task: str,
+    expected: Sequence[Array],
+    found: Sequence[Array],
+    labels: Sequence[Array],
+    subject: Subject,
 ) -> Agreement:
-    """Hold outputs of shape (examples, classes) against the student's.
+    """Hold what an artifact answers against the student's answers: for each output (examples, ...).
 
     Raises:
-        MeasureError: the shapes differ.
+        MeasureError: the number of outputs or the shapes differ.
     """
-    if expected.shape != found.shape:
-        raise MeasureError(f"{artifact.export} answers {found.shape}, the student {expected.shape}")
-    plugin = find(tasks, task)
-
-    def score(outputs: NDArray[np.float32], labels: NDArray[np.int64]) -> float:
-        return float(plugin.metrics(outputs, labels)[plugin.metric])
-
-    metrics = plugin.metrics(found, labels)
-    drop = score(expected, labels) - score(found, labels)
-    low, high = parity.drop_interval(score, expected, found, labels)
-    close = parity.closeness([expected], [found])
+    shapes, wanted = [one.shape for one in found], [one.shape for one in expected]
+    if shapes != wanted:
+        raise MeasureError(
+            f"{artifact.export} answers {', '.join(map(str, shapes))}, the student {', '.join(map(str, wanted))}"
+        )
+    ours, theirs = (heads.counts(subject, answers, labels) for answers in (expected, found))
+    score = partial(heads.score, subject)
+    drop = score(ours) - score(theirs)
+    low, high = parity.drop_interval(score, ours, theirs)
+    close = parity.closeness(expected, found)
     precision = engines.arithmetic(engine) or artifact.precision
     least, most = parity.least_db(artifact.precision, precision), parity.most_drop(precision)
     reasons = []
     if not close.sqnr_db >= least:
         reasons.append(f"SQNR {close.sqnr_db:.1f} dB is below the {least:.0f} dB that {precision} explains")
     if drop > most + 1e-9:
-        reasons.append(f"{plugin.metric} drops by {drop:.4f}, more than {most}")
+        reasons.append(f"{subject.metric} drops by {drop:.4f}, more than {most}")
     return Agreement(
         artifact=artifact.export,
         engine=engine,
         provenance="host",
         max_abs=close.max_abs,
         sqnr_db=close.sqnr_db,
-        top1_agreement=close.top1_agreement or 0.0,
-        metrics=metrics,
+        top1_agreement=heads.top1_agreement(subject, expected, found),
+        metrics=heads.metrics(subject, theirs),
         metric_drop=drop,
         metric_drop_low=low,
         metric_drop_high=high,

@@ -39,8 +39,12 @@ class Viewer:
         return len(self._inputs)
 
     def batch(self, indices: NDArray[np.int64], view: int | None = None) -> Tensor:
-        """The examples as float32 of shape (len(indices), *input shape); `view` None shows them as they are."""
-        raw = torch.from_numpy(np.ascontiguousarray(self._inputs[indices])).float()
+        """The examples as float32 of shape (len(indices), *input shape), tokens as int64; `view` None shows them as
+        they are."""
+        raw = torch.from_numpy(np.ascontiguousarray(self._inputs[indices]))
+        if raw.dtype == torch.int32:
+            return raw.long()
+        raw = raw.float()
         if self._preprocessing is None:
             return raw
         if view is None or self._views is None:

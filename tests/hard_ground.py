@@ -14,9 +14,10 @@ from edgekd.data import load as load_data
 from edgekd.lessons import Lesson, build
 from edgekd.nets import Net, anatomy, load, save
 from edgekd.runs import Run, Work
-from edgekd.specs import Choice, Data, File, Knowledge, LossChoice, Student, TensorSpec, Training, Views
-from edgekd.training import fit, labels_of, predict, viewer_of
+from edgekd.specs import Choice, Data, Knowledge, LossChoice, Said, Student, Teacher, TensorSpec, Told, Training, Views
+from edgekd.training import Shown, fit, labels_of, predict, viewer_of
 from edgekd.views import Viewer
+from tests.subjects import HEADS
 
 HERE = Path(__file__).parent
 VIEWS = Views(count=2, shift=0.1)
@@ -39,7 +40,7 @@ class Ground:
 
     def module(self, student: Student) -> nn.Module:
         """A student's net."""
-        net = build(student.choice, self.data)
+        net = build(student.choice, self.data.subject)
         load(net.module, self.run.folder / student.weights.path)
         return net.module.eval()
 
@@ -49,7 +50,7 @@ class Ground:
 
     def labels(self, split: Literal["train", "test"]) -> NDArray[np.int64]:
         """As the data have them."""
-        return labels_of(self.work("looks"), self.data, split)
+        return labels_of(self.work("looks"), self.data, split)[0]
 
 
 def work_of(run: Run, name: str) -> Work:
@@ -62,18 +63,19 @@ def ground(folder: Path, net: str, options: dict[str, Any], count: int = 600, da
     """Train a net for some seconds; `options` are its function's."""
     run = Run(folder)
     choice = Choice(name=f"{HERE / 'hard_toys.py'}:{net}", options=options)
-    read = run.step("data", load_data, Choice(name=f"{HERE / data}", options={"count": count}), "classification", "")
+    read = run.step("data", load_data, Choice(name=f"{HERE / data}", options={"count": count}), HEADS, "")
     work = work_of(run, "made")
     torch.manual_seed(0)
-    net = build(choice, read)
+    net = build(choice, read.subject)
     module = net.module
     shown = viewer_of(work, read, "train", net.preprocessing, VIEWS, 0)
-    labels = torch.from_numpy(labels_of(work, read, "train"))
+    labels = torch.from_numpy(labels_of(work, read, "train")[0])
 
-    def objective(outputs: Tensor, indices: NDArray[np.int64], epoch: int) -> Tensor:
-        return F.cross_entropy(outputs, labels[indices])
+    def objective(answers: tuple[Tensor, ...], shown: Shown) -> Tensor:
+        return F.cross_entropy(answers[0], labels[shown.indices])
 
     fit(module, shown, objective, TRAINING, views=2, seed=0, checkpoint=folder / "checkpoint", what="training")
+    said = tuple(_said(work, f"view-{view}", predict(module, shown, view)[0]) for view in (0, 1))
     return Ground(
         run=run,
         data=read,
@@ -82,11 +84,10 @@ def ground(folder: Path, net: str, options: dict[str, Any], count: int = 600, da
             student=choice,
             training=TRAINING,
             losses=(LossChoice(name="soft_targets"), LossChoice(name="labels")),
-            task="classification",
             views=VIEWS,
             seed=0,
         ),
-        knowledge=Knowledge(views=tuple(_said(work, f"view-{view}", predict(module, shown, view)) for view in (0, 1))),
+        knowledge=Knowledge(told=(Told(teacher=_teacher(work, read, choice, module), outputs=(0,), views=said),)),
     )
 
 
@@ -95,8 +96,8 @@ def described(run: Run, data: Data, choice: Choice, net: Net, name: str = "stude
     work, module = work_of(run, "made"), net.module
     save(module, work.out / f"{name}.safetensors")
     file = work.keep(work.out / f"{name}.safetensors")
-    outputs = predict(module, viewer_of(work, data, "test", net.preprocessing))
-    metrics = {"accuracy": float(np.mean(outputs.argmax(1) == labels_of(work, data, "test")))}
+    (outputs,) = predict(module, viewer_of(work, data, "test", net.preprocessing))
+    metrics = {"accuracy": float(np.mean(outputs.argmax(1) == labels_of(work, data, "test")[0]))}
     examined = anatomy(module, (1, 16, 16))
     return Student(
         weights=file,
@@ -105,7 +106,7 @@ def described(run: Run, data: Data, choice: Choice, net: Net, name: str = "stude
         preprocessing=net.preprocessing,
         inputs=(TensorSpec(name="image", shape=(1, 1, 16, 16), layout="NCHW"),),
         outputs=(TensorSpec(name="logits", shape=(1, 3)),),
-        classes=data.classes,
+        subject=data.subject,
         parameters=examined.parameters,
         macs=examined.macs,
         metrics=metrics,
@@ -113,7 +114,20 @@ def described(run: Run, data: Data, choice: Choice, net: Net, name: str = "stude
     )
 
 
-def _said(work: Work, name: str, outputs: NDArray[np.float32]) -> File:
+def _said(work: Work, name: str, outputs: NDArray[np.float32]) -> Said:
     path = work.out / f"{name}.npy"
     np.save(path, outputs.astype(np.float16), allow_pickle=False)
-    return work.keep(path)
+    return Said(outputs=(work.keep(path),))
+
+
+def _teacher(work: Work, data: Data, choice: Choice, module: nn.Module) -> Teacher:
+    save(module, work.out / "teacher.safetensors")
+    return Teacher(
+        weights=work.keep(work.out / "teacher.safetensors"),
+        choice=choice,
+        preprocessing=None,
+        parameters=1,
+        file_bytes=1,
+        macs=1,
+        metrics={},
+    )

@@ -25,6 +25,7 @@ from edgekd.shipped import load_recipe
 from edgekd.specs import Artifact, Choice, Graph, Operator, Student, TensorSpec
 from edgekd.tensors import write_inputs
 from tests import models, toys
+from tests.subjects import HEADS, subject
 
 TOYS = Path(__file__).with_name("toys.py")
 
@@ -252,7 +253,7 @@ def distilled(work: Work) -> Student:
         preprocessing=None,
         inputs=(TensorSpec(name="x", shape=(1, 12)),),
         outputs=(TensorSpec(name="logits", shape=(1, 3)),),
-        classes=toys.CLASSES,
+        subject=subject((12,), toys.CLASSES, "numbers"),
         parameters=1,
         macs=1,
         metrics={},
@@ -286,7 +287,7 @@ def run(tmp_path: Path) -> Path:
     (made.folder / "inputs").mkdir()
     recipe = msgspec.structs.replace(load_recipe("digits"), dataset=Choice(name=f"{TOYS}:numbers"))
     write_text(made.folder / "inputs" / "recipe.json", dumps(recipe))
-    made.step("data", load_data, recipe.dataset, recipe.task, "")
+    made.step("data", load_data, recipe.dataset, HEADS, "")
     made.step("pi/2-distil", distilled)
     made.step("pi/3-export/onnx-fp32", exported, "fp32", 1.0)
     made.step("pi/3-export/onnx-int8", exported, "int8", -1.0)

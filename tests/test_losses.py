@@ -17,7 +17,7 @@ from torch import Tensor
 from edgekd import losses, tasks
 from edgekd.errors import ConfigError
 from edgekd.losses import Batch
-from edgekd.plugins import find, names, options
+from edgekd.plugins import find, options
 
 BUSY = settings(deadline=None, max_examples=25)
 """Machines are busy; what an example takes says nothing."""
@@ -25,8 +25,9 @@ BUSY = settings(deadline=None, max_examples=25)
 Logits = NDArray[np.float64]
 Labels = NDArray[np.int64]
 
-NEED_TEACHER = [name for name in names(losses) if find(losses, name).needs_teacher]
-OURS = ["dkd", "dist", "standardised_targets", "logit_mse", "divergence", "relations"]
+ON_CLASSES = ["dkd", "dist", "standardised_targets", "logit_mse", "divergence", "soft_targets"]
+ON_EXAMPLES = ["relations", "embedding_regression", "embedding_angle"]
+OURS = [name for name in ON_CLASSES + ON_EXAMPLES if name != "soft_targets"]
 
 # Options of each loss that together reach all its branches.
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -41,6 +42,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         {"kind": "jsd", "beta": 0.1, "temperature": 1.5},
     ],
     "relations": [{}, {"distance": 1.0, "angle": 0.0}, {"distance": 0.0, "angle": 1.0}],
+    "embedding_regression": [{}, {"normalise": False}],
+    "embedding_angle": [{}],
 }
 EVERY = [(name, table) for name, tables in VARIANTS.items() for table in tables]
 
@@ -154,6 +157,23 @@ def paper_relations(student: Logits, teacher: Logits, _: Labels, distance: float
     return distance * mean(psi_d) + angle * mean(psi_a)
 
 
+def cosine(one: Logits, two: Logits) -> float:
+    return float(np.dot(one, two) / np.linalg.norm(one) / np.linalg.norm(two))
+
+
+def paper_embedding_regression(student: Logits, teacher: Logits, _: Labels, normalise: bool = True) -> float:
+    """Twice what the cosine leaves of 1, where lengths do not count."""
+
+    def of(f_s: Logits, f_t: Logits) -> float:
+        return 2 - 2 * cosine(f_t, f_s) if normalise else math.dist(f_t, f_s) ** 2
+
+    return float(np.mean([of(f_s, f_t) for f_s, f_t in zip(student, teacher, strict=True)]))
+
+
+def paper_embedding_angle(student: Logits, teacher: Logits, _: Labels) -> float:
+    return float(np.mean([(1 - cosine(f_t, f_s)) ** 2 for f_s, f_t in zip(student, teacher, strict=True)]))
+
+
 PAPERS: dict[str, Callable[..., float]] = {
     "dkd": paper_dkd,
     "dist": paper_dist,
@@ -161,6 +181,8 @@ PAPERS: dict[str, Callable[..., float]] = {
     "logit_mse": paper_logit_mse,
     "divergence": paper_divergence,
     "relations": paper_relations,
+    "embedding_regression": paper_embedding_regression,
+    "embedding_angle": paper_embedding_angle,
 }
 
 
@@ -229,7 +251,7 @@ def test_a_batch_twice_is_the_batch(name: str) -> None:
     assert value(name, *twice) == pytest.approx(value(name, student, teacher, labels))
 
 
-@pytest.mark.parametrize("name", NEED_TEACHER)
+@pytest.mark.parametrize("name", [*OURS, "soft_targets"])
 def test_descent_leads_to_the_teacher(name: str) -> None:
     student, teacher, labels = (torch.tensor(part) for part in drawn(3))
     student.requires_grad_()
@@ -239,7 +261,7 @@ def test_descent_leads_to_the_teacher(name: str) -> None:
         return loss_of(name, student, teacher, labels)
 
     before = of().item()
-    for _ in range(150):
+    for _ in range(250):
         optimizer.zero_grad()
         of().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -258,6 +280,14 @@ WRONG = [
     ("divergence", {"beta": 0}),
     ("divergence", {"beta": 1}),
     ("relations", {"angle": -1}),
+    ("embedding_regression", {"normalise": 2}),
+    ("channel_wise", {"temperature": 0}),
+    ("localisation", {"bins": 1}),
+    ("attention_transfer", {"p": 0.5}),
+    ("attention_relations", {"heads": 0}),
+    ("crd", {"momentum": 1}),
+    ("review", {"width": 0}),
+    ("hints", {"projection": True}),
 ]
 
 
@@ -403,3 +433,132 @@ def test_equal_embeddings_have_cosine_zero_and_no_endless_gradient() -> None:
     values = torch.tensor(student, requires_grad=True)
     loss_of("relations", values, torch.tensor(teacher), torch.tensor([0, 1, 1])).backward()  # type: ignore[no-untyped-call]
     assert values.grad is not None and values.grad.abs().max() < 1e3
+
+
+# Dense outputs, (batch, classes, *positions), and what has no label.
+
+
+def dense(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of two examples with 2 x 3 positions, of which some have no label."""
+    random = np.random.default_rng(seed)
+    student, teacher = torch.tensor(random.normal(0, 2, (2, 2, 4, 2, 3)))
+    labels = torch.from_numpy(random.integers(0, 4, (2, 2, 3)))
+    labels[0, 0, 1] = labels[1, 1, :] = -1
+    return student, teacher, labels
+
+
+@pytest.mark.parametrize("name", ON_CLASSES)
+def test_each_position_with_a_label_is_an_example(name: str) -> None:
+    student, teacher, labels = dense(0)
+    rows = [(example, y, x) for example in range(2) for y in range(2) for x in range(3) if labels[example, y, x] >= 0]
+    s, t = (torch.stack([one[example, :, y, x] for example, y, x in rows]) for one in (student, teacher))
+    expected = loss_of(name, s, t, torch.tensor([labels[row] for row in rows]))
+    assert loss_of(name, student, teacher, labels).item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize("name", [*ON_CLASSES, *ON_EXAMPLES, "channel_wise"])
+def test_where_nothing_has_a_label_there_is_no_nan(name: str) -> None:
+    student, teacher, labels = dense(1)
+    loss_of(name, student.requires_grad_(), teacher, torch.full_like(labels, -1)).backward()  # type: ignore[no-untyped-call]
+    assert student.grad is not None and torch.isfinite(student.grad).all()
+    if name in ON_CLASSES:
+        assert not student.grad.any()
+
+
+@pytest.mark.parametrize("name", [*ON_CLASSES, *ON_EXAMPLES])
+def test_examples_without_a_label_still_have_a_teacher(name: str) -> None:
+    """Only decoupled KD asks for the label itself."""
+    student, teacher, labels = drawn(13)
+    if name == "dkd":
+        expected = value(name, student[1:], teacher[1:], labels[1:])
+    else:
+        expected = value(name, student, teacher, labels)
+    assert value(name, student, teacher, np.concatenate([[-1], labels[1:]])) == pytest.approx(expected)
+
+
+def test_relations_of_dense_outputs_leave_padding_out() -> None:
+    student, teacher, labels = dense(2)
+    changed = torch.where(labels[:, None] < 0, 100.0, student)
+    expected = loss_of("relations", student, teacher, labels).item()
+    assert loss_of("relations", changed, teacher, labels).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["logit_mse", "relations"])
+def test_outputs_that_are_numbers_count_whole(name: str) -> None:
+    """As the boxes of a detector, whose labels are (batch, boxes, 5)."""
+    student, teacher, _ = dense(3)
+    expected = loss_of(name, student.flatten(1), teacher.flatten(1), torch.tensor([0, 1]))
+    found = loss_of(name, student, teacher, torch.full((2, 3, 5), math.nan))
+    assert found.item() == pytest.approx(expected.item())
+
+
+# Embeddings.
+
+
+def test_embeddings_of_zeros_have_no_direction_and_no_endless_gradient() -> None:
+    student, teacher = torch.zeros(2, 3, requires_grad=True), torch.tensor([[1.0, 2, 3], [0, 0, 0]])
+    for name, expected in [("embedding_angle", 1.0), ("embedding_regression", 0.5)]:
+        loss = loss_of(name, student, teacher, torch.tensor([0, 1]))
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert loss.item() == pytest.approx(expected)
+        assert student.grad is not None and student.grad.abs().max() < 10
+
+
+@BUSY
+@given(seed=st.integers(0, 2**32 - 1), scale=st.floats(1e-6, 1e6))
+def test_embeddings_are_compared_by_direction(seed: int, scale: float) -> None:
+    student, teacher, _ = drawn(seed)
+    for name in ("embedding_angle", "embedding_regression"):
+        assert value(name, scale * student, teacher) == pytest.approx(value(name, student, teacher))
+
+
+# Localisation, (batch, 4 * bins + classes, height, width).
+
+
+def boxes(seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Two images of 3 x 4 positions: in the first a box over four of them and a tiny one, in the second none."""
+    random = np.random.default_rng(seed)
+    student, teacher = torch.tensor(random.normal(0, 2, (2, 2, 4 * 5 + 2, 3, 4)))
+    none = [math.nan] * 5
+    labels = torch.tensor([[[0, 0.25, 2 / 3, 0.5, 2 / 3], [1, 0.99, 0.01, 0.01, 0.01]], [none, none]])
+    return student, teacher, labels
+
+
+SEEN = [(0, 1, 0), (0, 1, 1), (0, 2, 0), (0, 2, 1), (0, 0, 3)]
+
+
+def test_localisation_is_that_of_its_paper() -> None:
+    student, teacher, labels = boxes(0)
+    total = 0.0
+    for image, y, x in SEEN:
+        for side in range(4):
+            z_s, z_t = (one[image, 5 * side : 5 * side + 5, y, x].numpy() for one in (student, teacher))
+            total += kl(softmax(z_t / 10), softmax(z_s / 10)) * 10**2
+    assert loss_of("localisation", student, teacher, labels, bins=5).item() == pytest.approx(total / len(SEEN))
+
+
+def test_localisation_teaches_where_boxes_are_and_no_classes() -> None:
+    student, teacher, labels = boxes(1)
+    loss_of("localisation", student.requires_grad_(), teacher, labels, bins=5).backward()  # type: ignore[no-untyped-call]
+    assert student.grad is not None and not student.grad[:, 20:].any()
+    taught = student.grad.abs().sum(dim=1).nonzero().tolist()
+    assert sorted(map(tuple, taught)) == sorted(SEEN)
+    nothing = torch.full_like(labels, math.nan)
+    for none in (nothing, nothing[:, :0]):
+        assert loss_of("localisation", student, teacher, none, bins=5).item() == 0
+
+
+def test_a_box_on_the_edge_is_seen_by_the_last_position() -> None:
+    student, teacher, _ = boxes(2)
+    corner = torch.tensor([[[0, 1.0, 1.0, 0.0, 0.0]], [[0, 0.0, 0.0, 0.0, 0.0]]])
+    loss_of("localisation", student.requires_grad_(), teacher, corner, bins=5).backward()  # type: ignore[no-untyped-call]
+    assert student.grad is not None
+    assert student.grad.abs().sum(dim=1).nonzero().tolist() == [[0, 2, 3], [1, 0, 0]]
+
+
+def test_outputs_that_a_loss_can_make_nothing_of_are_refused() -> None:
+    student, teacher, labels = boxes(3)
+    with pytest.raises(ConfigError, match=r"\(22, 3, 4\) has no 4 sides of 17 bins"):
+        loss_of("localisation", student, teacher, labels)
+    with pytest.raises(ConfigError, match=r"\(4,\) has no positions"):
+        value("channel_wise", *drawn(0)[:2])

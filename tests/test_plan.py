@@ -34,6 +34,7 @@ from edgekd.specs import (
     Training,
     Views,
 )
+from tests.subjects import subject
 
 
 def candidate(
@@ -161,7 +162,6 @@ LESSON = Lesson(
     student=Choice(name="mobile"),
     training=Training(epochs=4),
     losses=(LossChoice(name="labels"),),
-    task="classification",
     views=Views(),
     seed=0,
 )
@@ -303,13 +303,11 @@ FILE = File(path="a", size_bytes=0, sha256="0" * 64)
 DATA = Data(
     name="digits",
     licence="",
-    classes=tuple("0123456789"),
+    subject=subject(classes=tuple("0123456789")),
     train_inputs=FILE,
-    train_labels=FILE,
+    train_labels=(FILE,),
     test_inputs=FILE,
-    test_labels=FILE,
-    shape=(1, 28, 28),
-    images=True,
+    test_labels=(FILE,),
 )
 
 

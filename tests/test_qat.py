@@ -14,7 +14,7 @@ from edgekd import qat, training
 from edgekd.fake_quant import FakeQuantized
 from edgekd.specs import Student, Training
 from edgekd.traces import trace
-from edgekd.training import fit, predict
+from edgekd.training import Shown, fit, predict
 from tests.hard_ground import VIEWS, Ground, ground
 
 
@@ -36,7 +36,7 @@ def accuracy_in_integers(ground: Ground, student: Student) -> float:
     """By simulation, on the test split, with ranges as an export takes them."""
     simulated = FakeQuantized(trace(ground.module(student), [(1, 16, 16)]))
     simulated.observe([ground.viewer("train").batch(np.arange(0, 400, 2))])
-    outputs = predict(simulated, ground.viewer("test"))
+    (outputs,) = predict(simulated, ground.viewer("test"))
     return float(np.mean(outputs.argmax(1) == ground.labels("test")))
 
 
@@ -70,13 +70,13 @@ def train(ground: Ground, checkpoint: Path, stop_at: int = 10_000) -> dict[str, 
     viewer = ground.viewer("train")
     simulated = FakeQuantized(trace(ground.module(ground.student), [(1, 16, 16)]), momentum=0.1)
     simulated.observe([viewer.batch(np.arange(100))])
-    said = torch.from_numpy(np.load(ground.run.folder / ground.knowledge.views[0].path).astype(np.float32))
+    said = torch.from_numpy(np.load(ground.run.folder / ground.knowledge.told[0].views[0].outputs[0].path).astype(np.float32))
     steps = iter(range(10_000))
 
-    def objective(outputs: Tensor, indices: NDArray[np.int64], epoch: int) -> Tensor:
+    def objective(answers: tuple[Tensor, ...], shown: Shown) -> Tensor:
         if next(steps) == stop_at:
             raise Stopped
-        return (outputs - said[indices]).square().mean()
+        return (answers[0] - said[shown.indices]).square().mean()
 
     how = Training(epochs=1, batch=16, learning_rate=0.001, optimiser="adamw")
     fit(simulated, viewer, objective, how, views=VIEWS.count, seed=0, checkpoint=checkpoint, what="training")

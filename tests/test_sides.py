@@ -17,6 +17,7 @@ from edgekd.shipped import load_target
 from edgekd.sides import is_artifact, same_order, sides_of
 from edgekd.specs import TensorSpec
 from edgekd.tensors import Tensors, drawn, first_examples, fitted, given_inputs
+from tests.subjects import subject
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -170,11 +171,8 @@ def test_labels_tell_by_how_much_the_metric_differs() -> None:
     right = np.eye(4)[labels] + RANDOM.normal(0, 0.01, (200, 4))
     wrong = right.copy()
     wrong[:20] = np.roll(wrong[:20], 1, axis=1)
-
-    def accuracy(outputs: Any, labels: Any) -> float:
-        return float(np.mean(outputs.argmax(axis=1) == labels))
-
-    (pair,) = pairs([Answer("a", "int8", (right,)), Answer("b", "int8", (wrong,))], accuracy, labels)
+    told = subject((4,), tuple("abcd"), "numbers")
+    (pair,) = pairs([Answer("a", "int8", (right,)), Answer("b", "int8", (wrong,))], told, [labels])
     assert pair.metric_drop == pytest.approx(0.1) and not pair.ok
     assert pair.metric_drop_low is not None and pair.metric_drop_high is not None
     assert pair.metric_drop_low < 0.1 < pair.metric_drop_high

@@ -18,7 +18,7 @@ from edgekd import training
 from edgekd.errors import TrainingDiverged
 from edgekd.progress import listening
 from edgekd.specs import Preprocessing, TensorSpec, Training, Views
-from edgekd.training import Objective, fit, in_layout, learning_rate, predict
+from edgekd.training import Objective, Shown, fit, in_layout, learning_rate, predict
 from edgekd.views import Viewer
 
 EXAMPLES, CLASSES = 40, 3
@@ -54,17 +54,17 @@ def viewer() -> Viewer:
     return Viewer(images, preprocessing, Views(count=2, shift=0.1, rotate_degrees=10), seed=1)
 
 
-def objective(outputs: Tensor, indices: NDArray[np.int64], epoch: int) -> Tensor:
-    return F.cross_entropy(outputs, torch.from_numpy(indices % CLASSES))
+def objective(answers: tuple[Tensor, ...], shown: Shown) -> Tensor:
+    return F.cross_entropy(answers[0], torch.from_numpy(shown.indices % CLASSES))
 
 
 def stopping_at(step: int) -> Objective:
     steps = iter(range(10_000))
 
-    def stopping(outputs: Tensor, indices: NDArray[np.int64], epoch: int) -> Tensor:
+    def stopping(answers: tuple[Tensor, ...], shown: Shown) -> Tensor:
         if next(steps) == step:
             raise Stopped
-        return objective(outputs, indices, epoch)
+        return objective(answers, shown)
 
     return stopping
 
@@ -149,9 +149,9 @@ def test_no_epochs_leave_the_net_as_it_is(checkpoint: Path) -> None:
 def seen(how: Training, checkpoint: Path, examples: NDArray[np.int64] | None = None) -> list[tuple[int, list[int]]]:
     found: list[tuple[int, list[int]]] = []
 
-    def looking(outputs: Tensor, indices: NDArray[np.int64], epoch: int) -> Tensor:
-        found.append((epoch, indices.tolist()))
-        return objective(outputs, indices, epoch)
+    def looking(answers: tuple[Tensor, ...], shown: Shown) -> Tensor:
+        found.append((shown.epoch, shown.indices.tolist()))
+        return objective(answers, shown)
 
     fit(net(), viewer(), looking, how, views=2, seed=0, checkpoint=checkpoint, what="training", examples=examples)
     return found
@@ -196,7 +196,7 @@ def test_a_batch_is_at_most_all_examples(checkpoint: Path) -> None:
 def test_it_learns(checkpoint: Path) -> None:
     module = net()
     train(module, Training(epochs=12, batch=8, learning_rate=0.05), checkpoint)
-    outputs = predict(module, viewer())
+    (outputs,) = predict(module, viewer())
     assert outputs.shape == (EXAMPLES, CLASSES) and outputs.dtype == np.float32
     assert np.mean(outputs.argmax(1) == np.arange(EXAMPLES) % CLASSES) > 0.8
 
@@ -208,7 +208,7 @@ def test_kernels_decay_and_biases_do_not(checkpoint: Path) -> None:
         linear.weight.fill_(1.0)
         linear.bias.fill_(1.0)
     how = Training(epochs=1, batch=EXAMPLES, learning_rate=0.1, weight_decay=0.5)
-    train(module, how, checkpoint, lambda outputs, indices, epoch: outputs.sum() * 0)
+    train(module, how, checkpoint, lambda answers, shown: answers[0].sum() * 0)
     assert torch.all(linear.weight < 1) and torch.all(linear.bias == 1)
 
 
@@ -227,8 +227,8 @@ def test_progress_is_told(checkpoint: Path) -> None:
 def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint_before_it(bad: float, checkpoint: Path) -> None:
     steps = iter(range(100))
 
-    def diverging(outputs: Tensor, indices: NDArray[np.int64], epoch: int) -> Tensor:
-        return objective(outputs, indices, epoch) * (bad if next(steps) == 6 else 1.0)
+    def diverging(answers: tuple[Tensor, ...], shown: Shown) -> Tensor:
+        return objective(answers, shown) * (bad if next(steps) == 6 else 1.0)
 
     with pytest.raises(TrainingDiverged, match=f"^training: the loss is {bad} at step 6 of 15$") as error:
         train(net(), SGD, checkpoint, diverging)
@@ -305,15 +305,15 @@ def test_outputs_do_not_depend_on_how_many_are_asked_at_once(
     examples: NDArray[np.int64] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = net()
-    at_once = predict(module, viewer(), examples=examples)
+    (at_once,) = predict(module, viewer(), examples=examples)
     monkeypatch.setattr(training, "BATCH_OF_INFERENCE", 7)
-    np.testing.assert_allclose(predict(module, viewer(), examples=examples), at_once, atol=1e-5)
+    np.testing.assert_allclose(predict(module, viewer(), examples=examples)[0], at_once, atol=1e-5)
     assert module.training  # as it was
 
 
 def test_outputs_of_a_view_are_others() -> None:
     module = net()
-    assert np.abs(predict(module, viewer(), 0) - predict(module, viewer(), 1)).max() > 1e-3
+    assert np.abs(predict(module, viewer(), 0)[0] - predict(module, viewer(), 1)[0]).max() > 1e-3
 
 
 def test_axes_are_brought_into_a_models_order() -> None:

@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 from edgekd.errors import MeasureError, UnknownPlugin
 from edgekd.parity import HIGHEST_SQNR_DB, sqnr_db
 from edgekd.specs import Agreement, Artifact, File, TensorSpec
+from tests.subjects import subject
 from edgekd.verify import compare, engine_for
 
 LABELS = np.arange(100) % 4
 Outputs = NDArray[np.float32]
+
+SUBJECT = subject((4,), tuple("abcd"), "numbers")
 
 
 def outputs() -> Outputs:
@@ -42,7 +45,7 @@ def artifact(precision: str = "int8", suffix: str = "tflite") -> Artifact:
 
 def held(found: Outputs, precision: str = "int8", expected: Outputs | None = None) -> Agreement:
     student = outputs() if expected is None else expected
-    return compare(artifact(precision), "litert", student, found, LABELS, "classification")
+    return compare(artifact(precision), "litert", [student], [found], [LABELS], SUBJECT)
 
 
 def with_noise(decibels: float) -> Outputs:
@@ -123,7 +126,8 @@ def test_another_shape_is_an_error(shape: tuple[int, ...]) -> None:
 
 def test_an_unknown_task_is_said() -> None:
     with pytest.raises(UnknownPlugin, match="no task named 'classificaton'"):
-        compare(artifact(), "litert", outputs(), outputs(), LABELS, "classificaton")
+        unknown = subject((4,), tuple("abcd"), "numbers", task="classificaton")
+        compare(artifact(), "litert", [outputs()], [outputs()], [LABELS], unknown)
 
 
 def test_the_first_engine_that_executes_the_file_is_taken() -> None:

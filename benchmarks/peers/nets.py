@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from edgekd import datasets, students
 from edgekd.nets import load, save
 from edgekd.plugins import find
+from edgekd.specs import Output, Subject
 
 NAMES = ("digits", "mobilenet", "encoder")
 EXAMPLES = 128
@@ -41,7 +42,9 @@ def digits() -> nn.Module:
     torch.manual_seed(0)
     data = _mnist()
     family = find(students, "mobile")
-    module: nn.Module = family.build(family.Options(), data.classes, (1, 28, 28), False).module
+    output = Output(name="logits", task="classification", shape=(10,), classes=data.classes, metric="accuracy")
+    subject = Subject(shape=(1, 28, 28), kind="numbers", outputs=(output,))
+    module: nn.Module = family.build(family.Options(), subject).module
     module.example_inputs = (torch.zeros(1, 1, 28, 28),)  # type: ignore[assignment]
     file = Path(os.environ["EDGEKD_PEERS_DIGITS"])
     if not file.exists():

@@ -57,6 +57,10 @@ def _print_plan(out: Console, plan: Plan) -> None:
     )
 
 
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
 def _metrics(metrics: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
@@ -70,7 +74,7 @@ def _print_artifacts(out: Console, made: Made) -> None:
             size(artifact.model.size_bytes),
             _metrics(agreement.metrics) if agreement else "",
             f"{agreement.sqnr_db:.1f} dB" if agreement else "",
-            f"{agreement.top1_agreement:.4f}" if agreement else "",
+            _share(agreement.top1_agreement) if agreement else "",
         )
     out.print(shown)
 
@@ -163,7 +167,7 @@ def print_matrix(found: Matrix) -> None:
             plain(pair.b),
             f"{pair.sqnr_db:.1f} dB \\[{pair.provenance}]",
             f"{pair.max_abs:.3g}",
-            "" if pair.top1_agreement is None else f"{pair.top1_agreement:.4f}",
+            _share(pair.top1_agreement),
             "[green]agree[/green]" if pair.ok else "[red]differ[/red]",
             plain("; ".join(filter(None, (pair.reason, _parting(pair), pair.note)))),
         )

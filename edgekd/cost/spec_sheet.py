@@ -26,7 +26,14 @@ MACS_PER_CYCLE: Final[dict[str, dict[str, float]]] = {
 """Multiply-accumulates that a core can issue a cycle: vector pipes x lanes (Arm's and Intel's optimisation guides)."""
 
 UNKNOWN_CORE: Final[dict[str, float]] = {"fp32": 4, "int8": 8}
-EFFICIENCY: Final[dict[str, float]] = {"conv": 0.6, "linear": 0.5, "depthwise": 0.2, "pool": 0.1, "elementwise": 0.1}
+EFFICIENCY: Final[dict[str, float]] = {
+    "conv": 0.6,
+    "linear": 0.5,
+    "depthwise": 0.2,
+    "pool": 0.1,
+    "elementwise": 0.1,
+    "embedding": 0.1,
+}
 REQUANTIZE_CYCLES: Final = 1.5
 """Of one int8 output, from its 32-bit sum."""
 BANDWIDTH_SHARE: Final = 0.4
@@ -102,7 +109,8 @@ def _seconds(layer: Layer, cluster: Cluster, threads: int, bandwidth: float, pre
     if ARITHMETIC.get(precision, precision) == "int8":
         seconds += layer.outputs * REQUANTIZE_CYCLES / hertz / threads
     weight_bytes, activation_bytes = BYTES.get(precision, BYTES["fp32"])
-    traffic = layer.weights * weight_bytes + (layer.inputs + layer.outputs) * activation_bytes
+    read = layer.outputs if layer.kind == "embedding" else layer.weights  # of a table the rows that are asked for
+    traffic = read * weight_bytes + (layer.inputs + layer.outputs) * activation_bytes
     return max(seconds, traffic / bandwidth) + CALL_US * 1e-6 * (1e9 / hertz)
 
 

@@ -6,7 +6,7 @@ their fields; the recipe's options are its keyword arguments.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,16 +19,21 @@ from edgekd.errors import ConfigError
 class Arrays:
     """A data set in memory.
 
-    Images are (examples, channels, height, width) uint8; anything else is float32 of any shape.
+    Images are (examples, channels, height, width) uint8, tokens (examples, length) int32, padded with 0 at the end;
+    anything else is float32 of any shape.
     """
 
     train_inputs: NDArray[Any]
-    train_labels: NDArray[Any]
-    """Whole numbers of shape (examples,), each the index of its class."""
+    train_labels: "NDArray[Any] | Mapping[str, NDArray[Any]]"
+    """Of shape (examples, ...), as the task has them: of a classification whole numbers, each the index of its class.
+    By head where the recipe has several. -1, or NaN in floats, is what has no label."""
     test_inputs: NDArray[Any]
-    test_labels: NDArray[Any]
-    classes: tuple[str, ...]
+    test_labels: "NDArray[Any] | Mapping[str, NDArray[Any]]"
+    classes: "tuple[str, ...] | Mapping[str, tuple[str, ...]]"
+    """Names of the classes; by head where the recipe has several."""
     licence: str = "unknown"
+    vocabulary: tuple[str, ...] = ()
+    """What tokens stand for; the first is padding."""
 
 
 class Dataset(Protocol):
@@ -78,12 +83,19 @@ class _Function:
         if isinstance(made, Arrays):
             return made
         known = {field.name for field in fields(Arrays)}
-        if not isinstance(made, Mapping) or not set(made) <= known or not known - {"licence"} <= set(made):
+        needed = {field.name for field in fields(Arrays) if field.default is MISSING}
+        if not isinstance(made, Mapping) or not needed <= set(made) <= known:
             raise ConfigError(
                 f"{self._function.__name__} returned {_outline(made)}",
                 hint=f"return a dict of {', '.join(sorted(known))}",
             )
-        return Arrays(**{**made, "classes": tuple(map(str, made["classes"]))})
+        return Arrays(**{**made, "classes": _named(made["classes"])})
+
+
+def _named(classes: Any) -> Any:
+    if isinstance(classes, Mapping):
+        return {str(head): _named(names) for head, names in classes.items()}
+    return tuple(map(str, classes))
 
 
 def _outline(value: Any) -> str:

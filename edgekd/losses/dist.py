@@ -6,7 +6,8 @@ import msgspec
 import torch
 from torch import Tensor
 
-from edgekd.losses import Batch, Loss
+from edgekd.losses import Batch, Loss, flat
+from edgekd.losses._divergences import mean
 
 _CONSTANT = 1e-15
 """A centred vector shorter than this is one of equal values: float32 cannot square what is much smaller."""
@@ -26,6 +27,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Dist:
     Options = Options
     needs_teacher = True
+    needs_classes = True
 
     def __call__(self, batch: Batch, options: Any) -> Tensor:
         """tau^2 (beta L_inter + gamma L_intra), with Y the softmax of the logits over tau.
@@ -33,13 +35,14 @@ class _Dist:
         L_inter is 1 - Pearson(Y^s, Y^t) of each row, averaged over the batch; L_intra that of each column, averaged
         over the classes. A correlation with equal values is undefined and counts as 0, as in the official code: of a
         batch of one, L_intra is 1 without a gradient. With two classes L_inter only tells whether both prefer the
-        same one, and has no gradient.
+        same one, and has no gradient. Of dense outputs each position that has a label is an example, as there.
         """
-        assert batch.teacher is not None
-        student = torch.softmax(batch.student / options.temperature, dim=1)
-        teacher = torch.softmax(batch.teacher / options.temperature, dim=1)
-        inter = 1 - _pearson(student, teacher, dim=1).mean()
-        intra = 1 - _pearson(student, teacher, dim=0).mean()
+        z_s, z_t, _ = flat(batch)
+        assert z_t is not None
+        student = torch.softmax(z_s / options.temperature, dim=1)
+        teacher = torch.softmax(z_t / options.temperature, dim=1)
+        inter = mean(1 - _pearson(student, teacher, dim=1))
+        intra = mean(1 - _pearson(student, teacher, dim=0))
         loss: Tensor = (options.beta * inter + options.gamma * intra) * options.temperature**2
         return loss
 

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgekd.losses import Batch, Loss
+from edgekd.losses import Batch, Loss, flat
+from edgekd.losses._divergences import kl
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,32 +28,31 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Divergence:
     Options = Options
     needs_teacher = True
+    needs_classes = True
 
     def __call__(self, batch: Batch, options: Any) -> Tensor:
         """T^2 D(P, Q), averaged over the batch, with P the teacher's and Q the student's softmax over T.
 
         The paper has the T^2 of soft targets nowhere, for it trains at T = 1; with it, `forward_kl` is soft targets.
+        Of dense outputs each position that has a label is an example.
         """
-        assert batch.teacher is not None
-        log_p = F.log_softmax(batch.teacher / options.temperature, dim=1)
-        log_q = F.log_softmax(batch.student / options.temperature, dim=1)
+        student, teacher, _ = flat(batch)
+        assert teacher is not None
+        log_p = F.log_softmax(teacher / options.temperature, dim=1)
+        log_q = F.log_softmax(student / options.temperature, dim=1)
         loss: Tensor = _DIVERGENCES[options.kind](log_p, log_q, options.beta) * options.temperature**2
         return loss
-
-
-def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
-    return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 
 def _jsd(log_p: Tensor, log_q: Tensor, beta: float) -> Tensor:
     """beta KL(P || M) + (1 - beta) KL(Q || M), with M = beta P + (1 - beta) Q."""
     log_m = torch.logaddexp(log_p + math.log(beta), log_q + math.log1p(-beta))
-    return beta * _kl(log_p, log_m) + (1 - beta) * _kl(log_q, log_m)
+    return beta * kl(log_p, log_m) + (1 - beta) * kl(log_q, log_m)
 
 
 _DIVERGENCES: Final = {
-    "forward_kl": lambda log_p, log_q, _: _kl(log_p, log_q),
-    "reverse_kl": lambda log_p, log_q, _: _kl(log_q, log_p),
+    "forward_kl": lambda log_p, log_q, _: kl(log_p, log_q),
+    "reverse_kl": lambda log_p, log_q, _: kl(log_q, log_p),
     "jsd": _jsd,
 }
 

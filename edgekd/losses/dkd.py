@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgekd.losses import Batch, Loss
+from edgekd.losses import Batch, Loss, flat
+from edgekd.losses._divergences import kl
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,18 +25,21 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Decoupled:
     Options = Options
     needs_teacher = True
+    needs_classes = True
 
     def __call__(self, batch: Batch, options: Any) -> Tensor:
         """T^2 (alpha KL(b^T || b^S) + beta KL(p^T || p^S)), averaged over the batch.
 
         b is (p_t, 1 - p_t) with t the label, p the softmax over the classes other than t. With two classes only one
         of these is left, so NCKD is 0. The warm-up of the official code, which knows the epoch, is not part of it.
+        Of dense outputs each position is an example; what has no label, and so no t, is left out.
         """
-        assert batch.teacher is not None
-        student_b, student_p = _decouple(batch.student / options.temperature, batch.labels)
-        teacher_b, teacher_p = _decouple(batch.teacher / options.temperature, batch.labels)
-        tckd = F.kl_div(student_b, teacher_b, reduction="batchmean", log_target=True)
-        nckd = F.kl_div(student_p, teacher_p, reduction="batchmean", log_target=True)
+        student, teacher, labels = flat(batch)
+        assert teacher is not None
+        labelled = labels >= 0
+        student_b, student_p = _decouple(student[labelled] / options.temperature, labels[labelled])
+        teacher_b, teacher_p = _decouple(teacher[labelled] / options.temperature, labels[labelled])
+        tckd, nckd = kl(teacher_b, student_b), kl(teacher_p, student_p)
         loss: Tensor = (options.alpha * tckd + options.beta * nckd) * options.temperature**2
         return loss
 
@@ -43,7 +47,7 @@ class _Decoupled:
 def _decouple(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Logarithms of b, shape (batch, 2), and of p, shape (batch, classes - 1)."""
     is_other = torch.ones_like(logits, dtype=torch.bool).scatter(1, labels[:, None], False)
-    others = logits[is_other].reshape(len(logits), -1)
+    others = logits[is_other].reshape(len(logits), logits.shape[1] - 1)
     target = logits.gather(1, labels[:, None])
     # the log-odds of two are exact where 1 - p_t, taken as a difference, would round to 0
     binary = torch.cat([target, others.logsumexp(dim=1, keepdim=True)], dim=1)

@@ -7,10 +7,10 @@ Distillation", arXiv:2105.08919, find it better than soft targets, and these at 
 from typing import Any, Final
 
 import msgspec
-import torch.nn.functional as F
 from torch import Tensor
 
-from edgekd.losses import Batch, Loss
+from edgekd.losses import Batch, Loss, flat
+from edgekd.losses._divergences import mean
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -25,10 +25,13 @@ class _LogitMse:
         """(z^s - z^t)^2 averaged over batch and classes, as in the code of Kim et al.
 
         Ba and Caruana halve the sum over the classes instead: theirs is classes / 2 times this. Unlike a loss of
-        probabilities it also has the student learn the teacher's mean logit.
+        probabilities it also has the student learn the teacher's mean logit. Of dense outputs each position that has
+        a label is an example; where labels are no classes but numbers, all that the output holds counts.
         """
-        assert batch.teacher is not None
-        return F.mse_loss(batch.student, batch.teacher)
+        numbers = batch.labels.is_floating_point()
+        student, teacher = (batch.student, batch.teacher) if numbers else flat(batch)[:2]
+        assert teacher is not None
+        return mean((student - teacher).square())
 
 
 PLUGIN: Final[Loss] = _LogitMse()

@@ -1,13 +1,15 @@
 """Relational KD: Park, Kim, Lu and Cho 2019, "Relational Knowledge Distillation", arXiv:1904.05068."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from edgekd.losses import Batch, Loss
+from edgekd.losses import Batch, Features, Pair
+from edgekd.losses._features import Summed, vectors_of
 
 _EQUAL = 1e-15
 """Embeddings nearer than this are one: float32 cannot square what is much smaller."""
@@ -23,30 +25,56 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Relations:
+    """On outputs, or on layers."""
+
     Options = Options
     needs_teacher = True
 
     def __call__(self, batch: Batch, options: Any) -> Tensor:
-        """distance L_RKD-D + angle L_RKD-A; the embedding that the paper leaves open is the logits here.
+        """distance L_RKD-D + angle L_RKD-A; the embedding that the paper leaves open is the output here.
 
         Each is the Huber loss (delta 1) of the student's against the teacher's potentials, averaged over all ordered
         pairs or triples of different examples; the official code averages over those with repeated examples as well.
         It sees no turn, mirroring, shift or scaling of all the logits, so it teaches no class: combine it. Equal
         embeddings have no direction between them, and a cosine with it counts as 0. One example has no pair, two have
-        no triple: the term is 0.
+        no triple: the term is 0. A dense output is one embedding, in which positions without a label are 0.
         """
         assert batch.teacher is not None
-        student, teacher = _differences(batch.student), _differences(batch.teacher)
-        loss = batch.student.sum() * 0  # so that there is a gradient, if only of 0, without any pair
-        if options.distance:
-            loss = loss + options.distance * _distance_loss(student, teacher)
-        if options.angle:
-            loss = loss + options.angle * _angle_loss(student, teacher)
-        return loss
+        return _loss(_embeddings(batch.student, batch.labels), _embeddings(batch.teacher, batch.labels), options)
+
+    def build(self, options: Any, pairs: Sequence[Pair]) -> nn.Module:
+        """As on outputs, summed over pairs; a layer is one embedding, in which padding is 0. Shapes may differ."""
+        return Summed([_OfLayers(options) for _ in pairs])
+
+
+class _OfLayers(nn.Module):
+    def __init__(self, options: Options) -> None:
+        super().__init__()
+        self.options = options
+
+    def forward(self, features: Features) -> Tensor:
+        student, teacher = (vectors_of(one, features.mask) for one in (features.student, features.teacher))
+        return _loss(student, teacher, self.options)
+
+
+def _embeddings(outputs: Tensor, labels: Tensor) -> Tensor:
+    if outputs.dim() > 2 and not labels.is_floating_point():
+        outputs = outputs.masked_fill((labels < 0)[:, None], 0)
+    return outputs.flatten(1)
+
+
+def _loss(student: Tensor, teacher: Tensor, options: Options) -> Tensor:
+    loss = student.sum() * 0  # so that there is a gradient, if only of 0, without any pair
+    student, teacher = _differences(student), _differences(teacher)
+    if options.distance:
+        loss = loss + options.distance * _distance_loss(student, teacher)
+    if options.angle:
+        loss = loss + options.angle * _angle_loss(student, teacher)
+    return loss
 
 
 def _differences(embeddings: Tensor) -> Tensor:
-    """Of shape (batch, batch, classes): from the first example to the second."""
+    """Of shape (batch, batch, numbers): from the first example to the second."""
     return embeddings[None, :] - embeddings[:, None]
 
 
@@ -77,4 +105,4 @@ def _cosines(differences: Tensor) -> Tensor:
     return directions @ directions.mT
 
 
-PLUGIN: Final[Loss] = _Relations()
+PLUGIN: Final = _Relations()

@@ -6,7 +6,8 @@ import msgspec
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgekd.losses import Batch, Loss
+from edgekd.losses import Batch, Loss, flat
+from edgekd.losses._divergences import kl
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -19,15 +20,19 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _SoftTargets:
     Options = Options
     needs_teacher = True
+    needs_classes = True
 
     def __call__(self, batch: Batch, options: Any) -> Tensor:
-        """T^2 KL(p || q), with p and q the softmax of the teacher's and the student's logits over T."""
-        assert batch.teacher is not None
+        """T^2 KL(p || q), with p and q the softmax of the teacher's and the student's logits over T.
+
+        Of dense outputs each position that has a label is an example.
+        """
+        student, teacher, _ = flat(batch)
+        assert teacher is not None
         temperature: float = options.temperature
-        log_q = F.log_softmax(batch.student / temperature, dim=1)
-        log_p = F.log_softmax(batch.teacher / temperature, dim=1)
-        divergence: Tensor = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
-        return divergence * temperature**2
+        log_q = F.log_softmax(student / temperature, dim=1)
+        log_p = F.log_softmax(teacher / temperature, dim=1)
+        return kl(log_p, log_q) * temperature**2
 
 
 PLUGIN: Final[Loss] = _SoftTargets()

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgekd.losses import Batch, Loss
+from edgekd.losses import Batch, Loss, flat
+from edgekd.losses._divergences import kl
 
 _CONSTANT = 1e-15
 """A deviation smaller than this is that of equal logits: float32 cannot square what is much smaller."""
@@ -24,6 +25,7 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _StandardisedTargets:
     Options = Options
     needs_teacher = True
+    needs_classes = True
 
     def __call__(self, batch: Batch, options: Any) -> Tensor:
         """tau^2 KL(q(Z(v)) || q(Z(z))), averaged over the batch: v the teacher's logits, z the student's.
@@ -31,13 +33,13 @@ class _StandardisedTargets:
         q is the softmax over tau and Z the Z-score of an example's logits, with sigma^2 their mean squared deviation
         as in the paper; its code divides by K - 1 in place of K. Equal logits have the Z-score 0. Of two classes the
         Z-scores are 1 and -1 whatever the logits, so there the loss only tells whether both prefer the same one, and
-        has no gradient.
+        has no gradient. Of dense outputs each position that has a label is an example.
         """
-        assert batch.teacher is not None
-        log_q_student = F.log_softmax(_z_score(batch.student) / options.temperature, dim=1)
-        log_q_teacher = F.log_softmax(_z_score(batch.teacher) / options.temperature, dim=1)
-        divergence = F.kl_div(log_q_student, log_q_teacher, reduction="batchmean", log_target=True)
-        loss: Tensor = divergence * options.temperature**2
+        student, teacher, _ = flat(batch)
+        assert teacher is not None
+        log_q_student = F.log_softmax(_z_score(student) / options.temperature, dim=1)
+        log_q_teacher = F.log_softmax(_z_score(teacher) / options.temperature, dim=1)
+        loss: Tensor = kl(log_q_teacher, log_q_student) * options.temperature**2
         return loss
 
 

@@ -34,7 +34,9 @@ MOST_CANDIDATES: Final = 60
 
 
 def metric_of(summary: Summary) -> str:
-    """The metric that the report is about: the first that teacher, student or an artifact has."""
+    """The metric that the report is about; in a summary of an older version the first that a net has."""
+    if isinstance(summary.get("metric"), str):
+        return str(summary["metric"])
     owners = [summary.get("teacher"), summary.get("student"), *mappings(summary, "artifacts")]
     return next((str(name) for owner in owners for name in reach(owner, "metrics") or {}), "accuracy")
 

@@ -2,7 +2,8 @@
 
 To add one, write `edgekd/students/<name>.py` that ends in `PLUGIN: StudentFamily = ...`. tests/contracts/
 test_students.py finds it. A user's own is a function, named `module:function` in the recipe, that returns a
-torch.nn.Module mapping (batch, *shape) to logits (batch, classes); options and space are its keyword arguments.
+torch.nn.Module mapping (batch, *shape) to logits (batch, classes), or to a tuple of one tensor a head; options and
+space are its keyword arguments.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 from edgekd.errors import ConfigError
 from edgekd.nets import Net
 from edgekd.nets import wrap as net_of
+from edgekd.specs import Subject
 
 EXTRAS = {"mobile": "train"}
 
@@ -22,10 +24,13 @@ class StudentFamily(Protocol):
     def Options(self) -> type[Any]:
         """The frozen msgspec Struct that the recipe's options are decoded into."""
 
-    def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...], images: bool = True) -> Net:
-        """An untrained net with an output a class; `shape` is that of one example.
+    def build(self, options: Any, subject: Subject) -> Net:
+        """An untrained net that answers what the subject wants: a tensor, or a tuple of one for each output.
 
-        Where `images` is false the data are float32 and taken as they are: no preprocessing.
+        Only images are preprocessed; floats and tokens are taken as they are.
+
+        Raises:
+            Disagreement: this family does not make nets for such a subject.
         """
 
 
@@ -44,7 +49,5 @@ class _Function:
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
 
-    def build(
-        self, options: Mapping[str, Any], classes: tuple[str, ...], shape: tuple[int, ...], images: bool = True
-    ) -> Net:
+    def build(self, options: Mapping[str, Any], subject: Subject) -> Net:
         return net_of(self._function(**options), f"student {self._function.__name__}")

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from edgekd.errors import Disagreement
-from edgekd.nets import Net, planes
-from edgekd.specs import Preprocessing
+from edgekd.nets import Net, planes, values
+from edgekd.specs import Preprocessing, Subject
 from edgekd.students import StudentFamily
 
 _CHANNELS = (16, 24, 40, 64, 96)
@@ -43,14 +43,14 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Mobile:
     Options = Options
 
-    def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...], images: bool = True) -> Net:
-        channels, height, width = planes(shape)
-        if options.resolution and not images:
+    def build(self, options: Any, subject: Subject) -> Net:
+        channels, height, width = planes(subject)
+        if options.resolution and not subject.images:
             raise Disagreement("the option resolution resizes images, and the data are float32", hint="leave it out")
         size = (options.resolution, options.resolution) if options.resolution else (height, width)
-        net = MobileNet(options, channels, len(classes), halvings(min(size)))
+        net = MobileNet(options, channels, values(subject), halvings(min(size)))
         middle = (127.5,) * channels
-        return Net(net, Preprocessing(size=size, mean=middle, std=middle) if images else None, classes)
+        return Net(net, Preprocessing(size=size, mean=middle, std=middle) if subject.images else None, subject.classes)
 
 
 def halvings(size: int) -> int:

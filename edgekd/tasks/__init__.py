@@ -1,4 +1,4 @@
-"""What a net is for: its loss on labels and its metrics.
+"""What an output of a net is for: its shape, its loss on labels and its metrics.
 
 To add one, write `edgekd/tasks/<name>.py` that ends in `PLUGIN: Task = ...`. tests/contracts/test_tasks.py finds it.
 """
@@ -12,25 +12,50 @@ from torch import Tensor
 
 from edgekd.errors import ConfigError
 
+Array = NDArray[Any]
+
 
 class Task(Protocol):
-    """A task on single-output nets."""
+    """A task of one output.
+
+    Labels are arrays of (examples, ...); what is not labelled counts nowhere: -1 in whole numbers, NaN in floats.
+    """
 
     metric: str
     """The headline metric, in [0, 1], higher is better: a key of what `metrics` returns."""
 
-    def check(self, labels: NDArray[np.int64], classes: Sequence[str]) -> None:
+    def check(self, labels: Array, classes: Sequence[str]) -> None:
         """Raise ConfigError when labels and classes do not make a data set of this task."""
 
-    def label_loss(self, outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-        """Scalar loss of outputs (batch, classes) on labels (batch,)."""
+    def output(self, labels: tuple[int, ...], classes: Sequence[str]) -> tuple[int, ...]:
+        """Shape of a net's answer for one example whose labels are of that shape; classes are the first axis."""
 
-    def metrics(self, outputs: NDArray[np.float32], labels: NDArray[np.int64]) -> dict[str, float]:
-        """Metrics of outputs (examples, classes) against labels (examples,)."""
+    def label_loss(self, outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+        """Scalar loss of outputs (batch, *output) on labels (batch, ...)."""
+
+    def counts(self, outputs: Array, labels: Array) -> NDArray[Any]:
+        """What the metrics are made of, (examples, numbers): it adds up over examples."""
+
+    def metrics(self, counts: NDArray[Any]) -> dict[str, float]:
+        """Metrics of the examples whose counts these are."""
 
 
 def wrap(own: Any) -> Task:
     """A user's own Task object."""
-    if not hasattr(own, "label_loss"):
-        raise ConfigError(f"{own!r} is not a task", hint="see edgekd/tasks/__init__.py for what it must have")
+    missing = [name for name in ("output", "label_loss", "counts", "metrics") if not hasattr(own, name)]
+    if missing:
+        raise ConfigError(f"{own!r} is not a task: it has no {missing[0]}", hint="see edgekd/tasks/__init__.py")
     return own  # type: ignore[no-any-return]  # checked above as far as one can
+
+
+def hits(outputs: Array, labels: Array) -> NDArray[Any]:
+    """How many positions are right and how many count, (examples, 2); the classes are axis 1 of the outputs."""
+    right = (outputs.argmax(axis=1) == labels).reshape(len(labels), -1)
+    counted = (labels >= 0).reshape(len(labels), -1)
+    return np.stack([(right & counted).sum(axis=1), counted.sum(axis=1)], axis=1).astype(np.float64)
+
+
+def share(counts: NDArray[Any]) -> float:
+    """The first column's sum over the second's; 0 of nothing."""
+    part, whole = counts[:, :2].sum(axis=0)
+    return float(part / whole) if whole else 0.0

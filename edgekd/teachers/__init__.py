@@ -2,8 +2,9 @@
 
 To add one, write `edgekd/teachers/<name>.py` that ends in `PLUGIN: TeacherSource = ...`. tests/contracts/
 test_teachers.py finds it. A user's own is a function, named `module:function` in the recipe, that returns a
-torch.nn.Module mapping (batch, *shape) to logits (batch, classes); the recipe's options are its keyword arguments.
-The module may carry `classes` and `preprocessing` as attributes: they are checked against the data before any work.
+torch.nn.Module mapping (batch, *shape) to logits (batch, classes), or to a tuple of one tensor a head; the recipe's
+options are its keyword arguments. The module may carry `classes` and `preprocessing` as attributes: they are checked
+against the data before any work.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 from edgekd.errors import ConfigError
 from edgekd.nets import Net
 from edgekd.nets import wrap as net_of
+from edgekd.specs import Subject
 
 EXTRAS = {"residual": "train", "efficientnet_lite": "teachers"}
 
@@ -23,12 +25,15 @@ class TeacherSource(Protocol):
     def Options(self) -> type[Any]:
         """The frozen msgspec Struct that the recipe's options are decoded into."""
 
-    def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...], images: bool = True) -> Net:
-        """A net with an output a class, its pretrained weights loaded; `shape` is that of one example.
+    def build(self, options: Any, subject: Subject) -> Net:
+        """A net that answers what the subject wants, its pretrained weights loaded.
 
-        Where `images` is false the data are float32 and taken as they are: no preprocessing.
+        It answers a tensor, or a tuple of one for each output.
+
+        Only images are preprocessed; floats and tokens are taken as they are.
 
         Raises:
+            Disagreement: this source has no nets for such a subject.
             PluginUnavailable: a package that holds code or weights is not installed.
         """
 
@@ -48,7 +53,5 @@ class _Function:
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
 
-    def build(
-        self, options: Mapping[str, Any], classes: tuple[str, ...], shape: tuple[int, ...], images: bool = True
-    ) -> Net:
+    def build(self, options: Mapping[str, Any], subject: Subject) -> Net:
         return net_of(self._function(**options), f"teacher {self._function.__name__}")

@@ -7,8 +7,8 @@ import msgspec
 import torch
 
 from edgekd.errors import Disagreement, PluginUnavailable
-from edgekd.nets import Net, planes
-from edgekd.specs import Preprocessing
+from edgekd.nets import Net, planes, values
+from edgekd.specs import Preprocessing, Subject
 from edgekd.teachers import TeacherSource
 
 
@@ -24,14 +24,14 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _EfficientNetLite:
     Options = Options
 
-    def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...], images: bool = True) -> Net:
-        if not images:
+    def build(self, options: Any, subject: Subject) -> Net:
+        if not subject.images:
             raise Disagreement("EfficientNet-Lite takes images, the data are float32", hint="choose another teacher")
-        if planes(shape)[0] != 3:
+        if planes(subject)[0] != 3:
             raise Disagreement(
-                f"EfficientNet-Lite takes 3 channels, the data has {shape[0]}", hint="choose another teacher"
+                f"EfficientNet-Lite takes 3 channels, the data has {subject.shape[0]}", hint="choose another teacher"
             )
-        module = _architecture(options, len(classes))
+        module = _architecture(options, values(subject))
         weights = torch.load(_weights_file(options.variant), map_location="cpu", weights_only=True)
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith("_fc.")}
         unknown = module.load_state_dict(weights, strict=False).unexpected_keys

@@ -10,8 +10,8 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from edgekd.nets import Net, planes
-from edgekd.specs import Preprocessing
+from edgekd.nets import Net, planes, values
+from edgekd.specs import Preprocessing, Subject
 from edgekd.teachers import TeacherSource
 
 
@@ -36,11 +36,11 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class _Residual:
     Options = Options
 
-    def build(self, options: Any, classes: tuple[str, ...], shape: tuple[int, ...], images: bool = True) -> Net:
-        channels, height, width = planes(shape)
+    def build(self, options: Any, subject: Subject) -> Net:
+        channels, height, width = planes(subject)
         middle = (127.5,) * channels
-        preprocessing = Preprocessing(size=(height, width), mean=middle, std=middle) if images else None
-        return Net(ResidualNet(options, channels, len(classes)), preprocessing, classes)
+        preprocessing = Preprocessing(size=(height, width), mean=middle, std=middle) if subject.images else None
+        return Net(ResidualNet(options, channels, values(subject)), preprocessing, subject.classes)
 
 
 class ResidualNet(nn.Module):

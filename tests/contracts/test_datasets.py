@@ -7,10 +7,14 @@ import numpy as np
 import pytest
 
 from edgekd import datasets
-from edgekd.data import check
+from edgekd.agree import heads_of
+from edgekd.data import examine
 from edgekd.datasets import split
 from edgekd.errors import ConfigError
 from edgekd.plugins import find, names
+from edgekd.shipped import load_recipe, recipe_names
+from edgekd.specs import Head
+from tests.subjects import HEADS
 
 
 def photos(folder: Path) -> dict[str, Any]:
@@ -25,6 +29,12 @@ def photos(folder: Path) -> dict[str, Any]:
     return {"path": str(folder), "size": 16}
 
 
+def heads(dataset: str) -> dict[str, Head]:
+    """Of a recipe that is about the data set."""
+    recipes = [recipe for recipe in map(load_recipe, recipe_names()) if recipe.dataset.name == dataset]
+    return heads_of(recipes[0]) if recipes else HEADS
+
+
 @pytest.mark.parametrize("name", names(datasets))
 def test_is_a_whole_data_set_that_is_always_the_same(name: str, tmp_path: Path) -> None:
     plugin = find(datasets, name)
@@ -33,13 +43,13 @@ def test_is_a_whole_data_set_that_is_always_the_same(name: str, tmp_path: Path) 
         pytest.skip(f"{name} is not on this machine: {plugin.needs}")
     table = photos(tmp_path) if name == "image_folder" else {}
     first, second = (plugin.load(plugin.Options(**table)) for _ in range(2))
-    check(first, name)
-    assert set(np.unique(first.train_labels)) == set(range(len(first.classes)))
-    images = first.train_inputs.dtype == np.uint8 and first.train_inputs.ndim == 4
-    assert images or first.train_inputs.dtype == first.test_inputs.dtype == np.float32
-    assert np.array_equal(first.train_inputs, second.train_inputs) and np.array_equal(
-        first.test_labels, second.test_labels
-    )
+    subject, train_labels, test_labels = examine(first, heads(name), name)
+    for output in subject.outputs:
+        if output.classes:
+            assert set(np.unique(train_labels[output.name])) - {-1} == set(range(len(output.classes)))
+    _, _, again = examine(second, heads(name), name)
+    assert np.array_equal(first.train_inputs, second.train_inputs)
+    assert all(np.array_equal(test_labels[head], again[head], equal_nan=True) for head in test_labels)
     train = {image.tobytes() for image in first.train_inputs}
     shared = sum(image.tobytes() in train for image in first.test_inputs)
     assert shared <= 0.01 * len(first.test_inputs), "test examples stand in the training split"

@@ -3,7 +3,7 @@
 import pytest
 
 from edgekd import datasets, losses, students, tasks, teachers
-from edgekd.lessons import loss_plugins
+from edgekd.agree import heads_of, losses_of
 from edgekd.plan import candidates
 from edgekd.plugins import find, options
 from edgekd.shipped import load_recipe, recipe_names
@@ -13,13 +13,14 @@ from edgekd.shipped import load_recipe, recipe_names
 def test_recipe_is_valid(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.name == name
-    assert find(tasks, recipe.task).metric
+    assert all(find(tasks, head.task).metric for head in heads_of(recipe).values())
     for family, choice in ((datasets, recipe.dataset), (teachers, recipe.teacher), (students, recipe.student)):
         plugin = find(family, choice.name)
         options(plugin.Options, choice.options, name)
     for point in candidates(recipe.student):
         options(find(students, recipe.student.name).Options, point, name)
-    assert all(plugin.Options for _, plugin, _ in loss_plugins(recipe.losses))
+    for loss in losses_of(recipe):
+        options(find(losses, loss.name).Options, loss.options, name)
     assert {loss.name for loss in recipe.losses} & {"labels"}, "the twin needs a loss of its own"
 
 

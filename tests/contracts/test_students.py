@@ -6,6 +6,7 @@ import torch
 from edgekd import students
 from edgekd.nets import Net, anatomy, input_shape, parameters
 from edgekd.plugins import find, names
+from tests.subjects import subject
 
 SHAPES = [(1, 28, 28), (3, 32, 32), (3, 100, 100)]
 
@@ -13,7 +14,7 @@ SHAPES = [(1, 28, 28), (3, 32, 32), (3, 100, 100)]
 def build(name: str, shape: tuple[int, ...]) -> Net:
     family = find(students, name)
     torch.manual_seed(0)
-    net: Net = family.build(family.Options(), ("a", "b", "c"), shape)
+    net: Net = family.build(family.Options(), subject(shape))
     return net
 
 
@@ -32,7 +33,7 @@ def test_answers_a_value_a_class_and_learns_everywhere(name: str, shape: tuple[i
 @pytest.mark.parametrize("name", names(students))
 def test_takes_float_planes_as_they_are(name: str) -> None:
     family = find(students, name)
-    net: Net = family.build(family.Options(), ("a", "b", "c"), (1, 32, 49), images=False)
+    net: Net = family.build(family.Options(), subject((1, 32, 49), kind="numbers"))
     assert net.preprocessing is None
     logits = net.module(torch.randn(4, 1, 32, 49))
     assert logits.shape == (4, 3) and torch.isfinite(logits).all()

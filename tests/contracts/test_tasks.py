@@ -14,8 +14,8 @@ def test_perfect_answers_score_one(name: str) -> None:
     task = find(tasks, name)
     labels = np.array([0, 2, 1, 1])
     outputs = np.eye(3, dtype=np.float32)[labels] * 20
-    assert task.metrics(outputs, labels)[task.metric] == 1.0
-    assert task.metrics(-outputs, labels)[task.metric] < 1.0
+    assert task.metrics(task.counts(outputs, labels))[task.metric] == 1.0
+    assert task.metrics(task.counts(-outputs, labels))[task.metric] < 1.0
     assert float(task.label_loss(torch.from_numpy(outputs), torch.from_numpy(labels), 0.0)) < 1e-3
 
 

@@ -7,13 +7,14 @@ from edgekd import teachers
 from edgekd.errors import Disagreement, PluginUnavailable
 from edgekd.nets import input_shape
 from edgekd.plugins import find, names
+from tests.subjects import subject
 
 
 @pytest.mark.parametrize("name", names(teachers))
 def test_answers_a_value_a_class(name: str) -> None:
     source = find(teachers, name)
     try:
-        net = source.build(source.Options(), ("a", "b", "c"), (3, 48, 48))
+        net = source.build(source.Options(), subject((3, 48, 48)))
     except (PluginUnavailable, ModuleNotFoundError) as missing:
         pytest.skip(f"the weights of {name} are not installed: {missing}")
     with torch.no_grad():
@@ -25,7 +26,7 @@ def test_answers_a_value_a_class(name: str) -> None:
 def test_takes_float_planes_as_they_are_or_says_that_it_does_not(name: str) -> None:
     source = find(teachers, name)
     try:
-        net = source.build(source.Options(), ("a", "b", "c"), (1, 32, 49), images=False)
+        net = source.build(source.Options(), subject((1, 32, 49), kind="numbers"))
     except Disagreement as refused:
         assert "float32" in str(refused)
         return
