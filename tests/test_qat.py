@@ -7,7 +7,6 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from edgekd import qat, training
@@ -70,7 +69,9 @@ def train(ground: Ground, checkpoint: Path, stop_at: int = 10_000) -> dict[str, 
     viewer = ground.viewer("train")
     simulated = FakeQuantized(trace(ground.module(ground.student), [(1, 16, 16)]), momentum=0.1)
     simulated.observe([viewer.batch(np.arange(100))])
-    said = torch.from_numpy(np.load(ground.run.folder / ground.knowledge.told[0].views[0].outputs[0].path).astype(np.float32))
+    said = torch.from_numpy(
+        np.load(ground.run.folder / ground.knowledge.told[0].views[0].outputs[0].path).astype(np.float32)
+    )
     steps = iter(range(10_000))
 
     def objective(answers: tuple[Tensor, ...], shown: Shown) -> Tensor:

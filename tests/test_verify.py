@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from edgekd.errors import MeasureError, UnknownPlugin
 from edgekd.parity import HIGHEST_SQNR_DB, sqnr_db
 from edgekd.specs import Agreement, Artifact, File, TensorSpec
-from tests.subjects import subject
 from edgekd.verify import compare, engine_for
+from tests.subjects import subject
 
 LABELS = np.arange(100) % 4
 Outputs = NDArray[np.float32]

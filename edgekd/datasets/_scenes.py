@@ -245,7 +245,8 @@ def _photograph(colours: Array, mask: Array, random: Random) -> NDArray[np.uint8
     sky = (_SKY + random.uniform(-40, 40)) * (1 - lower) + random.uniform(170, 240) * lower
     light = np.where((mask == SKY)[..., None], sky, colours).reshape(height, FINER, width, FINER, 3).mean((1, 3))
     exposed = light * random.uniform(0.7, 1.25) + random.normal(0, random.uniform(2, 9), light.shape)
-    return exposed.clip(0, 255).astype(np.uint8).transpose(2, 0, 1)
+    image: NDArray[np.uint8] = exposed.clip(0, 255).astype(np.uint8).transpose(2, 0, 1)
+    return image
 
 
 def _steering(goal: tuple[float, float, float], place: tuple[float, float], heading: float) -> float:

@@ -88,7 +88,10 @@ class _Fashion:
         return all(_local(file) or fetched(_url(file), file.sha256) for file in FILES.values())
 
     def load(self, options: Any) -> Arrays:
-        arrays = {name: _read(_local(file) or fetch(_url(file), file.sha256, file.size_bytes), file) for name, file in FILES.items()}
+        arrays = {
+            name: _read(_local(file) or fetch(_url(file), file.sha256, file.size_bytes), file)
+            for name, file in FILES.items()
+        }
         return Arrays(
             arrays["train_inputs"][: options.examples],
             arrays["train_labels"][: options.examples].astype(np.int64),

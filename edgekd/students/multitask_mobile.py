@@ -18,6 +18,7 @@ from edgekd.errors import Disagreement
 from edgekd.nets import Net, planes
 from edgekd.specs import Output, Preprocessing, Subject
 from edgekd.students import StudentFamily
+from edgekd.students._blocks import InvertedResidual, convolution, divisible, initialise, separable
 
 _CHANNELS = (16, 24, 40, 64)
 """Of the levels at width 1; the first is at half the image's resolution."""
@@ -41,11 +42,11 @@ class _MultitaskMobile:
     Options = Options
 
     def build(self, options: Any, subject: Subject) -> Net:
-        channels, height, width = planes(subject.shape)
+        channels, height, width = planes(subject)
         middle = (127.5,) * channels
         preprocessing = Preprocessing(size=(height, width), mean=middle, std=middle)
         net = MultitaskMobileNet(options, channels, (height, width), subject.outputs)
-        return Net(net, preprocessing if subject.kind == "images" else None, subject.classes)
+        return Net(net, preprocessing if subject.images else None, subject.classes)
 
 
 class MultitaskMobileNet(nn.Module):
@@ -59,7 +60,9 @@ class MultitaskMobileNet(nn.Module):
         self.down = nn.ModuleList(
             nn.Sequential(
                 *(
-                    InvertedResidual(fine if block == 0 else coarse, coarse, 2 if block == 0 else 1, options.expansion)
+                    InvertedResidual(
+                        fine if block == 0 else coarse, coarse, 2 if block == 0 else 1, expansion=options.expansion
+                    )
                     for block in range(max(1, round(blocks * options.depth)))
                 )
             )
@@ -69,15 +72,13 @@ class MultitaskMobileNet(nn.Module):
             (_level(sizes, output) for output in outputs if len(output.shape) == 3), default=len(sizes) - 1
         )
         ups = range(self.finest, len(sizes) - 1)
-        self.lateral = nn.ModuleList(
-            convolution(widths[level + 1], widths[level], 1, activation=False) for level in ups
-        )
+        self.lateral = nn.ModuleList(convolution(widths[level + 1], widths[level], 1, activation=None) for level in ups)
         self.up = nn.ModuleList(separable(widths[level], widths[level]) for level in ups)
         self.heads = nn.ModuleList(
             _Dense(widths[self.finest], output) if len(output.shape) == 3 else _Whole(widths[-1], sizes[-1], output)
             for output in outputs
         )
-        _initialise(self)
+        initialise(self)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
         levels = [self.stem(images)]
@@ -136,57 +137,6 @@ def _level(sizes: list[tuple[int, int]], output: Output) -> int:
 
 def _halved(size: tuple[int, int], times: int) -> tuple[int, int]:
     return -(-size[0] // 2**times), -(-size[1] // 2**times)
-
-
-class InvertedResidual(nn.Module):
-    """Expand, filter depthwise, project; the input is added where shapes allow."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        hidden = inputs * expansion
-        self.layers = nn.Sequential(
-            convolution(inputs, hidden, 1),
-            convolution(hidden, hidden, 3, stride=stride, groups=hidden),
-            convolution(hidden, outputs, 1, activation=False),
-        )
-        self.adds = stride == 1 and inputs == outputs
-
-    def forward(self, features: Tensor) -> Tensor:
-        out: Tensor = self.layers(features)
-        return features + out if self.adds else out
-
-
-def separable(inputs, outputs):
-    return nn.Sequential(convolution(inputs, inputs, 3, groups=inputs), convolution(inputs, outputs, 1))
-
-
-def convolution(
-    inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, activation: bool = True
-) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outputs),
-    ]
-    if activation:
-        layers.append(nn.ReLU6())
-    return nn.Sequential(*layers)
-
-
-def divisible(channels: float, by: int = 8) -> int:
-    """The nearest multiple of 8, which kernels are written for; never below 8 nor a tenth below `channels`."""
-    rounded = max(by, int(channels + by / 2) // by * by)
-    return rounded + by if rounded < 0.9 * channels else rounded
-
-
-def _initialise(module: nn.Module) -> None:
-    for layer in module.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, mode="fan_out")
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-        elif isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
 
 
 PLUGIN: Final[StudentFamily] = _MultitaskMobile()

@@ -40,11 +40,11 @@ class _UNet:
     Options = Options
 
     def build(self, options: Any, subject: Subject) -> Net:
-        channels, height, width = planes(subject.shape)
+        channels, height, width = planes(subject)
         middle = (127.5,) * channels
         preprocessing = Preprocessing(size=(height, width), mean=middle, std=middle)
         net = UNet(options, channels, (height, width), subject.outputs)
-        return Net(net, preprocessing if subject.kind == "images" else None, subject.classes)
+        return Net(net, preprocessing if subject.images else None, subject.classes)
 
 
 class UNet(nn.Module):
@@ -63,11 +63,11 @@ class UNet(nn.Module):
             )
             for level, width in enumerate(widths)
         )
+        ups = len(widths) - 1 if any(len(output.shape) == 3 for output in outputs) else 0
         self.lateral = nn.ModuleList(
-            nn.Sequential(*_convolution(coarse, fine, kernel=1))
-            for fine, coarse in zip(widths, widths[1:], strict=False)
+            nn.Sequential(*_convolution(widths[level + 1], widths[level], kernel=1)) for level in range(ups)
         )
-        self.up = nn.ModuleList(ResidualBlock(width, width) for width in widths[:-1])
+        self.up = nn.ModuleList(ResidualBlock(widths[level], widths[level]) for level in range(ups))
         self.heads = nn.ModuleList(
             _Dense(widths[0], output)
             if len(output.shape) == 3
@@ -82,7 +82,7 @@ class UNet(nn.Module):
             features = down(features)
             levels.append(features)
         deepest = features
-        for lateral, up, level in zip(reversed(self.lateral), reversed(self.up), levels[-2::-1], strict=True):
+        for lateral, up, level in zip(reversed(self.lateral), reversed(self.up), levels[-2::-1], strict=False):
             features = up(level + F.interpolate(lateral(features), size=level.shape[2:]))
         answers = tuple(head(features if isinstance(head, _Dense) else deepest) for head in self.heads)
         return answers if len(answers) > 1 else answers[0]
