@@ -15,7 +15,7 @@ from edgekd.nets import Net
 from edgekd.nets import wrap as net_of
 from edgekd.specs import Subject
 
-EXTRAS = {"residual": "train", "efficientnet_lite": "teachers"}
+EXTRAS = {"residual": "train", "unet": "train", "efficientnet_lite": "teachers"}
 
 
 class TeacherSource(Protocol):
