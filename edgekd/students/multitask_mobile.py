@@ -22,8 +22,8 @@ from edgekd.students._blocks import InvertedResidual, convolution, divisible, in
 
 _CHANNELS = (16, 24, 40, 64)
 """Of the levels at width 1; the first is at half the image's resolution."""
-_BLOCKS = (0, 2, 2, 3)
-"""Of the levels at depth 1; the first is the stem alone."""
+_BLOCKS = (2, 2, 3)
+"""Of the levels below the first, which is the stem alone, at depth 1."""
 _HIDDEN = 64
 
 
@@ -58,15 +58,8 @@ class MultitaskMobileNet(nn.Module):
         sizes = [_halved(size, level + 1) for level in range(len(widths))]
         self.stem = convolution(channels, widths[0], 3, stride=2)
         self.down = nn.ModuleList(
-            nn.Sequential(
-                *(
-                    InvertedResidual(
-                        fine if block == 0 else coarse, coarse, 2 if block == 0 else 1, expansion=options.expansion
-                    )
-                    for block in range(max(1, round(blocks * options.depth)))
-                )
-            )
-            for fine, coarse, blocks in zip(widths, widths[1:], _BLOCKS[1:], strict=False)
+            _down(fine, coarse, max(1, round(blocks * options.depth)), options.expansion, dense=level == 0)
+            for level, (fine, coarse, blocks) in enumerate(zip(widths, widths[1:], _BLOCKS, strict=False))
         )
         self.finest = min(
             (_level(sizes, output) for output in outputs if len(output.shape) == 3), default=len(sizes) - 1
@@ -127,6 +120,19 @@ class _Whole(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         answers: Tensor = self.layers(features)
         return answers
+
+
+def _down(inputs: int, outputs: int, blocks: int, expansion: int, dense: bool) -> nn.Sequential:
+    """Halves once. The largest planes are halved by a dense convolution, as nets for accelerators do (Gupta and Akin
+    2020, arXiv:2003.02838): multiplying their channels first would take a third more memory."""
+    first = (
+        convolution(inputs, outputs, 3, stride=2)
+        if dense
+        else InvertedResidual(inputs, outputs, 2, expansion=expansion)
+    )
+    return nn.Sequential(
+        first, *(InvertedResidual(outputs, outputs, 1, expansion=expansion) for _ in range(blocks - 1))
+    )
 
 
 def _level(sizes: list[tuple[int, int]], output: Output) -> int:
