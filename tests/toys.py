@@ -147,3 +147,83 @@ def spectra(count: int = 240) -> dict[str, Any]:
     for split in ("train", "test"):
         made[f"{split}_inputs"] = (made[f"{split}_inputs"] / 127.5 - 1).astype(np.float32)
     return made
+
+
+def places(count: int = 240) -> dict[str, Any]:
+    """The drawings, each with a second question: is it brighter on the left or on the right? Some have no answer."""
+    made = pictures(count)
+    for split in ("train", "test"):
+        images, kinds = made[f"{split}_inputs"].astype(float), made[f"{split}_labels"]
+        sides = (images[..., 8:].sum((1, 2, 3)) > images[..., :8].sum((1, 2, 3))).astype(int)
+        if split == "train":
+            sides[::7] = -1
+        made[f"{split}_labels"] = {"kind": kinds, "side": sides}
+    made["classes"] = {"kind": CLASSES, "side": ("left", "right")}
+    return made
+
+
+class TwoHeads(nn.Module):
+    """One backbone, an answer to each question."""
+
+    def __init__(self, width: int = 8, heads: tuple[int, ...] = (3, 2)) -> None:
+        super().__init__()
+        self.preprocessing = Preprocessing(size=(16, 16), mean=(127.5,), std=(127.5,))
+        self.backbone = nn.Sequential(
+            nn.Conv2d(1, width, 3, 2, 1), nn.ReLU(), nn.Conv2d(width, width, 3, 2, 1), nn.ReLU()
+        )
+        self.heads = nn.ModuleList([nn.Linear(width * 16, size) for size in heads])
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...] | Tensor:
+        features = self.backbone(images).flatten(1)
+        answers = tuple(head(features) for head in self.heads)
+        return answers if len(answers) > 1 else answers[0]
+
+
+def two_heads(width: int = 8) -> nn.Module:
+    """For `places`."""
+    return TwoHeads(width)
+
+
+def knows_sides(width: int = 8) -> nn.Module:
+    """A teacher of the second question alone."""
+    return TwoHeads(width, (2,))
+
+
+def words(count: int = 300) -> dict[str, Any]:
+    """Sentences of up to 6 words out of 20; the class is the greatest of three words that is in it."""
+    random = np.random.default_rng(2)
+    tokens = random.integers(4, 20, (count, 6)).astype(np.int32)
+    labels = np.arange(count) % 3
+    tokens[np.arange(count), random.integers(0, 3, count)] = labels + 1
+    tokens[np.arange(6) >= random.integers(3, 7, count)[:, None]] = 0
+    return {
+        "train_inputs": tokens[:200],
+        "train_labels": labels[:200],
+        "test_inputs": tokens[200:],
+        "test_labels": labels[200:],
+        "classes": CLASSES,
+        "vocabulary": ("[PAD]", *(f"word{index}" for index in range(1, 20))),
+    }
+
+
+class Reader(nn.Module):
+    """Averages what words mean; padding means nothing."""
+
+    def __init__(self, width: int = 16, layers: int = 2) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(20, width)
+        self.layers = nn.ModuleList([nn.Linear(width, width) for _ in range(layers)])
+        self.classifier = nn.Linear(width, 3)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        states = self.embedding(tokens)
+        for layer in self.layers:
+            states = states + torch.relu(layer(states))
+        mask = (tokens != 0).unsqueeze(-1).to(states.dtype)
+        logits: Tensor = self.classifier((states * mask).sum(1))
+        return logits
+
+
+def reader(width: int = 16, layers: int = 2) -> nn.Module:
+    """For `words`."""
+    return Reader(width, layers)

@@ -1,0 +1,173 @@
+"""Ways of distilling, each in a run that ends with a student: heads, layers, stages, several teachers, tokens."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+import torch
+
+from edgekd import teach
+from edgekd.errors import ConfigError, Disagreement
+from edgekd.files import decode
+from edgekd.nets import load
+from edgekd.pipeline import Made, build
+from edgekd.runs import Run
+from edgekd.shipped import load_target
+from edgekd.specs import Recipe
+from edgekd.workers import sharing
+from tests import toys
+
+TOYS = Path(toys.__file__)
+
+
+def recipe(**changes: Any) -> Recipe:
+    """Of toys; `changes` are its keys, as in a TOML file."""
+    plain = {
+        "schema": 1,
+        "name": "toys",
+        "title": "toys",
+        "dataset": {"name": f"{TOYS}:pictures"},
+        "task": "classification",
+        "prefer": "most capable within the budget",
+        "teacher": {"name": f"{TOYS}:teacher", "training": {"epochs": 4, "batch": 16}},
+        "student": {"name": f"{TOYS}:student", "training": {"epochs": 2, "batch": 16}},
+        "losses": [{"name": "soft_targets"}, {"name": "labels"}],
+    }
+    return decode(Recipe, {**plain, **changes}, "recipe")
+
+
+def made(folder: Path, wanted: Recipe, until: Any = "distil") -> Made:
+    target = msgspec.structs.replace(load_target("raspberry-pi-4"), exports=("onnx-int8",))
+    with sharing():  # libraries load once
+        (one,) = build(Run(folder), wanted, [target], until=until)
+    return one
+
+
+HEADS = {
+    "task": "",
+    "heads": {"kind": {"task": "classification", "weight": 2.0}, "side": {"task": "classification"}},
+    "dataset": {"name": f"{TOYS}:places"},
+    "teacher": {"name": f"{TOYS}:two_heads", "training": {"epochs": 6, "batch": 16}, "options": {"width": 16}},
+    "student": {"name": f"{TOYS}:two_heads", "training": {"epochs": 4, "batch": 16}},
+}
+ADAMW = {"batch": 16, "learning_rate": 0.01, "optimiser": "adamw"}
+WORDS = {
+    "dataset": {"name": f"{TOYS}:words"},
+    "teacher": {"name": f"{TOYS}:reader", "training": {**ADAMW, "epochs": 8}, "options": {"layers": 4}},
+    "student": {"name": f"{TOYS}:reader", "training": {**ADAMW, "epochs": 3}},
+}
+FEATURES = {"name": "hidden_states", "layers": [{"teacher": "layers.*", "student": "layers.*"}]}
+
+
+def test_two_heads_from_one_backbone_are_exported_verified_and_reported(tmp_path: Path) -> None:
+    """With a loss for one head alone, learned weights of the heads, and int8 artifacts of two outputs."""
+    losses = [{"name": "soft_targets"}, {"name": "labels"}, {"name": "dist", "head": "kind", "weight": 0.5}]
+    found = made(tmp_path, recipe(**HEADS, losses=losses, weighting="uncertainty"), "report")
+    assert found.student is not None and found.report is not None
+    names = {"mean", "kind.accuracy", "side.accuracy"}
+    assert set(found.student.metrics) == set(found.teacher.metrics) == names
+    assert found.student.metrics["mean"] > 0.7
+    assert found.student.metrics["mean"] == pytest.approx(
+        np.mean([found.student.metrics["kind.accuracy"], found.student.metrics["side.accuracy"]])
+    )
+    assert [one.name for one in found.student.outputs] == ["kind", "side"]
+    for agreement in found.agreements:
+        assert agreement.ok and len(agreement.outputs) == 2 and set(agreement.metrics) == names, agreement
+    assert {one.limit for one in found.report.verdicts} >= {"accuracy_floor", "parity"}
+
+
+def test_several_teachers_teach_what_they_know(tmp_path: Path) -> None:
+    more = {"sides": {"name": f"{TOYS}:knows_sides", "training": {"epochs": 6, "batch": 16}, "heads": ["side"]}}
+    wanted = recipe(**{**HEADS, "teachers": more})
+    made(tmp_path, wanted)
+    run = Run(tmp_path)
+    first, second = (run.result(name, teach.Told) for name in ("knowledge", "knowledges/sides"))
+    assert first.outputs == (0, 1) and second.outputs == (1,)
+    assert set(second.teacher.metrics) == {"accuracy"}
+
+
+def test_layers_stages_and_a_start_from_the_teacher(tmp_path: Path) -> None:
+    """Of tokens: layers first, then logits, from the teacher's embedding and every second of its layers."""
+    stage = {"training": {**ADAMW, "epochs": 2}, "losses": [FEATURES]}
+    start = {
+        "layers": [{"teacher": "embedding", "student": "embedding"}, {"teacher": "layers.*", "student": "layers.*"}]
+    }
+    student = {**WORDS["student"], "initialise": start}
+    found = made(tmp_path, recipe(**{**WORDS, "student": student, "stages": [stage]}), "verify")
+    assert found.student is not None and found.student.inputs[0].dtype == "int32"
+    told = Run(tmp_path).result("knowledge", teach.Told)
+    assert told.layers == ("layers.1", "layers.3") and len(told.views[0].layers) == 2
+    kept = np.load(tmp_path / told.views[0].layers[0].path)
+    assert kept.shape == (200, 6, 16) and kept.dtype == np.float16
+    assert found.student.metrics["accuracy"] > 0.5
+    assert all(one.ok for one in found.agreements), found.agreements
+
+
+def test_layers_that_take_too_much_room_are_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The student is the same, but for what float16 rounds."""
+    wanted = recipe(**{**WORDS, "losses": [*recipe().losses, FEATURES]})
+    weights = []
+    for name, room in (("kept", teach.LAYERS_BYTES), ("asked", 0)):
+        monkeypatch.setattr(teach, "LAYERS_BYTES", room)
+        monkeypatch.setattr(teach, "call", lambda function, *given, **_: function(*given))  # where the room is patched
+        found = made(tmp_path / name, wanted)
+        assert Run(tmp_path / name).result("knowledge", teach.Told).kept is (name == "kept")
+        module = toys.reader()
+        assert found.student is not None
+        load(module, tmp_path / name / found.student.weights.path)
+        weights.append(torch.cat([one.flatten() for one in module.state_dict().values()]))
+    assert torch.allclose(*weights, atol=2e-2) and not torch.equal(*weights)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"heads": {"a": {"task": "classification"}}}, "names a task and heads"),
+        ({"task": ""}, "names neither a task nor heads"),
+        ({"task": "", "heads": {**HEADS["heads"], "x": {"task": "classification"}}}, "has labels for one head"),
+        ({**HEADS, "heads": {**HEADS["heads"], "x": {"task": "classification"}}}, "no labels for the head 'x'"),
+        ({"losses": [{"name": "labels", "head": "x"}]}, "loss labels is for the head 'x'"),
+        ({"losses": [{"name": "labels"}, {"name": "hints"}]}, "loss hints compares layers"),
+        ({"losses": [{"name": "labels", "layers": FEATURES["layers"]}]}, "loss labels compares outputs"),
+        ({"losses": [{"name": "soft_targets"}]}, "every loss needs the teacher"),
+        ({"losses": [{"name": "labels"}, FEATURES]}, r"there is no layer 'layers.\*'"),
+        ({"teachers": {"b": {"name": f"{TOYS}:teacher", "training": {"epochs": 0}, "heads": ["x"]}}}, "teaches 'x'"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_together_is_found_before_any_training(
+    changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        made(tmp_path, recipe(**changes))
+    assert not (tmp_path / "teacher").exists()
+
+
+def test_a_net_of_other_outputs_is_refused(tmp_path: Path) -> None:
+    student = {"name": f"{TOYS}:student", "training": {"epochs": 2}}
+    with pytest.raises(Disagreement, match=r"the student answers \(3,\), the data want kind \(3,\), side \(2,\)"):
+        made(tmp_path, recipe(**{**HEADS, "student": student}))
+
+
+def test_students_start_from_a_file(tmp_path: Path) -> None:
+    """Transfer learning: with a training of hardly anything, the student is what the file says."""
+    from edgekd.nets import save
+
+    torch.manual_seed(5)
+    given = toys.student(4)
+    save(given, tmp_path / "pretrained.safetensors")
+    student = {
+        "name": f"{TOYS}:student",
+        "training": {"epochs": 1, "batch": 160, "learning_rate": 1e-9, "warmup": 0.0},
+        "initialise": {"weights": str(tmp_path / "pretrained.safetensors")},
+    }
+    found = made(tmp_path / "run", recipe(student=student))
+    module = toys.student(4)
+    assert found.student is not None
+    load(module, tmp_path / "run" / found.student.weights.path)
+    assert torch.allclose(module.features.weight, given.features.weight, atol=1e-6)
+    broken = {**student, "initialise": {"weights": str(tmp_path / "nothing.safetensors")}}
+    with pytest.raises(ConfigError, match="nothing.safetensors: not the weights of a student"):
+        made(tmp_path / "run", recipe(student=broken))
