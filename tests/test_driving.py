@@ -5,14 +5,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import edgekd
 from edgekd.datasets import Arrays
 from edgekd.datasets.driving import CLASSES, PLUGIN, Options
 from edgekd.errors import ConfigError, PluginUnavailable
 from edgekd.plugins import options
+from edgekd.shipped import load_recipe
+from edgekd.specs import Recipe
 
 pytest.importorskip("pybullet", reason="pip install 'edgekd[driving]', which draws the scenes")
 
@@ -172,3 +176,44 @@ def test_splits_and_seeds_are_different_roads_and_fewer_frames_are_the_first(kep
 def test_options_that_make_no_frames_are_refused(table: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         options(Options, table, "options of data set driving")
+
+
+# --- the recipe
+
+
+def small(recipe: Recipe) -> Recipe:
+    """The recipe with so few frames and epochs that nothing is learned, but all is made."""
+    return msgspec.structs.replace(
+        recipe,
+        dataset=msgspec.structs.replace(recipe.dataset, options={"frames": 64, "test_frames": 32}),
+        teacher=_once(msgspec.structs.replace(recipe.teacher, options={"widths": [8, 8, 8, 8]})),
+        student=_once(msgspec.structs.replace(recipe.student, space={"width": [0.25]})),
+        accuracy_floor=0.0,
+    )
+
+
+def _once(choice: Any) -> Any:
+    return msgspec.structs.replace(choice, training=msgspec.structs.replace(choice.training, epochs=1))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_all_heads_come_through_to_the_device(tmp_path: Path) -> None:
+    result = edgekd.run(small(load_recipe("driving")), "raspberry-pi-4", out=tmp_path / "run")
+    artifacts = result.summary()["artifacts"]
+    assert {one["export"] for one in artifacts} >= {"tflite-int8", "onnx-int8"}
+    for artifact in artifacts:
+        assert all(pair["ok"] for pair in artifact["parity"]), artifact
+        assert {"mask.miou", "depth.delta1", "steering.r2", "obstacle.delta1"} <= set(artifact["metrics"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(6000)
+def test_a_student_of_a_tenth_of_the_cost_sees_as_its_teacher(tmp_path: Path) -> None:
+    result = edgekd.run("driving", "raspberry-pi-4", out=tmp_path / "run")
+    summary = result.summary()
+    teacher, *artifacts = summary["teacher"], *summary["artifacts"]
+    for artifact in artifacts:
+        assert artifact["metrics"]["mask.miou"] >= teacher["metrics"]["mask.miou"] - 0.03
+        assert all(pair["ok"] for pair in artifact["parity"])
+    assert result.ok, summary["verdicts"]
