@@ -2,6 +2,7 @@
 
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -67,16 +68,25 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
     if scale not in recipe.scales:
         scales = ", ".join(recipe.scales) or "none"
         raise ConfigError(f"recipe {recipe.name} has no scale {scale!r}", hint=f"its scales: {scales}")
-    plain = msgspec.to_builtins(msgspec.structs.replace(recipe, name=f"{recipe.name}-{scale}", scales={}))
-    for path, value in recipe.scales[scale].items():
+    small = msgspec.structs.replace(recipe, name=f"{recipe.name}-{scale}", scales={})
+    return changed(small, recipe.scales[scale], f"scale {scale} of recipe {recipe.name}")
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe with other values at some paths: {"student.training.epochs": 2, "losses.0.weight": 0.5}.
+
+    Raises:
+        ConfigError: a path leads nowhere, or the value cannot stand there; `where` is for the message.
+    """
+    plain = msgspec.json.decode(msgspec.json.encode(recipe))  # with lists, which can be changed
+    for path, value in changes.items():
         *above, last = path.split(".")
-        table = plain
+        table: Any = plain
         for part in above:
-            table = table.setdefault(part, {})
-            if not isinstance(table, dict):
-                raise ConfigError(f"scale {scale} of recipe {recipe.name}: {path!r} is not in a table")
-        table[last] = value
-    return decode(Recipe, plain, f"scale {scale} of recipe {recipe.name}")
+            table = _inside(table, part, f"{where}: {path!r}")
+        _inside(table, last, f"{where}: {path!r}")
+        table[int(last) if isinstance(table, list) else last] = value
+    return decode(Recipe, plain, where)
 
 
 def load_target(wanted: str | Path) -> Target:
@@ -86,6 +96,17 @@ def load_target(wanted: str | Path) -> Target:
         ConfigError: there is none, or it is not valid.
     """
     return load_toml(Target, _locate(wanted, TARGETS, "target"))
+
+
+def _inside(table: Any, part: str, where: str) -> Any:
+    """The value of a table, made where it is not there, or of a list."""
+    if isinstance(table, list) and part.isdecimal() and int(part) < len(table):
+        inside = table[int(part)]
+    elif isinstance(table, dict):
+        inside = table.setdefault(part, {})
+    else:
+        raise ConfigError(f"{where} leads nowhere", hint="a path is of keys and of places in lists: losses.0.weight")
+    return inside
 
 
 def _names(folder: Path) -> tuple[str, ...]:

@@ -121,7 +121,7 @@ def test_a_scale_changes_what_it_names_and_nothing_else() -> None:
     ("changed", "message"),
     [
         ({"student.training.epoch": 1}, "unknown key 'epoch'"),
-        ({"title.short": 1}, "'title.short' is not in a table"),
+        ({"title.short": 1}, "'title.short' leads nowhere"),
         ({"seed": "x"}, "scale tiny of recipe digits"),
     ],
 )
