@@ -6,15 +6,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from edgekd import devices, engines, formats, ram
+from edgekd import benchmark_model, devices, engines, formats, ram
 from edgekd.errors import ConfigError, MeasureError
 from edgekd.measure import Draw, Job, count, take
 from edgekd.plugins import known
 from edgekd.profile import Profile, profile
 from edgekd.report import how_to
-from edgekd.specs import Counted, Failure, Fits, Measurement, Mode, Required, Spec, Target, Verdict
+from edgekd.specs import Counted, Failure, Fits, Mode, Required, Spec, Target, Verdict
 from edgekd.tensors import Tensors, drawn, first_examples, fitted, given_inputs, specs_of, write_inputs
-from edgekd.verdicts import REQUIRABLE, file_size, finite, latency, memory, require
+from edgekd.verdicts import REQUIRABLE, Found, file_size, finite, latency, memory, require, slow_end
 
 EXAMPLES: Final = 32
 DRAWN: Final = "examples.npz"
@@ -35,6 +35,8 @@ class Bench(Spec, frozen=True, kw_only=True):
     """Of a machine that each model is to run on, with nothing measured but whether it does; 0: this is not asked."""
     by_operator: bool = False
     """Say where the time goes too, in a run of its own."""
+    benchmark_model: str = ""
+    """Path of Google's program of that name: its own times are told, beside those of the engines that are named."""
     inputs: str = ""
     """A .npz or .npy file, or a `module:function`; else seeded random numbers of the declared shapes."""
 
@@ -61,11 +63,21 @@ def jobs(bench: Bench) -> list[Job]:
         raise ConfigError(
             f"nothing is timed on {bench.device}, so no operator is", hint="leave out --profile, or name another device"
         )
+    if bench.benchmark_model:
+        _check_program(bench)
     return [
         Job(path.name, path, engine, bench.device, bench.mode, bench.threads, bench.rounds)
         for path in map(Path, bench.models)
         for engine in _engines(path, bench)
     ]
+
+
+def _check_program(bench: Bench) -> None:
+    if bench.inputs or bench.by_operator or bench.ram_bytes or bench.rounds > 1:
+        raise ConfigError(
+            "benchmark_model takes inputs of its own, and times once", hint="no --inputs, --profile, --ram or --rounds"
+        )
+    benchmark_model.check(Path(bench.benchmark_model), bench.models, bench.device)
 
 
 def _engines(path: Path, bench: Bench) -> Sequence[str]:
@@ -77,15 +89,17 @@ def _engines(path: Path, bench: Bench) -> Sequence[str]:
         found = [
             name for name in bench.engines if name in found or ":" in name
         ]  # a user's own says itself what it takes
+    elif bench.benchmark_model:
+        return [benchmark_model.NAME]
     else:
         able = engines.able(path.name)
         found = [name for name in found if bench.device != "host" or name in able][:1]
     if not found:
         raise ConfigError(f"{path}: no engine here executes it", hint="`edgekd engines` lists them")
-    return found
+    return [*found, *([benchmark_model.NAME] if bench.benchmark_model else [])]
 
 
-def measured(bench: Bench, found: Sequence[Job]) -> Iterator[Measurement | Counted | Fits | Profiled | Failure]:
+def measured(bench: Bench, found: Sequence[Job]) -> Iterator[Found | Fits | Profiled | Failure]:
     """One measurement after the other, as each is done, and its profile; one that fails does not stop the others.
 
     Where times tell nothing, under emulation, instructions are counted instead; with a size of RAM, all that is told is
@@ -97,19 +111,20 @@ def measured(bench: Bench, found: Sequence[Job]) -> Iterator[Measurement | Count
     """
     examples = 1 if bench.ram_bytes else EXAMPLES  # inputs take RAM as well
     given = first_examples(given_inputs(bench.inputs), examples) if bench.inputs else None
-    do = _way(bench)
     for job in found:
         with tempfile.TemporaryDirectory(prefix="edgekd-bench-") as scratch:
             draw = partial(_draw, given, examples, job.name, Path(scratch))
             try:
-                yield do(job, draw, Path(scratch))
+                yield _way(bench, job)(job, draw, Path(scratch))
                 if bench.by_operator:
                     yield _profiled(job, Path(scratch))
             except MeasureError as error:
                 yield Failure(artifact=job.name, engine=job.engine, error=str(error), hint=error.hint)
 
 
-def _way(bench: Bench) -> Callable[[Job, Draw, Path], Measurement | Counted | Fits]:
+def _way(bench: Bench, job: Job) -> Callable[[Job, Draw, Path], Found | Fits]:
+    if job.engine == benchmark_model.NAME:
+        return lambda job, _, scratch: benchmark_model.take(job, Path(bench.benchmark_model), scratch)
     if bench.ram_bytes:
         return lambda job, draw, scratch: ram.prove(job, draw, bench.ram_bytes, scratch)
     return take if devices.timed(bench.device) else count
@@ -128,7 +143,7 @@ def _draw(given: Tensors | None, examples: int, who: str, scratch: Path, inputs:
     return path
 
 
-def hold(found: Measurement | Counted, target: Target, required: Required | None = None) -> tuple[Verdict, ...]:
+def hold(found: Found, target: Target, required: Required | None = None) -> tuple[Verdict, ...]:
     """What was found against the limits that its provenance lets it speak of: times of this machine are no device's.
 
     Where a provenance is `required`, a limit that nothing of it speaks of is broken.
@@ -143,13 +158,13 @@ def hold(found: Measurement | Counted, target: Target, required: Required | None
     return finite(filter(None, verdicts))
 
 
-def _silent(found: Measurement | Counted, limit: str, target: Target) -> Verdict:
+def _silent(found: Found, limit: str, target: Target) -> Verdict:
     """Of a limit that nothing was found to hold against."""
     value = 0.0
     if limit == "peak_memory_bytes":
         value = found.memory.peak_rss_bytes
-    elif isinstance(found, Measurement):
-        value = found.latency_ms.p90
+    elif not isinstance(found, Counted):
+        value, _ = slow_end(found)
     elif found.latency_ms:
         value = found.latency_ms.value
     why = f"of {found.device}" if value else f"nothing tells it: no cycle model is fitted for {found.device}"

@@ -200,8 +200,9 @@ def _pair(a: Answer, b: Answer, subject: Subject | None, labels: Sequence[Array]
         drop = score(first) - score(second)
         low, high = parity.drop_interval(score, first, second)
         top1 = heads.top1_agreement(subject, a.outputs, b.outputs)
-        if abs(drop) > parity.most_drop(coarser) + 1e-9:
-            reasons.append(f"the metric differs by {abs(drop):.4f}, more than {parity.most_drop(coarser)}")
+        most = parity.most_drop(coarser, len(first[0]))
+        if abs(drop) > most + 1e-9:
+            reasons.append(f"the metric differs by {abs(drop):.4f}, more than {most:.3g}")
     return Pair(
         a=a.name,
         b=b.name,

@@ -308,7 +308,12 @@ def _doubts(latency: Latency, samples: NDArray[np.float64], timed: dict[str, Any
     drift = float(np.median(_last_third(samples)) / np.median(_last_third(samples[::-1])))
     if drift > LARGEST_TAIL:
         reasons.append(f"the last third is {drift:.2f} times as slow as the first: throttled, or disturbed")
-    before, after = timed["before"], timed["after"]
+    return (*reasons, *disturbances(timed["before"], timed["after"]))
+
+
+def disturbances(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a device says that came between two looks at its conditions."""
+    reasons = []
     seconds = max(1e-3, after["at_s"] - before["at_s"])
     stolen = (after["stolen_ticks"] - before["stolen_ticks"]) / TICKS_PER_S / seconds
     if stolen > LARGEST_STOLEN_SHARE:

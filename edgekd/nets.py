@@ -139,9 +139,14 @@ class Anatomy(Spec, frozen=True, kw_only=True):
 def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False) -> Anatomy:
     """Examine a module on one example of `shape`, of floats or of tokens, without computing anything.
 
+    One that cannot do without computing says itself what it is made of, by an attribute `anatomy`.
+
     Raises:
         Disagreement: the module does not take this shape.
     """
+    own = getattr(module, "anatomy", None)
+    if isinstance(own, Anatomy):
+        return own
     meta = module.to("meta") if _is_meta(module) else _on_meta(module)
     recorder = _Recorder()
     try:

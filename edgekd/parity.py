@@ -50,9 +50,9 @@ def least_db(*precisions: str) -> float:
     return min(LEAST_SQNR_DB.get(precision, 10.0) for precision in precisions)
 
 
-def most_drop(precision: str) -> float:
-    """By how much the task's metric may drop."""
-    return MOST_METRIC_DROP.get(precision, 0.01)
+def most_drop(precision: str, examples: int = 1000) -> float:
+    """By how much the task's metric may drop; what rounds may lose one of the examples, however few they are."""
+    return MOST_METRIC_DROP.get(precision, max(0.01, 1 / examples))
 
 
 def closeness(expected: Sequence[Array], found: Sequence[Array]) -> Closeness:

@@ -185,7 +185,7 @@ def build(
 
 def _what_is_agreed(recipe: Recipe) -> Recipe:
     """The recipe without what nothing must be agreed on, so that a new title or seed is no new work."""
-    return msgspec.structs.replace(recipe, title="-", seed=0, minutes=0.0, memory_bytes=0, measure="rapid")
+    return msgspec.structs.replace(recipe, title="-", seed=0, scales={}, minutes=0.0, memory_bytes=0, measure="rapid")
 
 
 def _teach(

@@ -16,7 +16,6 @@ from edgekd.specs import Artifact, Provenance, Spec, Target
 HOST: Final = "host"
 HOST_THREADS: Final = 1
 """Of a timing on this machine: one thread is what is the same on all machines."""
-EMULATOR: Final = "qemu"
 FACTS_TIMEOUT_S: Final = 120.0
 LONGEST_NAME: Final = 100
 """Of a place in the run folder."""
@@ -169,15 +168,13 @@ def _here(target: Target, wanted: Mapping[str, Path]) -> Place:
 
 
 def _emulated(target: Target, wanted: Mapping[str, Path]) -> list[Place]:
-    """The emulator of a target where it is prepared for one of its engines."""
-    plugin, _ = devices.located(EMULATOR)
-    address: str = plugin.usual(target)  # type: ignore[attr-defined]  # of this device alone
-    if not address:
-        return []
-    device = f"{EMULATOR}:{address}"
-    lacking = _lacking(device, wanted)
-    there = tuple(name for name in wanted if name not in lacking)
-    return [Place(device, there, lacking, target.threads, wanted=False)] if there else []
+    """The emulators of a target that are prepared for one of its engines."""
+    places = []
+    for device in devices.standing_in(target):
+        lacking = _lacking(device, wanted)
+        there = tuple(name for name in wanted if name not in lacking)
+        places += [Place(device, there, lacking, target.threads, wanted=False)] if there else []
+    return places
 
 
 def _asked(target: Target, device: str, wanted: Mapping[str, Path], known: tuple[str, ...]) -> Place:
@@ -213,15 +210,22 @@ def _lacking(device: str, wanted: Mapping[str, Path]) -> dict[str, EdgekdError]:
         told: dict[str, EdgekdError] = plugin.lacking(address, wanted)
         return told
     found: dict[str, EdgekdError] = {}
-    for name, engine in wanted.items():
+    for tried, (name, engine) in enumerate(wanted.items()):
         try:
-            with (
-                tempfile.TemporaryDirectory(prefix="edgekd-ask-") as scratch,
-                devices.start(device, engines.GUEST, engine, Path(scratch)) as connection,
-            ):
-                devices.check_real(device, connection.ask({"do": "facts"}, FACTS_TIMEOUT_S))
+            if hasattr(plugin, "bring") and len(found) < tried:  # one has started
+                plugin.bring(engine)
+            else:
+                _start(device, engine)
         except DeviceUnreachable:
             raise
         except (ConfigError, PluginUnavailable, MeasureError) as error:  # raised after all, where no engine is there
             found[name] = error
     return found
+
+
+def _start(device: str, engine: Path) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="edgekd-ask-") as scratch,
+        devices.start(device, engines.GUEST, engine, Path(scratch)) as connection,
+    ):
+        devices.check_real(device, connection.ask({"do": "facts"}, FACTS_TIMEOUT_S))

@@ -101,13 +101,14 @@ def _fastest(evidence: Evidence, good: Sequence[str]) -> str:
 def _spans(evidence: Evidence, first: str) -> dict[str, tuple[float, float]]:
     """Export -> what its latency lies between, all of the best provenance and of one device: the first that knows it
     of the export `first`. Of a valid measurement both are the median."""
-    known = speaking([*evidence.measurements, *evidence.counted], evidence.target, "latency_ms")
+    found: list[Measurement | Counted] = [*evidence.measurements, *evidence.counted]
+    known = speaking(found, evidence.target, "latency_ms")
     spans = [(one, span) for one in known if (span := _span(one))]
     device = next((one.device for one, _ in spans if one.artifact == first), None)
     return {one.artifact: span for one, span in spans if one.device == device}
 
 
-def _span(one: Found) -> tuple[float, float] | None:
+def _span(one: Measurement | Counted) -> tuple[float, float] | None:
     if isinstance(one, Measurement):
         return (one.latency_ms.p50, one.latency_ms.p50) if one.valid else None
     return (one.latency_ms.low, one.latency_ms.high) if one.latency_ms else None

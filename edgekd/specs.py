@@ -358,6 +358,8 @@ class Recipe(Spec, frozen=True, kw_only=True):
     """Length of the short distillations that "smallest above the accuracy floor" compares candidates by."""
     measure: Mode = "rapid"
     seed: Seed = 0
+    scales: dict[Name, dict[str, Any]] = {}
+    """Other sizes of the same job: name -> what differs, by path: {"student.training.epochs" = 2}."""
     minutes: NonNegative = 0.0
     """What a run takes on two cores, as measured by us."""
     memory_bytes: Size = 0
@@ -664,7 +666,8 @@ class Memory(Spec, frozen=True, kw_only=True):
     peak_rss_bytes: int
     """Peak resident set minus what it was before the model was loaded, runtime already imported.
 
-    Of an engine that is a program (`tensorrt`) it is all that the program takes, its libraries and GPU memory included.
+    Of an engine that is a program (`tensorrt`, `benchmark_model`) it is all that the program takes, its libraries and
+    GPU memory included.
     """
     file_bytes: int
     arena_bytes: int | None = None
@@ -742,6 +745,38 @@ class Measurement(Spec, frozen=True, kw_only=True):
     """Why a run is not valid, or what to know about it."""
 
 
+class Summary(Spec, frozen=True, kw_only=True):
+    """Latency and memory of an artifact as a program tells them that keeps its samples to itself (benchmark_model).
+
+    It chose the inputs, at random. A statistic that it does not print is None.
+    """
+
+    artifact: str
+    engine: str
+    engine_version: str
+    """Beginning of the program's SHA-256, for it does not tell its version."""
+    device: str
+    provenance: Provenance
+    mode: Mode
+    threads: int
+    load_ms: float
+    first_ms: float
+    inferences: Count
+    mean_ms: float
+    sd_ms: float
+    min_ms: float
+    max_ms: float
+    p5_ms: float | None = None
+    p50_ms: float | None = None
+    p95_ms: float | None = None
+    memory: Memory
+    machine: Machine
+    before: Conditions = Conditions()
+    after: Conditions = Conditions()
+    valid: bool
+    reasons: tuple[str, ...] = ()
+
+
 class Counted(Spec, frozen=True, kw_only=True):
     """What one inference of an artifact executes, counted where times would tell nothing; means of several."""
 
@@ -771,6 +806,15 @@ class Counted(Spec, frozen=True, kw_only=True):
     """Its outputs against those on this machine; 200 where they are equal, null where the engine is not here."""
     host_max_abs: float | None = None
     outputs_sha256: str
+
+    @property
+    def against_host(self) -> str:
+        """How its outputs differ from those on this machine, for people."""
+        if self.host_sqnr_db is None:
+            return "not executed here"
+        if self.host_max_abs == 0:
+            return "equal to the bit"
+        return f"{self.host_sqnr_db:.1f} dB, at most {self.host_max_abs:.3g}"
 
 
 class Fits(Spec, frozen=True, kw_only=True):

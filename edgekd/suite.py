@@ -17,16 +17,15 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from edgekd import devices
 from edgekd.bench import Bench, jobs, measured
 from edgekd.convert import Order, convert
-from edgekd.errors import ConfigError, ConvertError, EdgekdError
+from edgekd.errors import ConfigError, ConvertError, EdgekdError, PluginUnavailable
 from edgekd.fetch import fetch
 from edgekd.files import content, decode_json, digest, dumps, read_text, write_text
-from edgekd.measure import Job
+from edgekd.measure import Job, modelled
 from edgekd.progress import tell
 from edgekd.shipped import beside
-from edgekd.specs import Failure, Measurement, Mode, Name, Size, Spec, Text
+from edgekd.specs import Counted, Failure, Measurement, Mode, Name, Size, Spec, Text
 
 SCHEMA: Final = 1
 
@@ -90,6 +89,8 @@ class Row(Spec, frozen=True, kw_only=True):
     sha256: str = ""
     """Of the file that was executed."""
     measurement: Measurement | None = None
+    counted: Counted | None = None
+    """In its place on an emulated device, where times would tell nothing."""
     error: str = ""
     hint: str = ""
 
@@ -97,6 +98,11 @@ class Row(Spec, frozen=True, kw_only=True):
     def key(self) -> tuple[str, str, str, int]:
         """What is compared with what."""
         return self.model, self.export, self.engine, self.threads
+
+    @property
+    def done(self) -> bool:
+        """True where something was found, and no error."""
+        return self.measurement is not None or self.counted is not None
 
     @property
     def title(self) -> str:
@@ -119,29 +125,26 @@ class Results(Spec, frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """True when everything was measured."""
-        return all(row.measurement is not None for row in self.rows)
+        """True when everything was measured, or counted."""
+        return all(row.done for row in self.rows)
 
 
 def run_suite(
     suite: Suite, folder: Path, device: str, out: Path, mode: Mode | None = None, told: Callable[[Row], None] = print
 ) -> Results:
-    """Measure everything on a device; `folder` is the suite's own. `out` is written after each row.
+    """Measure everything on a device, or count it where times tell nothing; `folder` is the suite's own. `out` is
+    written after each row.
 
     What stands in `out` of the same suite, device and machine is not measured again.
 
     Raises:
-        ConfigError: `out` is of something else, or the device tells no times.
+        ConfigError: `out` is of something else.
         DeviceUnreachable: the device does not answer; what was measured stays.
     """
-    if not devices.timed(device):
-        raise ConfigError(
-            f"a suite takes times, which tell nothing on {device}", hint="`edgekd bench --on` counts there"
-        )
     if mode:
         suite = msgspec.structs.replace(suite, mode=mode)
     results = _begun(suite, device, out)
-    done = {row.key for row in results.rows if row.measurement is not None}
+    done = {row.key for row in results.rows if row.done}
     kept = [row for row in results.rows if row.key in done]
     total = len(suite.models)
     for number, entry in enumerate(suite.models):
@@ -200,10 +203,18 @@ def _rows(
             threads = suite.threads[0]
             yield Row(model=entry.name, export=export, engine="", threads=threads, error=str(error), hint=error.hint)
             continue
+        counts: dict[str, Counted] = {}
         for threads, job in planned:
             row = Row(model=entry.name, export=export, engine=job.engine, threads=threads, sha256=content(path)[1])
-            if row.key not in done:
-                yield _measured(row, job, entry, folder)
+            if row.key in done:
+                continue
+            if counted := counts.get(job.engine):  # of one thread whatever is asked for; the model makes the rest of it
+                yield msgspec.structs.replace(row, counted=modelled(msgspec.structs.replace(counted, threads=threads)))
+                continue
+            found = _measured(row, job, entry, folder)
+            if found.counted:
+                counts[job.engine] = found.counted
+            yield found
 
 
 def _is_done(suite: Suite, entry: Entry, export: str, done: set[tuple[str, str, str, int]]) -> bool:
@@ -222,9 +233,14 @@ def _jobs(suite: Suite, entry: Entry, path: Path, device: str) -> list[tuple[int
 def _measured(row: Row, job: Job, entry: Entry, folder: Path) -> Row:
     inputs = beside(entry.inputs, folder)
     bench = Bench(models=(str(job.model),), device=job.device, mode=job.mode, inputs=inputs)
-    (found,) = measured(bench, [job])
+    try:
+        (found,) = measured(bench, [job])
+    except PluginUnavailable as error:  # others of the suite may be executed there
+        return msgspec.structs.replace(row, error=str(error), hint=error.hint)
     if isinstance(found, Failure):
         return msgspec.structs.replace(row, error=found.error, hint=found.hint)
+    if isinstance(found, Counted):
+        return msgspec.structs.replace(row, counted=found)
     assert isinstance(found, Measurement)
     return msgspec.structs.replace(row, measurement=found)
 

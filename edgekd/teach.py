@@ -74,6 +74,8 @@ def _teach(work: Work, curriculum: Curriculum, data: Data) -> Teacher:
     net = build_teacher(choice, subject)
     views = choice.views or msgspec.structs.replace(curriculum.views, count=max(1, choice.training.epochs))
     if choice.training.epochs:
+        if not any(parameter.requires_grad for parameter in net.module.parameters()):
+            raise ConfigError(f"teacher {choice.name} is frozen", hint="give its training epochs = 0")
         labels = [torch.from_numpy(labels_of(work, data, "train")[index]) for index in taught]
 
         def objective(answers: tuple[torch.Tensor, ...], shown: Shown) -> torch.Tensor:

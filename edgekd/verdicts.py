@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from edgekd import devices
-from edgekd.specs import Budget, Counted, Failure, Interval, Measurement, Provenance, Required, Target, Verdict
+from edgekd.specs import Budget, Counted, Failure, Interval, Measurement, Provenance, Required, Summary, Target, Verdict
 
-Found = Measurement | Counted
+Found = Measurement | Counted | Summary
+F = TypeVar("F", bound=Found)
 
 RANKS: Final[tuple[Provenance, ...]] = ("measured", "emulated", "estimated", "host")
 """Best first; times of this machine tell nothing of a device."""
@@ -17,7 +18,7 @@ REQUIRABLE: Final = ("latency_ms", "peak_memory_bytes")
 """Limits that `--require` speaks of."""
 
 
-def speaking(found: Iterable[Found], target: Target, limit: str) -> list[Found]:
+def speaking(found: Iterable[F], target: Target, limit: str) -> list[F]:
     """What a device itself, or what imitates it, says of a limit: all of the best provenance there is."""
     able = [one for one in found if _has(one, limit) and _speaks(one, limit, target)]
     for provenance in RANKS[:2]:
@@ -27,7 +28,7 @@ def speaking(found: Iterable[Found], target: Target, limit: str) -> list[Found]:
 
 
 def _has(one: Found, limit: str) -> bool:
-    return limit != "latency_ms" or isinstance(one, Measurement) or one.latency_ms is not None
+    return limit != "latency_ms" or not isinstance(one, Counted) or one.latency_ms is not None
 
 
 def _speaks(one: Found, limit: str, target: Target) -> bool:
@@ -42,20 +43,29 @@ def latency(found: Iterable[Found], target: Target) -> Verdict | None:
 
 
 def _latency(one: Found, budget: Budget) -> Verdict:
-    if isinstance(one, Measurement):
-        p90 = one.latency_ms.p90
-        note = f"p90 on {one.device}"
+    if not isinstance(one, Counted):
+        found, what = slow_end(one)
+        note = f"{what} on {one.device}"
         return Verdict(
             limit="latency_ms",
             allowed=budget.latency_ms,
-            found=p90,
+            found=found,
             provenance=one.provenance,
-            ok=p90 <= budget.latency_ms and one.valid,
+            ok=found <= budget.latency_ms and one.valid,
             note=note if one.valid else f"{note}; not valid: {'; '.join(one.reasons)}",
         )
     assert one.latency_ms is not None
     note = one.latency_model or f"by the cycle model of {one.device}"
     return upper_end(one.latency_ms, one.provenance, budget, note)
+
+
+def slow_end(one: Measurement | Summary) -> tuple[float, str]:
+    """The 90th percentile in milliseconds, or the next higher statistic that there is, and its name."""
+    if isinstance(one, Measurement):
+        return one.latency_ms.p90, "p90"
+    if one.p95_ms is not None:
+        return one.p95_ms, f"p95, for {one.engine} tells no p90,"
+    return one.max_ms, f"the slowest of {one.inferences}, for {one.engine} tells no percentiles,"
 
 
 def upper_end(told: Interval, provenance: Provenance, budget: Budget, note: str) -> Verdict:
@@ -79,6 +89,7 @@ def memory(found: Iterable[Found], target: Target) -> Verdict | None:
     highest = max(speaking(found, target, "peak_memory_bytes"), key=lambda one: one.memory.peak_rss_bytes, default=None)
     if highest is None:
         return None
+    what = "all that the program takes" if isinstance(highest, Summary) else "resident above the imported runtime"
     without = "" if highest.provenance == "measured" else ", without the emulator"
     return Verdict(
         limit="peak_memory_bytes",
@@ -86,7 +97,7 @@ def memory(found: Iterable[Found], target: Target) -> Verdict | None:
         found=highest.memory.peak_rss_bytes,
         provenance=highest.provenance,
         ok=highest.memory.peak_rss_bytes <= allowed,
-        note=f"resident above the imported runtime on {highest.device}{without}",
+        note=f"{what} on {highest.device}{without}",
     )
 
 

@@ -106,12 +106,12 @@ def compare(
     low, high = parity.drop_interval(score, ours, theirs)
     close = parity.closeness(expected, found)
     precision = engines.arithmetic(engine) or artifact.precision
-    least, most = parity.least_db(artifact.precision, precision), parity.most_drop(precision)
+    least, most = parity.least_db(artifact.precision, precision), parity.most_drop(precision, len(ours[0]))
     reasons = []
     if not close.sqnr_db >= least:
         reasons.append(f"SQNR {close.sqnr_db:.1f} dB is below the {least:.0f} dB that {precision} explains")
     if drop > most + 1e-9:
-        reasons.append(f"{subject.metric} drops by {drop:.4f}, more than {most}")
+        reasons.append(f"{subject.metric} drops by {drop:.4f}, more than {most:.3g}")
     return Agreement(
         artifact=artifact.export,
         engine=engine,

@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,37 @@ def data_folder() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that look at the same whole run go to the same process, so that it is made once."""
+    """Tests of a file that share what it makes once go to one process, for each process would make its own."""
     for item in items:
-        if "whole" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("whole"))
+        if item.get_closest_marker("xdist_group") is None and _shares(item):
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+CHEAP = ("_", "server")
+"""Beginnings of names of fixtures that cost little, whose tests had better be spread: an sshd starts in no time."""
+
+
+def _shares(item: pytest.Item) -> bool:
+    """True where a fixture of the test's own file outlives the test, and is worth it."""
+    info = getattr(item, "_fixtureinfo", None)
+    known = info.name2fixturedefs if info else {}
+    return any(
+        definition.scope in {"module", "session"} and definition.baseid.endswith(".py") and not name.startswith(CHEAP)
+        for name, definitions in known.items()
+        for definition in definitions
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _short_timings() -> Iterator[None]:
+    """Rapid runs last a blink: what is shown of a timing does not depend on how long it is, and each takes its seconds
+    however fast the machine is. Processes that tests start time as long as they do for everybody."""
+    from edgekd.measure import PROTOCOLS
+
+    usual = PROTOCOLS["rapid"]
+    PROTOCOLS["rapid"] = usual._replace(warmup_count=2, warmup_s=0.1, min_count=16, min_s=0.4)
+    yield
+    PROTOCOLS["rapid"] = usual
 
 
 @pytest.fixture(scope="session")

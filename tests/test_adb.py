@@ -23,14 +23,18 @@ import numpy as np
 import pytest
 
 from edgekd import devices, engines
+from edgekd.bench import Bench, jobs, measured
 from edgekd.devices import _adb, _android, _bundle, _keeper, adb
 from edgekd.errors import ConfigError, DeviceUnreachable, EdgekdError, MeasureError, PluginUnavailable, StorageError
+from edgekd.measure import PROTOCOLS
 from edgekd.plugins import find
+from edgekd.specs import Summary
 from edgekd.tensors import write_inputs
 from tests import phone
 from tests.conftest import data_folder
 from tests.held import ENGINE, HOSTILE, inputs_file, model_file, timed, wait_for
 from tests.phone import Phone
+from tests.test_benchmark_model import STAND_IN
 
 PATIENCE_S = 8.0
 """An emulated Python takes a second to start."""
@@ -138,6 +142,21 @@ def test_litert_answers_there_as_it_does_here(handy: Phone, tmp_path: Path) -> N
         assert len(times["samples_ms"]) >= 5 and min(times["samples_ms"]) > 0
     assert found[0] == found[1]
     assert facts["machine"]["cpu"] == "cortex-a72, emulated by QEMU"  # the last one is the phone
+    gone(handy)
+    assert handy.left() == []
+
+
+def test_benchmark_model_is_executed_there(handy: Phone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for it: see test_benchmark_model.py."""
+    monkeypatch.setattr(devices, "check_real", lambda *_: None)  # this phone imitates its processor
+    program, net = tmp_path / "$(touch x) model", tmp_path / "net; touch x.tflite"
+    program.write_text(STAND_IN)
+    net.write_bytes(b"\n")
+    bench = Bench(models=(str(net),), benchmark_model=str(program), mode="rapid", device=f"adb://{handy.serial}")
+    (found,) = measured(bench, jobs(bench))
+    assert isinstance(found, Summary), found
+    assert (found.provenance, found.inferences, found.p50_ms) == ("measured", PROTOCOLS["rapid"].min_count, 1.412)
+    assert found.machine.cpu == "cortex-a72, emulated by QEMU"
     gone(handy)
     assert handy.left() == []
 

@@ -14,7 +14,7 @@ import pytest
 from edgekd.bench import Bench, hold, jobs, measured
 from edgekd.cli import main
 from edgekd.errors import ConfigError, UnknownPlugin
-from edgekd.measure import Job, take
+from edgekd.measure import PROTOCOLS, Job, take
 from edgekd.shipped import load_target
 from edgekd.specs import Budget, Failure, Measurement
 from tests import models
@@ -44,7 +44,7 @@ def test_a_model_of_anybodys_is_measured_in_fresh_processes(model: Path) -> None
     assert 0 < found.latency_ms.min <= found.latency_ms.p50 <= found.latency_ms.p99
     assert found.noise is not None and found.noise >= 0
     assert found.burst_ms is not None and found.sustained_ms is not None
-    assert found.after.at_s - found.before.at_s >= 2 * 6, "two rounds of six seconds"
+    assert found.after.at_s - found.before.at_s >= 2 * PROTOCOLS["rapid"].min_s, "two rounds"
     assert found.memory.file_bytes == model.stat().st_size and found.memory.peak_rss_bytes > 0
 
 

@@ -60,6 +60,7 @@ from edgekd.trials import Done, best, held_back
 from edgekd.verify import verify
 from tests.hard_ground import HERE, Ground, described, ground
 from tests.hard_toys import unevened
+from tests.subjects import HEADS
 
 CALIBRATION, CORRECTIONS, MIXED, TRAINED = REMEDIES
 EXPORT, ENGINE = "onnx-int8", "onnxruntime"
@@ -90,7 +91,7 @@ def slope(ground: Ground, wanted: str = EXPORT, engine: str = ENGINE, **limits: 
     run, student, data = ground.run, ground.student, ground.data
     first = run.step(f"{target.name}/3-export/{wanted}", export, student, data, wanted)
     place = f"{target.name}/4-verify/{wanted}@{engine}"
-    agreement = run.step(place, verify, student, data, first, engine, "classification")
+    agreement = run.step(place, verify, student, data, first, engine)
     budget = Budget(**{"accuracy_floor": 0.9, **limits})
     return Slope(run, target, budget, plan, ground.lesson, data, ground.knowledge, student, first, engine), agreement
 
@@ -137,7 +138,7 @@ def test_corrections_mend_channels_that_are_far_apart(streamed: Ground) -> None:
 def test_calibration_mends_a_sensor_that_failed_on_some_examples(tmp_path: Path) -> None:
     clean = ground(tmp_path, "residual", {"pixels": False}, data="toys.py:spectra")
     broken = Choice(name=f"{HERE / 'hard_toys.py'}:broken_sensor")
-    made, agreement = slope(replace(clean, data=clean.run.step("broken", load_data, broken, "classification", "")))
+    made, agreement = slope(replace(clean, data=clean.run.step("broken", load_data, broken, HEADS, "")))
     assert falls_short(made, agreement)
     found = climb(made, agreement)
     assert found.held and [rung.name for rung in found.rungs] == [FIRST, "calibration"]
@@ -393,7 +394,7 @@ def rung(name: str, accuracy: float | None, budget: bool, accurate: bool = False
 def test_where_none_holds_the_most_accurate_within_the_budget_is_kept(rungs: list[Rung], chosen: str) -> None:
     from edgekd.ladder import _chosen
 
-    assert _chosen(rungs).name == chosen
+    assert _chosen(rungs, "accuracy").name == chosen
     climbed = Climb(export=EXPORT, floor=0.9, most_drop=0.01, rungs=tuple(rungs), chosen=chosen)
     assert climbed.held is (climbed.best.holds_accuracy and climbed.best.holds_budget)
 

@@ -49,6 +49,7 @@ BY_HAND: dict[str, tuple[nn.Module, tuple[int, ...], Anatomy]] = {
         (3, 16, 16),
         Anatomy(
             layers=(layer("conv", 8 * 8 * 8 * 27, 8 * 27 + 8, 3 * 256, 8 * 64, 8),),
+            outputs=((8, 8, 8),),
             parameters=8 * 27 + 8,
             macs=13824,
             arena_elements=3 * 256 + 8 * 64,
@@ -59,6 +60,7 @@ BY_HAND: dict[str, tuple[nn.Module, tuple[int, ...], Anatomy]] = {
         (3, 16, 16),
         Anatomy(
             layers=(layer("conv", 13824, 8 * 27, 3 * 256, 8 * 64, 8),),
+            outputs=((8, 8, 8),),
             parameters=8 * 27 + 16,
             macs=13824,
             arena_elements=3 * 256 + 8 * 64,
@@ -68,24 +70,37 @@ BY_HAND: dict[str, tuple[nn.Module, tuple[int, ...], Anatomy]] = {
         nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False),
         (6, 10, 10),
         Anatomy(
-            layers=(layer("depthwise", 6 * 100 * 9, 54, 600, 600, 6),), parameters=54, macs=5400, arena_elements=1200
+            layers=(layer("depthwise", 6 * 100 * 9, 54, 600, 600, 6),),
+            outputs=((6, 10, 10),),
+            parameters=54,
+            macs=5400,
+            arena_elements=1200,
         ),
     ),
     "in groups": (
         nn.Conv2d(4, 8, 1, groups=2, bias=False),
         (4, 5, 5),
-        Anatomy(layers=(layer("conv", 200 * 2, 16, 100, 200, 8),), parameters=16, macs=400, arena_elements=300),
+        Anatomy(
+            layers=(layer("conv", 200 * 2, 16, 100, 200, 8),),
+            outputs=((8, 5, 5),),
+            parameters=16,
+            macs=400,
+            arena_elements=300,
+        ),
     ),
     "linear": (
         nn.Linear(12, 5),
         (12,),
-        Anatomy(layers=(layer("linear", 60, 65, 12, 5, 5),), parameters=65, macs=60, arena_elements=17),
+        Anatomy(
+            layers=(layer("linear", 60, 65, 12, 5, 5),), outputs=((5,),), parameters=65, macs=60, arena_elements=17
+        ),
     ),
     "pool, flatten, linear": (
         nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(4, 3, bias=False)),
         (4, 6, 6),
         Anatomy(
             layers=(layer("pool", 0, 0, 144, 4, 4), layer("linear", 12, 12, 4, 3, 3)),
+            outputs=((3,),),
             parameters=12,
             macs=12,
             arena_elements=148,
@@ -96,6 +111,7 @@ BY_HAND: dict[str, tuple[nn.Module, tuple[int, ...], Anatomy]] = {
         (4, 8, 8),
         Anatomy(
             layers=(layer("conv", 256 * 36, 148, 256, 256, 4),) * 2,
+            outputs=((4, 8, 8),),
             parameters=2 * 148,
             macs=2 * 9216,
             arena_elements=2 * 256,
@@ -106,6 +122,7 @@ BY_HAND: dict[str, tuple[nn.Module, tuple[int, ...], Anatomy]] = {
         (4, 8, 8),
         Anatomy(
             layers=(layer("conv", 9216, 148, 256, 256, 4),) * 2 + (layer("elementwise", 0, 0, 512, 256, 4),),
+            outputs=((4, 8, 8),),
             parameters=2 * 148,
             macs=2 * 9216,
             arena_elements=3 * 256,

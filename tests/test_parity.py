@@ -16,6 +16,7 @@ from edgekd.parity import (
     closeness,
     drop_interval,
     least_db,
+    most_drop,
     paired,
     precision_of,
     sqnr_db,
@@ -160,3 +161,8 @@ def test_what_no_name_tells_apart_is_told_apart_by_its_values() -> None:
 )
 def test_a_file_says_its_precision(made: Graph, precision: str) -> None:
     assert precision_of(made) == precision
+
+
+def test_one_example_of_few_may_be_lost_to_rounding() -> None:
+    assert most_drop("int8", 80) == 1 / 80 and most_drop("int8", 5000) == most_drop("int8") == 0.01
+    assert most_drop("fp32", 80) == 0.001

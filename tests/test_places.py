@@ -1,18 +1,22 @@
 """Where a target is measured: what the user names, else what is prepared."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 
-from edgekd import engines
+from edgekd import devices, engines
 from edgekd.caches import MARKER
+from edgekd.devices import Connection
 from edgekd.emulation import plugin, root, wheels
 from edgekd.errors import ConfigError, EdgekdError, PluginUnavailable, UnknownPlugin
 from edgekd.files import write_text
 from edgekd.places import ask, devices_of, place_name, remember, remembered
+from edgekd.plugins import find
 from edgekd.runs import Run
 from edgekd.shipped import load_target
 from edgekd.specs import Target
@@ -166,6 +170,30 @@ def test_what_is_named_is_all_there_is(emulator: Path, tmp_path: Path) -> None:
     assert asked(tmp_path, PI, "host") == [HOST]
     (place,) = ask(Run(tmp_path), PI, ["qemu:cortex-a72"], afresh=True, changed=True)
     assert place.engines == ("litert",) and set(place.lacking) == {"onnxruntime"} and place.wanted
+
+
+@here
+def test_a_device_that_brings_its_runtimes_is_started_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Bringing:
+        provenance = "measured"
+        did: ClassVar[list[str]] = []
+
+        @contextmanager
+        def start(self, address: str, guest: Path, engine: Path, scratch: Path) -> Iterator[Connection]:
+            self.did.append(f"start {engine.stem}")
+            if engine.stem == "onnxruntime":
+                raise PluginUnavailable("no package of onnxruntime is for it")
+            with find(devices, "host").start("", guest, engine, scratch) as connection:
+                yield connection
+
+        def bring(self, engine: Path) -> None:
+            self.did.append(f"bring {engine.stem}")
+
+    monkeypatch.setattr(devices, "located", lambda _: (Bringing(), ""))
+    aim = target(engines=("onnxruntime", "litert", "litert_builtin"))
+    (place,) = ask(Run(tmp_path), aim, ["phone:x"], afresh=True, changed=True)
+    assert place.engines == ("litert", "litert_builtin") and set(place.lacking) == {"onnxruntime"}
+    assert Bringing.did == ["start onnxruntime", "start litert", "bring litert_builtin"]
 
 
 # --- a device that has answered

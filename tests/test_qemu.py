@@ -20,6 +20,7 @@ import pytest
 
 import edgekd
 from edgekd import caches, devices, engines
+from edgekd.cli import main
 from edgekd.devices import Connection
 from edgekd.emulation import root
 from edgekd.plugins import find
@@ -161,6 +162,20 @@ def test_memory_is_that_of_the_guest_alone(tmp_path: Path) -> None:
             given = [{**one, "file": connection.put(one["file"])} for one in first_inputs(inputs, tmp_path)]
             answer = connection.ask({**request, "inputs": given}, 120)
         assert IMAGES.stat().st_size / 4 < answer["peak_rss_bytes"] < 8e6
+
+
+def test_a_suite_counts_and_two_of_it_are_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = tmp_path / "own.toml"
+    entry = '[[models]]\nname = "keywords"\nfile = "mlperf_tiny/kws_ref_model.tflite"\nengines = ["litert"]\n'
+    suite.write_text(f'schema = 1\nname = "own"\ntitle = "Own"\nthreads = [1, 2]\n{entry}', encoding="utf-8")
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path in paths:
+        assert main(["suite", str(suite), "--on", "qemu:cortex-a72", "-o", str(path), "--json"]) == 0
+        for row in json.loads(capsys.readouterr().out)["rows"]:
+            assert row["counted"]["instructions"]["total"] > 1e6 and row["counted"]["provenance"] == "emulated"
+            assert row["counted"]["latency_ms"]["value"] > 0 and row["counted"]["host_max_abs"] == 0
+    assert main(["suite", "--compare", *map(str, paths), "--json"]) == 0
+    assert [one["verdict"] for one in json.loads(capsys.readouterr().out)["changes"]] == ["same", "same"]
 
 
 def test_the_host_counts_nothing(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from edgekd import devices, engines
 from edgekd.bench import Bench, jobs, measured
 from edgekd.errors import ConfigError, DeviceUnreachable, EdgekdError, MeasureError, PluginUnavailable, StorageError
 from edgekd.plugins import find
+from edgekd.progress import listening
 from edgekd.specs import Measurement
 from tests import models
 from tests.held import ENGINE, HOSTILE, inputs_file, model_file, timed, wait_for
@@ -247,6 +248,18 @@ def test_the_same_content_is_copied_once(server: Server, engine: Path, tmp_path:
         (folder,) = server.cache.iterdir()
         assert folder.stat().st_mode & 0o777 == 0o700
         assert len(list(folder.rglob("model.toy"))) == 2
+
+
+def test_how_far_a_large_file_is_is_told(server: Server, engine: Path, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    with (
+        listening(lambda what, done, total: told.append((done, total)) if "copying" in what else None),
+        started(server, engine, tmp_path) as connection,
+    ):
+        connection.put(model_file(tmp_path, bytes(1000)))
+        assert not told, "a small one is there at once"
+        connection.put(model_file(tmp_path, bytes(20 * 10**6), "large.toy"))
+    assert told[-1] == (20, 20) and told == sorted(told) and len({done for done, _ in told}) > 3
 
 
 def test_another_content_of_a_name_takes_its_place(server: Server, engine: Path, tmp_path: Path) -> None:

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 
 from edgekd import standings
+from edgekd.bench import Bench
 from edgekd.cli import main
-from edgekd.errors import ConfigError
+from edgekd.errors import ConfigError, PluginUnavailable
 from edgekd.fetch import fetch
 from edgekd.files import load_toml, write_text
-from edgekd.measure import statistics
+from edgekd.measure import Job, statistics
 from edgekd.shipped import suite_file, suite_names
-from edgekd.specs import Machine, Measurement, Memory
+from edgekd.specs import Counted, Interval, Machine, Measurement, Memory
 from edgekd.suite import Results, Row, Suite, load_results, run_suite
 from tests import models
 
@@ -171,6 +172,92 @@ def test_a_difference_counts_beyond_chance_and_noise() -> None:
     assert verdict(results(10), results(11, machine=other)) == "not comparable"
 
 
+def counted(total: float, device: str = "qemu:cortex-a72", **changes: Any) -> Results:
+    found = Counted(
+        artifact="a",
+        engine="litert",
+        engine_version="1",
+        device=device,
+        provenance="emulated",
+        inferences=8,
+        instructions={"total": total, "simd": total / 2},
+        cache_misses={"L1": 1000.0},
+        latency_ms=Interval(value=total / 1e6, low=total / 2e6, high=total / 5e5),
+        latency_model="fitted on nothing",
+        memory=Memory(peak_rss_bytes=1, file_bytes=1),
+        host_sqnr_db=200.0,
+        host_max_abs=0.0,
+        outputs_sha256="",
+    )
+    row = Row(model="a", export="", engine="litert", threads=1, counted=msgspec.structs.replace(found, **changes))
+    return Results(schema=1, suite="own", suite_sha256="", device=device, started="2026", edgekd="0", rows=(row,))
+
+
+def test_counts_are_held_against_each_other_as_they_are() -> None:
+    def verdict(a: Results, b: Results) -> str:
+        (change,) = standings.changes(a, b)
+        assert change.low == change.ratio == change.high
+        return change.verdict
+
+    million = 1_000_000.0
+    assert verdict(counted(million), counted(million)) == "same"
+    assert verdict(counted(million), counted(million + 1)) == "more"
+    assert verdict(counted(million + 1), counted(million)) == "fewer"
+    assert verdict(counted(million, spread=1e-3), counted(million + 1)) == "same", (
+        "inferences of one run differ by more"
+    )
+    assert verdict(counted(million), counted(million + 1, device="qemu:cortex-a53")) == "not comparable"
+    assert standings.changes(counted(million), results(10)) == ()
+    assert standings.changes(counted(million), counted(million, instructions={})) == ()
+
+
+def test_more_instructions_than_before_are_told_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths, junit = [tmp_path / "a.json", tmp_path / "b.json"], tmp_path / "junit.xml"
+    for path, found in zip(paths, (counted(2e6), counted(2_010_000.0)), strict=True):
+        write_text(path, msgspec.json.encode(found).decode())
+    assert load_results(paths[0]) == counted(2e6) and load_results(paths[0]).ok
+    assert main(["suite", "--compare", *map(str, paths), "--junit", str(junit)]) == 5
+    assert "1.005000" in capsys.readouterr().out
+    (case,) = ElementTree.parse(junit).getroot()
+    assert case.get("time") == "0.002010" and "1.005000 times as many" in str(case[0].get("message"))
+    assert main(["suite", "--compare", *map(str, paths[::-1]), "--json"]) == 0
+    (change,) = json.loads(capsys.readouterr().out)["changes"]
+    assert (change["a_instructions"], change["b_instructions"], change["verdict"]) == (2_010_000, 2e6, "fewer")
+    for shown in (standings.markdown(counted(2e6)), standings.html(counted(2e6))):
+        for word in ("2.000", "2 (1 to 4)", "L1 1,000", "equal to the bit", "emulated", "fitted on nothing"):
+            assert word in shown
+    (few,) = standings.changes(counted(2e6), counted(2_000_010.0))
+    assert few.verdict == "more" and not few.worse, "it is told, and is no reason to fail"
+    unknown = counted(2e6, instructions={}, latency_ms=None)
+    assert "not counted" in standings.markdown(unknown) and "no model" in standings.markdown(unknown)
+
+
+def test_what_is_counted_is_counted_once_for_all_threads(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The emulator itself: see test_qemu.py."""
+    asked = []
+
+    def answered(bench: Bench, found: list[Job]) -> Iterator[Counted]:
+        (job,) = found
+        asked.append((job.name, job.threads))
+        if job.name == "unheard.onnx":
+            raise PluginUnavailable("onnxruntime is not prepared", hint="edgekd device prepare qemu:cortex-a72")
+        yield msgspec.structs.replace(counted(1e6).rows[0].counted, threads=job.threads)
+
+    monkeypatch.setattr("edgekd.suite.measured", answered)
+    suite = msgspec.structs.replace(load_toml(Suite, own), threads=(1, 2))
+    found = run_suite(suite, tmp_path, "qemu:cortex-a72", tmp_path / "out.json", told=lambda _: None)
+    one, two, *failed = found.rows
+    assert asked == [("small.onnx", 1), ("unheard.onnx", 1), ("unheard.onnx", 2)]
+    assert one.counted and two.counted and (one.counted.threads, two.counted.threads) == (1, 2)
+    assert one.counted.instructions == two.counted.instructions and not found.ok
+    assert two.counted.latency_model != "fitted on nothing", "the model makes a latency of other threads"
+    assert [row.hint for row in failed[:2]] == ["edgekd device prepare qemu:cortex-a72"] * 2
+    again = run_suite(suite, tmp_path, "qemu:cortex-a72", tmp_path / "out.json", told=lambda _: None)
+    assert len(asked) == 5 and again.rows[:2] == (one, two)
+
+
 def test_slower_than_before_has_its_own_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     paths = [tmp_path / "a.json", tmp_path / "b.json"]
     for path, found in zip(paths, (results(10), results(12, seed=1)), strict=True):
@@ -190,7 +277,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     found = msgspec.structs.replace(found, rows=(row,))
     assert "<script>" not in standings.html(found)
     ElementTree.fromstring(standings.junit(found))
-    assert standings.markdown(found).splitlines()[-1].count(" | ") == len(standings.HEADINGS) - 1
+    assert standings.markdown(found).splitlines()[-1].count(" | ") == len(standings.TIMED) - 1
 
 
 # --- downloads

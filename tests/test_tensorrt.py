@@ -247,6 +247,13 @@ def test_memory_is_that_of_the_process_that_executes_and_what_is_on_the_gpu(
     assert weighed["peak_rss_bytes"] > (6 << 20) + (10 << 20)  # Python and numpy there
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells it")
+def test_memory_of_a_program_is_not_that_of_who_starts_it() -> None:
+    with subprocess.Popen(["sleep", "60"]) as process:
+        assert 0 < tensorrt._peak_bytes(process.pid) < 8 << 20
+        process.kill()
+
+
 @pytest.mark.parametrize(("kind", "flags"), [("float", []), ("int8", ["--int8"]), ("half", ["--fp16"])])
 def test_the_precision_is_what_the_file_says(
     kind: str, flags: list[str], calls: Callable[[], list[list[str]]], tmp_path: Path

@@ -177,7 +177,7 @@ def print_counts(counts: Sequence[Counted]) -> None:
             f"{size(one.touched_bytes)} {where}" if one.instructions else "",
             f"{_modelled(one)} {where}" if one.latency_ms else "no model",
             f"{size(one.memory.peak_rss_bytes)} {where}",
-            _difference(one),
+            one.against_host,
         )
     console().print(shown)
     for model in dict.fromkeys(one.latency_model for one in counts if one.latency_model):
@@ -188,9 +188,3 @@ def _modelled(one: Counted) -> str:
     assert one.latency_ms is not None
     threads = f", {one.threads} threads" if one.threads > 1 else ""
     return f"{one.latency_ms.value:.3g} ms ({one.latency_ms.low:.3g} to {one.latency_ms.high:.3g}{threads})"
-
-
-def _difference(one: Counted) -> str:
-    if one.host_sqnr_db is None:
-        return "not executed here"
-    return "equal to the bit" if one.host_max_abs == 0 else f"{one.host_sqnr_db:.1f} dB, at most {one.host_max_abs:.3g}"

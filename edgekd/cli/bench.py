@@ -7,12 +7,12 @@ import typer
 
 from edgekd.cli._common import AsJson, Require, console, plain, print_counts, print_json, progress_bars, size, table
 from edgekd.errors import BUDGET_BROKEN, ConfigError, MeasureError
-from edgekd.specs import Counted, Failure, Fits, Measurement, Mode, Verdict
+from edgekd.specs import Counted, Failure, Fits, Measurement, Mode, Summary, Verdict
 
 if TYPE_CHECKING:
     from edgekd.bench import Profiled
 
-Found = Measurement | Counted
+Found = Measurement | Summary | Counted
 MOST_OPERATORS = 12
 MOST_KINDS = 6
 """Classes of instructions that are named."""
@@ -51,6 +51,14 @@ def command(
     profile: Annotated[
         bool, typer.Option("--profile", help="Say where the time goes, operator by operator, in a run of its own.")
     ] = False,
+    benchmark_model: Annotated[
+        str,
+        typer.Option(
+            "--benchmark-model",
+            metavar="FILE",
+            help="Google's program of that name, of the device's kind: copied there, its own statistics are told.",
+        ),
+    ] = "",
     json: AsJson = False,
 ) -> None:
     """Measure latency and memory of model files on a device."""
@@ -72,26 +80,31 @@ def command(
         rounds=rounds,
         ram_bytes=read_size(ram) if ram else 0,
         by_operator=profile,
+        benchmark_model=benchmark_model,
         inputs=inputs,
     )
     with progress_bars():
         done = list(measured(bench, jobs(bench)))
     found = [one for one in done if isinstance(one, Measurement)]
+    summaries = [one for one in done if isinstance(one, Summary)]
     counts = [one for one in done if isinstance(one, Counted)]
     proofs = [one for one in done if isinstance(one, Fits)]
     profiles = [one for one in done if isinstance(one, Profiled)]
     failures = [one for one in done if isinstance(one, Failure)]
     verdicts = [hold(one, aim, require) if aim else () for one in found]
+    of_summaries = [hold(one, aim, require) if aim else () for one in summaries]
     of_counts = [hold(one, aim, require) if aim else () for one in counts]
     if json:
         told = {"measurements": _rows(found, verdicts), "counts": _rows(counts, of_counts)}
+        told["summaries"] = _rows(summaries, of_summaries)
         lists = {"fits": proofs, "profiles": profiles, "failures": failures}
         print_json({"schema": 1, **told, **{name: msgspec.to_builtins(some) for name, some in lists.items()}})
     else:
         _print(found)
+        _print_summaries(summaries)
         print_counts(counts)
         _print_kinds(counts)
-        _print_verdicts([*found, *counts], [*verdicts, *of_counts])
+        _print_verdicts([*found, *summaries, *counts], [*verdicts, *of_summaries, *of_counts])
         _print_proofs(proofs)
         for one in profiles:
             _print_profile(one)
@@ -99,7 +112,8 @@ def command(
             console().print(f"[red]failed[/red] {plain(f'{failure.artifact} on {failure.engine}: {failure.error}')}")
     if failures:
         raise typer.Exit(MeasureError.exit_code)
-    holds = all(verdict.ok for held in verdicts + of_counts for verdict in held) and all(one.ran for one in proofs)
+    held = [verdict for some in (*verdicts, *of_summaries, *of_counts) for verdict in some]
+    holds = all(verdict.ok for verdict in held) and all(one.ran for one in proofs)
     raise typer.Exit(0 if holds else BUDGET_BROKEN)
 
 
@@ -134,6 +148,32 @@ def _print(found: list[Measurement]) -> None:
     for one in found:
         for note in _notes(one):
             out.print(f"- {plain(one.artifact)}: {plain(note)}")
+
+
+def _print_summaries(found: list[Summary]) -> None:
+    """Statistics that a program printed; what it does not print stays open."""
+    if not found:
+        return
+    out = console()
+    shown = table("model", "program", "inferences", "mean ms", "p50 / p95 ms", "most ms", "load ms", "memory", "stable")
+    for one in found:
+        where = f"\\[{one.provenance}]"
+        middle = "not told" if one.p50_ms is None else f"{one.p50_ms:.3f} / {one.p95_ms:.3f} {where}"
+        shown.add_row(
+            plain(one.artifact),
+            plain(f"{one.engine} {one.engine_version}"),
+            f"{one.inferences:,}",
+            f"{one.mean_ms:.3f} {where}",
+            middle,
+            f"{one.max_ms:.3f} {where}",
+            f"{one.load_ms:.1f} {where}",
+            f"{size(one.memory.peak_rss_bytes)} {where}",
+            "yes" if one.valid else "no",
+        )
+    out.print(shown)
+    for one in found:
+        for reason in one.reasons:
+            out.print(f"- {plain(one.artifact)}: not stable: {plain(reason)}")
 
 
 def _print_verdicts(found: Sequence[Found], verdicts: Sequence[tuple[Verdict, ...]]) -> None:

@@ -43,12 +43,13 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
     return {
         "name": recipe.name,
         "title": recipe.title,
-        "task": recipe.task,
+        "task": recipe.task or ", ".join(dict.fromkeys(head.task for head in recipe.heads.values())),
         "dataset": recipe.dataset.name,
         "teacher": recipe.teacher.name,
         "student": recipe.student.name,
         "licence": dataset.licence if dataset else "yours",
         "needs": dataset.needs if dataset else "",
+        "scales": list(recipe.scales),
         "minutes": recipe.minutes,
         "memory_bytes": recipe.memory_bytes,
     }

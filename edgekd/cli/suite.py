@@ -44,7 +44,7 @@ def command(
         before, results = (load_results(Path(name)) for name in wanted)
         changed = standings.changes(before, results)
         if not changed:
-            raise ConfigError("the two results have no row in common")
+            raise ConfigError("the two results have no row in common that both measured, or both counted")
     elif wanted:
         results = _run(wanted, on, mode, out)
     else:
@@ -56,8 +56,8 @@ def command(
     if junit:
         write_text(junit, standings.junit(results, changed))
     _show(results, changed, compare, json)
-    slower = any(change.verdict == "slower" for change in changed)
-    raise typer.Exit(BUDGET_BROKEN if slower else 0 if results.ok or compare else MeasureError.exit_code)
+    worse = any(change.worse for change in changed)
+    raise typer.Exit(BUDGET_BROKEN if worse else 0 if results.ok or compare else MeasureError.exit_code)
 
 
 def _run(wanted: list[str], on: str, mode: MeasureMode, out: Path | None) -> "Results":
@@ -72,7 +72,7 @@ def _run(wanted: list[str], on: str, mode: MeasureMode, out: Path | None) -> "Re
 
     def told(row: Row) -> None:
         if sys.stderr.isatty():
-            typer.echo(f"{row.title}: {f'failed: {row.error}' if row.error else 'measured'}", err=True)
+            typer.echo(f"{row.title}: {f'failed: {row.error}' if row.error else 'done'}", err=True)
 
     with progress_bars():
         return run_suite(suite, path.resolve().parent, on, written, mode, told)
@@ -102,18 +102,13 @@ def _show(results: "Results", changed: "tuple[Change, ...]", compared: bool, as_
     if as_json:
         print_json({**msgspec.to_builtins(results), **({"changes": msgspec.to_builtins(changed)} if compared else {})})
     elif compared:
-        shown = table("model", "export", "engine", "threads", "a ms", "b ms", "b / a (95%)", "")
+        shown = table("model", "export", "engine", "threads", "a", "b", "b / a", "")
         for one in changed:
-            shown.add_row(
-                *map(plain, (one.model, one.export, one.engine, str(one.threads))),
-                f"{one.a_ms:.4g}",
-                f"{one.b_ms:.4g}",
-                f"{one.ratio:.3f} ({one.low:.3f} to {one.high:.3f})",
-                one.verdict,
-            )
+            what = map(plain, (one.model, one.export, one.engine, str(one.threads)))
+            shown.add_row(*what, *standings.sides(one), one.verdict)
         console().print(shown)
     else:
-        shown = table(*standings.HEADINGS)
+        shown = table(*standings.headings(results))
         for row in results.rows:
             shown.add_row(*map(plain, standings.cells(row)))
         console().print(shown)

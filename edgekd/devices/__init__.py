@@ -6,12 +6,12 @@ it. What follows the first colon of a device's name is its address: "ssh://pi@ki
 
 import sys
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgekd.errors import ConfigError, MeasureError
-from edgekd.plugins import find
+from edgekd.errors import ConfigError, MeasureError, PluginUnavailable
+from edgekd.plugins import find, names
 from edgekd.specs import Interval, Provenance, Target
 
 EXTRAS = {"ssh": "devices"}
@@ -59,9 +59,12 @@ class Device(Protocol):
     #     def lacking(self, address: str, engines: Mapping[str, Path]) -> dict[str, EdgekdError]
     # with the engines that it is not ready for, and why; of other devices `places.ask` finds out by starting them,
     #     def usual(self, target: Target) -> str
-    # the address that stands for a target, "" where none does, and
+    # the address that stands for a target, "" where none does: `standing_in`, and
     #     def unlike(self, address: str, target: Target) -> dict[str, str]
     # limits of a target that its numbers say nothing of, and why.
+    # One that brings the runtimes to the device, so that where one engine starts the others do, has
+    #     def bring(self, engine: Path) -> None
+    # which makes ready here what it would bring, with ConfigError or PluginUnavailable where that cannot be.
     # One that can be had with any amount of RAM has
     #     def check_ram(self, address: str) -> None
     # which raises ConfigError or PluginUnavailable where that cannot be,
@@ -104,6 +107,17 @@ def check_real(device: str, facts: Mapping[str, Any]) -> None:
             f"{device} imitates its processor: times there tell nothing of a device",
             hint="`edgekd verify --on` compares what it computes; `edgekd bench --on qemu:CORE` counts",
         )
+
+
+def standing_in(target: Target) -> tuple[str, ...]:
+    """The devices that imitate a target, prepared or not."""
+    family, found = sys.modules[__name__], list[str]()
+    for name in names(family):
+        with suppress(PluginUnavailable):  # what needs a package is no emulator of ours
+            plugin = find(family, name)
+            address = plugin.usual(target) if hasattr(plugin, "usual") else ""
+            found += [f"{name}:{address}"] if address else []
+    return tuple(found)
 
 
 def unlike(device: str, target: Target) -> dict[str, str]:

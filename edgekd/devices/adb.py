@@ -75,6 +75,9 @@ class Adb:
             finally:
                 do(session.close(scratch / "engine.log"))
 
+    def bring(self, engine: Path) -> None:
+        bundle(engine)
+
     def states(self, engines: Mapping[str, Path]) -> list[dict[str, Any]]:
         if not shutil.which("adb"):
             return []

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 
 from edgekd import emulation, shipped
 from edgekd.devices import Connection, Device
@@ -20,6 +21,7 @@ from edgekd.emulation import cycles, system
 from edgekd.errors import ConfigError, EdgekdError, MeasureError, PluginUnavailable
 from edgekd.progress import tell
 from edgekd.specs import Interval, Provenance, Target
+from edgekd.tensors import write_inputs
 
 _CHECK_TIMEOUT_S: Final = 120.0
 _PATH_LENGTH: Final = 256
@@ -53,8 +55,11 @@ class _Qemu:
         with tempfile.TemporaryDirectory() as folder:
             scratch = Path(folder)
             try:
+                write_inputs(scratch / "inputs.npz", np.zeros(1))
                 with self.start(address, guest, engine, scratch) as connection:
+                    inputs = connection.put(scratch / "inputs.npz")
                     connection.ask({"do": "facts"}, _CHECK_TIMEOUT_S)
+                    connection.ask({"do": "rehearse", "inputs": inputs}, _CHECK_TIMEOUT_S)
             except MeasureError as error:
                 printed = (scratch / "engine.log").read_text(encoding="utf-8", errors="replace").split("\n")
                 last = next((line for line in reversed(printed) if line.strip()), "it printed nothing")

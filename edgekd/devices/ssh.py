@@ -10,7 +10,7 @@ import os
 import posixpath
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,9 +24,13 @@ from edgekd.devices._line import CUT, FAILED, Place, connect
 from edgekd.environments import packages_of
 from edgekd.errors import DeviceUnreachable, EdgekdError, MeasureError, PluginUnavailable, StorageError
 from edgekd.files import members, storage_errors
+from edgekd.progress import tell
 from edgekd.specs import Provenance
 
 COMMAND_TIMEOUT_S: Final = 120.0
+MEGABYTE: Final = 10**6
+LARGE_BYTES: Final = 8 * MEGABYTE
+"""From which on it is told how far a file is."""
 
 _MAKE_FOLDER: Final = """
 make() {
@@ -258,12 +262,19 @@ class _Session:
             try:
                 for here, there in pairs:
                     await sftp.makedirs(posixpath.dirname(there), exist_ok=True)
-                    await sftp.put(os.fsencode(here), there)
+                    await sftp.put(os.fsencode(here), there, progress_handler=self._progress(here))
             except (asyncssh.SFTPFailure, asyncssh.SFTPNoSpaceOnFilesystem, asyncssh.SFTPQuotaExceeded) as error:
                 await self._check_space(sftp, size_bytes)
                 raise StorageError(f"cannot write on {self.place}: {error}", hint="see `df` there") from error
             except (asyncssh.SFTPPermissionDenied, asyncssh.SFTPNoSuchFile) as error:
                 raise StorageError(f"cannot write on {self.place}: {error}", hint="whose folder is it?") from error
+
+    def _progress(self, file: Path) -> Callable[[bytes, bytes, int, int], None] | None:
+        """Tells how many megabytes of a large file are through."""
+        if file.stat().st_size < LARGE_BYTES:
+            return None
+        what = f"copying {file.name} to {self.place}, MB"
+        return lambda _, __, copied, total: tell(what, copied // MEGABYTE, total // MEGABYTE)
 
     async def _sftp(self) -> asyncssh.SFTPClient:
         try:

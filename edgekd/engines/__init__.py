@@ -36,6 +36,8 @@ EXTRAS = {
 }
 
 GUEST = Path(__file__).with_name("_guest.py")
+BENCHMARK_MODEL = Path(__file__).with_name("_benchmark_model.py")
+"""In front of a program that the user gives; no engine, for it executes nothing without one."""
 
 
 class Session(Protocol):

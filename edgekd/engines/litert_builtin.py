@@ -70,7 +70,7 @@ def _quantized(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     if scale and np.issubdtype(array.dtype, np.floating):
         limits = np.iinfo(detail["dtype"])
         array = np.clip(np.round(array / scale) + zero_point, limits.min, limits.max)
-    return array.astype(detail["dtype"])
+    return array.astype(detail["dtype"], copy=False)
 
 
 def _dequantized(array: np.ndarray, detail: dict[str, Any]) -> np.ndarray:

@@ -42,7 +42,8 @@ class OnnxRuntimeSession:
 
     def feed(self, arrays: Sequence[np.ndarray]) -> None:
         """Set the inputs."""
-        self._feeds = {given["name"]: array.astype(given["dtype"]) for given, array in zip(self.inputs, arrays)}
+        typed = [array.astype(given["dtype"], copy=False) for given, array in zip(self.inputs, arrays)]
+        self._feeds = {given["name"]: array for given, array in zip(self.inputs, typed)}
 
     def invoke(self) -> None:
         """Execute once."""

@@ -244,15 +244,23 @@ def _program() -> str:
 
 
 def _wait(process: subprocess.Popen[bytes], limit_s: float) -> tuple[int, int]:
-    """Exit status and peak resident bytes, which only wait4 tells of one process alone."""
-    end = time.monotonic() + limit_s
-    while time.monotonic() < end:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            process.returncode = -(status & 0x7F) if status & 0x7F else status >> 8
-            return process.returncode, usage.ru_maxrss * 1024
+    """Exit status and peak resident bytes, read while it lives: what wait4 tells later is at least what this process
+    had when it started it."""
+    end, peak = time.monotonic() + limit_s, 0
+    while process.poll() is None:
+        peak = max(peak, _peak_bytes(process.pid))
+        if time.monotonic() > end:
+            raise RuntimeError("trtexec took more than %g s" % limit_s)
         time.sleep(0.01)
-    raise RuntimeError("trtexec took more than %g s" % limit_s)
+    return process.returncode, peak
+
+
+def _peak_bytes(pid: int) -> int:
+    try:
+        with open("/proc/%d/status" % pid) as opened:
+            return next((int(line.split()[1]) * 1024 for line in opened if line.startswith("VmHWM:")), 0)
+    except OSError:  # it ended just now
+        return 0
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -16,7 +16,7 @@ RUNTIMES = {"ai_edge_litert", "onnxruntime", "tflite_runtime", "openvino", "tens
 RUNTIMES |= {"torch", "edgekd"}  # of `mil`, which executes where edgekd is
 
 
-@pytest.mark.parametrize("name", [*NAMES, "_guest"])
+@pytest.mark.parametrize("name", [*NAMES, "_guest", "_benchmark_model"])
 def test_it_can_be_copied_to_a_device(name: str) -> None:
     tree = ast.parse(engines.path(name).read_text(encoding="utf-8"), feature_version=(3, 8))
     imported = {
