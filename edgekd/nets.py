@@ -1,6 +1,8 @@
 """Neural nets as values: a module with what it expects and what it answers, its weights on disk, its anatomy."""
 
 import contextlib
+import hashlib
+import inspect
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgekd.errors import ConfigError, Disagreement
-from edgekd.files import replacing
+from edgekd.files import digest, replacing
 from edgekd.specs import Preprocessing, Size, Spec, Subject
 
 
@@ -84,6 +86,34 @@ def answers_of(answer: Any) -> tuple[Tensor, ...]:
 def parameters(module: nn.Module) -> int:
     """Number of trainable and frozen parameters; buffers are not counted."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def code_digest(module: nn.Module) -> str:
+    """SHA-256 of what a module computes, besides its weights: how it is put together, and the source of its classes."""
+    kinds = {kind for one in module.modules() for kind in type(one).__mro__}
+    generated = [code for one in module.modules() if isinstance(code := getattr(one, "code", ""), str)]  # torch.fx
+    return digest([repr(module), generated, sorted(_source(kind) for kind in kinds if not _of_torch(kind))])
+
+
+def _of_torch(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in {"torch", "builtins"}
+
+
+def _source(kind: type) -> str:
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return kind.__qualname__
+
+
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 of the weights and buffers with their names."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        values = tensor.detach().contiguous().cpu()
+        found.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        found.update(values.flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
 
 
 def save(module: nn.Module, path: Path) -> None:

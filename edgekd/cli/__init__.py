@@ -7,6 +7,7 @@ import typer
 from edgekd.cli import (
     bench,
     blame,
+    cache,
     compare,
     device,
     distil,
@@ -58,6 +59,7 @@ for verb in (
     recipes,
     engines,
     device,
+    cache,
     doctor,
 ):  # as work goes
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)

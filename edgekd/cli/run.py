@@ -25,7 +25,10 @@ def command(
     on: On = None,
     require: Require = None,
     mode: MeasureMode = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Instead of the recipe's seed.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=2**31 - 1, help="Of the student alone; teacher, its knowledge and the plan stay."),
+    ] = None,
     scale: Annotated[
         str, typer.Option(metavar="NAME", help="Another size of the job, that the recipe names: small.")
     ] = "",
@@ -42,7 +45,7 @@ def command(
 
     wanted = load_recipe(recipe, scale)
     if seed is not None:
-        wanted = msgspec.structs.replace(wanted, seed=seed)
+        wanted = msgspec.structs.replace(wanted, student_seed=seed)
     with progress_bars():
         results = run_all(wanted, list(target), out=out, until=until, mode=mode, on=on or (), require=require)
     raise typer.Exit(show(results, json))
