@@ -1,6 +1,8 @@
 """A recipe with several seeds: teacher, student, twin without teacher, and artifacts; mean and deviation.
 
-usage: python benchmarks/seeds.py RECIPE TARGET [SEEDS] [--into FILE.md]
+With --students the seeds are the students' alone: all have the same teacher, which is trained and asked once.
+
+usage: python benchmarks/seeds.py RECIPE TARGET [SEEDS] [--students] [--into FILE.md]
 """
 
 import argparse
@@ -21,13 +23,15 @@ def main() -> None:
     parser.add_argument("recipe")
     parser.add_argument("target")
     parser.add_argument("seeds", type=int, nargs="?", default=3)
+    parser.add_argument("--students", action="store_true")
     parser.add_argument("--into", type=Path)
     arguments = parser.parse_args()
     scores: dict[str, list[float]] = defaultdict(list)
     recipe = edgekd.load_recipe(arguments.recipe)
     for seed in range(arguments.seeds):
-        out = Path("runs") / "seeds" / f"{recipe.name}-{seed}"
-        seeded = msgspec.structs.replace(recipe, seed=seed)
+        which = {"student_seed": seed} if arguments.students else {"seed": seed}
+        out = Path("runs") / "seeds" / f"{recipe.name}{'-students' * arguments.students}-{seed}"
+        seeded = msgspec.structs.replace(recipe, **which)
         made = edgekd.run(seeded, arguments.target, out=out, until="verify").made
         assert made.student is not None
         for name, metrics in (
@@ -37,19 +41,19 @@ def main() -> None:
             *((one.artifact, one.metrics) for one in made.agreements),
         ):
             scores[name].append(next(iter(metrics.values())))
-    text = table(recipe.name, arguments.target, scores)
+    text = table(recipe.name, arguments.target, scores, arguments.students)
     print(text)
     if arguments.into:
         arguments.into.write_text(text, encoding="utf-8")
 
 
-def table(recipe: str, target: str, scores: dict[str, list[float]]) -> str:
+def table(recipe: str, target: str, scores: dict[str, list[float]], students: bool) -> str:
     """Markdown."""
     seeds = len(next(iter(scores.values())))
     lines = [
-        f"# {recipe} for {target}, seeds 0 to {seeds - 1}",
+        f"# {recipe} for {target}, seeds 0 to {seeds - 1}{' of the student' * students}",
         "",
-        f"    python benchmarks/seeds.py {recipe} {target} {seeds}",
+        f"    python benchmarks/seeds.py {recipe} {target} {seeds}{' --students' * students}",
         "",
         "Accuracy on the test split, provenance `host`; "
         + platform.processor()

@@ -173,17 +173,17 @@ _CLOSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, 
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into StorageError."""
+def storage_errors(path: Path, hint: str = "") -> Iterator[None]:
+    """Turn the operating system's refusals to write into StorageError; `hint` takes the place of the usual ones."""
     try:
         yield
     except OSError as error:
         if error.errno in _FULL:
-            hint = "free some space and run the same command again; it goes on from there"
-            raise StorageError(f"no space left on the disk of {path}", hint=hint) from error
+            again = "free some space and run the same command again; it goes on from there"
+            raise StorageError(f"no space left on the disk of {path}", hint=hint or again) from error
         if error.errno in _CLOSED:
             raise StorageError(
-                f"cannot write {path}: {os.strerror(error.errno)}", hint="choose another folder with -o"
+                f"cannot write {path}: {os.strerror(error.errno)}", hint=hint or "choose another folder with -o"
             ) from error
         raise
 

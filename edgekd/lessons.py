@@ -18,7 +18,7 @@ from edgekd.oracles import Oracle, first_teacher
 from edgekd.plugins import find, options
 from edgekd.runs import Work
 from edgekd.specs import Choice, Data, Initialise, Knowledge, LossChoice, Seed, Spec, Stage, Subject, Training, Views
-from edgekd.training import fit, labels_of, predict, viewer_of
+from edgekd.training import fit, labels_of, predict, train_labels, viewer_of
 
 VERSION = 2
 
@@ -31,6 +31,9 @@ class Lesson(Spec, frozen=True, kw_only=True):
     losses: tuple[LossChoice, ...]
     views: Views
     seed: Seed
+    """Of the student's start and of the order of examples."""
+    views_seed: Seed
+    """Of the pictures that it looks at, which are those that its teachers have spoken about."""
     stages: tuple[Stage, ...] = ()
     weighting: Literal["fixed", "uncertainty"] = "fixed"
     initialise: Initialise = Initialise()
@@ -76,13 +79,13 @@ def learn(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: st
     torch.manual_seed(lesson.seed)
     net = build(lesson.student, data.subject)
     initialise(work, lesson, net, data, knowledge)
-    taught, held = _divide(len(labels_of(work, data, "train")[0]), lesson)
+    taught, held = _divide(len(train_labels(work, data)[0]), lesson)
     for index, stage in enumerate(lesson.all_stages()):
         last = index == len(lesson.stages)
         objective = objective_of(work, lesson, stage, data, knowledge, net)
         fit(
             net.module,
-            viewer_of(work, data, "train", net.preprocessing, lesson.views, lesson.seed),
+            viewer_of(work, data, "train", net.preprocessing, lesson.views, lesson.views_seed),
             objective,
             stage.training,
             views=lesson.views.count,
@@ -139,8 +142,7 @@ def objective_of(
     A twin learns in every stage, from the losses of the last one where that stage has none for it.
     """
     terms = terms_of(stage.losses, data.subject)
-    files = data.train_labels
-    labels = [np.load(work.path(file), mmap_mode="r", allow_pickle=False) for file in files]
+    labels = train_labels(work, data)
     smoothing = stage.training.label_smoothing
     if not lesson.with_teacher:
         own = [term for term in terms if not term.needs_teacher] or terms_of(lesson.losses, data.subject)
@@ -152,7 +154,7 @@ def objective_of(
         terms,
         data.subject,
         labels,
-        Oracle(work, data, knowledge, lesson.views, lesson.seed, asked),
+        Oracle(work, data, knowledge, lesson.views, lesson.views_seed, asked),
         nets=(teacher, net) if teacher and net else None,
         smoothing=smoothing,
         weighting=lesson.weighting,

@@ -1,6 +1,8 @@
 """Neural nets as values: a module with what it expects and what it answers, its weights on disk, its anatomy."""
 
 import contextlib
+import hashlib
+import inspect
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgekd.errors import ConfigError, Disagreement
-from edgekd.files import replacing
+from edgekd.files import digest, replacing
 from edgekd.specs import Preprocessing, Size, Spec, Subject
 
 
@@ -86,6 +88,34 @@ def parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+def code_digest(module: nn.Module) -> str:
+    """SHA-256 of what a module computes, besides its weights: how it is put together, and the source of its classes."""
+    kinds = {kind for one in module.modules() for kind in type(one).__mro__}
+    generated = [code for one in module.modules() if isinstance(code := getattr(one, "code", ""), str)]  # torch.fx
+    return digest([repr(module), generated, sorted(_source(kind) for kind in kinds if not _of_torch(kind))])
+
+
+def _of_torch(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in {"torch", "builtins"}
+
+
+def _source(kind: type) -> str:
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return kind.__qualname__
+
+
+def weights_digest(module: nn.Module) -> str:
+    """SHA-256 of the weights and buffers with their names."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        values = tensor.detach().contiguous().cpu()
+        found.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        found.update(values.flatten().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()
+
+
 def save(module: nn.Module, path: Path) -> None:
     """Write the weights and buffers as safetensors; equal weights give equal bytes."""
     tensors = {name: tensor.detach().contiguous().clone() for name, tensor in module.state_dict().items()}
@@ -139,9 +169,14 @@ class Anatomy(Spec, frozen=True, kw_only=True):
 def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False) -> Anatomy:
     """Examine a module on one example of `shape`, of floats or of tokens, without computing anything.
 
+    One that cannot do without computing says itself what it is made of, by an attribute `anatomy`.
+
     Raises:
         Disagreement: the module does not take this shape.
     """
+    own = getattr(module, "anatomy", None)
+    if isinstance(own, Anatomy):
+        return own
     meta = module.to("meta") if _is_meta(module) else _on_meta(module)
     recorder = _Recorder()
     try:

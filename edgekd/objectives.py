@@ -17,6 +17,7 @@ from edgekd.losses import Batch, Features, Pair, on_layers
 from edgekd.nets import Net, input_shape
 from edgekd.oracles import Oracle
 from edgekd.plugins import find, options
+from edgekd.rows import Rows
 from edgekd.specs import LossChoice, Subject
 from edgekd.training import Shown
 
@@ -107,7 +108,7 @@ class Objective(nn.Module):
         self,
         terms: Sequence[Term],
         subject: Subject,
-        labels: Sequence[NDArray[Any]],
+        labels: Sequence[NDArray[Any] | Rows],
         oracle: Oracle | None,
         *,
         nets: tuple[Net, Net] | None = None,

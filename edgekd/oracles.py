@@ -1,6 +1,6 @@
 """Teachers as students hear them: their nets, and what they say about each view of the training split."""
 
-from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgekd import teachers
+from edgekd.files import content, digest
 from edgekd.heads import restricted
 from edgekd.layers import Tap
-from edgekd.nets import Net, evaluating, load
+from edgekd.nets import Net, code_digest, evaluating, load
 from edgekd.plugins import find, options
+from edgekd.rows import Rows
 from edgekd.runs import Work
-from edgekd.specs import Choice, Data, File, Knowledge, Said, Subject, Teacher, TeacherChoice, Told, Views
+from edgekd.specs import Choice, Data, Knowledge, Subject, Teacher, TeacherChoice, Told, Views
+from edgekd.topk import unpack
 from edgekd.training import Shown, viewer_of
 
 
@@ -28,6 +31,22 @@ def build_teacher(teacher: TeacherChoice | Choice, subject: Subject) -> Net:
     table = options(source.Options, teacher.options, f"options of teacher {teacher.name}")
     net: Net = source.build(table, subject)
     return net
+
+
+def identity(teacher: TeacherChoice | Choice, net: Net) -> str:
+    """SHA-256 of what a teacher computes, besides its weights: its code, its options, and the files that those name."""
+    files = [content(path) for path in _named(teacher.options)]
+    return digest([teacher.name, teacher.options, files, code_digest(net.module), net.preprocessing])
+
+
+def _named(options: Any) -> list[Path]:
+    if isinstance(options, dict | list):
+        return [path for one in (options.values() if isinstance(options, dict) else options) for path in _named(one)]
+    try:
+        path = Path(options)
+        return [path] if path.is_file() or (path / "saved_model.pb").is_file() else []
+    except (TypeError, ValueError, OSError):  # no text, or none that could be a path
+        return []
 
 
 def trained(work: Work, teacher: Teacher, subject: Subject) -> Net:
@@ -50,8 +69,8 @@ class Oracle:
         self, work: Work, data: Data, knowledge: Knowledge, views: Views, seed: int, asked: nn.Module | None = None
     ) -> None:
         """`asked` is the first teacher, where its layers were not kept and must be asked for again."""
-        self._outputs = len(data.subject.outputs)
-        self._told = [(one, [_Opened(work, said, one) for said in one.views]) for one in knowledge.told]
+        self._subject = data.subject
+        self._told = [_Opened(work, one) for one in knowledge.told]
         self._asked = asked
         first = knowledge.told[0]
         if asked is not None:
@@ -61,35 +80,49 @@ class Oracle:
 
     def outputs(self, shown: Shown) -> list[Tensor | None]:
         """For each output of the subject the mean of what its teachers say; None where none teaches it."""
-        said: list[list[Tensor]] = [[] for _ in range(self._outputs)]
-        for told, views in self._told:
-            view = views[shown.epoch % len(views)]
-            for output, array in zip(told.outputs, view.outputs, strict=True):
-                said[output].append(_taken(array, shown.indices))
+        said: list[list[Tensor]] = [[] for _ in self._subject.outputs]
+        for opened in self._told:
+            for output, rows in zip(opened.told.outputs, opened.outputs(shown.epoch), strict=True):
+                said[output].append(_logits(rows[shown.indices], self._subject.outputs[output].shape))
         return [torch.stack(one).mean(0) if one else None for one in said]
 
     def layers(self, shown: Shown) -> dict[str, Tensor]:
         """What the first teacher's layers answer, by their paths; of shape (batch, ...)."""
-        told, views = self._told[0]
+        first = self._told[0]
         if self._asked is not None:
             with evaluating(self._asked):
-                self._asked(self._viewer.batch(shown.indices, shown.epoch % len(views)))
+                self._asked(self._viewer.batch(shown.indices, shown.epoch % len(first.told.views)))
             return self._tap.found
-        view = views[shown.epoch % len(views)]
-        return {path: _taken(array, shown.indices) for path, array in zip(told.layers, view.layers, strict=True)}
+        found = zip(first.told.layers, first.layers(shown.epoch), strict=True)
+        return {path: torch.from_numpy(rows[shown.indices].astype(np.float32)) for path, rows in found}
 
 
 class _Opened:
-    """What a teacher says about a view, mapped into memory."""
+    """What a teacher says, read as it is wanted; the files of one view are open at a time."""
 
-    def __init__(self, work: Work, said: Said, told: Told) -> None:
-        self.outputs = _open(work, said.outputs)
-        self.layers = _open(work, said.layers if told.kept else ())
+    def __init__(self, work: Work, told: Told) -> None:
+        self.told = told
+        self._work = work
+        self._view = -1
+        self._rows: list[Rows] = []
+
+    def outputs(self, epoch: int) -> list[Rows]:
+        """Of the view of an epoch."""
+        return self._at(epoch)[: len(self.told.outputs)]
+
+    def layers(self, epoch: int) -> list[Rows]:
+        """Of the view of an epoch."""
+        return self._at(epoch)[len(self.told.outputs) :]
+
+    def _at(self, epoch: int) -> list[Rows]:
+        view = epoch % len(self.told.views)
+        if view != self._view:
+            said = self.told.views[view]
+            self._rows = [Rows(self._work.path(file)) for file in (*said.outputs, *said.layers)]
+            self._view = view
+        return self._rows
 
 
-def _open(work: Work, files: Sequence[File]) -> list[NDArray[Any]]:
-    return [np.load(work.path(file), mmap_mode="r", allow_pickle=False) for file in files]
-
-
-def _taken(array: NDArray[Any], indices: NDArray[np.int64]) -> Tensor:
-    return torch.from_numpy(array[indices].astype(np.float32))
+def _logits(rows: NDArray[Any], shape: tuple[int, ...]) -> Tensor:
+    """Dense, where the largest alone were kept."""
+    return torch.from_numpy(unpack(rows, shape[0]) if rows.dtype.names else rows.astype(np.float32))

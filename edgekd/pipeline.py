@@ -21,6 +21,7 @@ from edgekd.errors import MeasureError
 from edgekd.export import export
 from edgekd.files import dumps, read_text, write_text
 from edgekd.fitness import newest_set, unfit
+from edgekd.know import know
 from edgekd.ladder import Slope, agreement_after, artifact_after, climb, falls_short, unfit_after
 from edgekd.lessons import Lesson
 from edgekd.matrix import Matrix, cross
@@ -54,7 +55,7 @@ from edgekd.specs import (
     Teacher,
     TeacherChoice,
 )
-from edgekd.teach import Curriculum, know, taught_by, teach
+from edgekd.teach import Curriculum, taught_by, teach
 from edgekd.verify import engine_for, verify
 from edgekd.workers import cores, sharing, together
 
@@ -160,7 +161,8 @@ def build(
         weighting=recipe.weighting,
         initialise=recipe.student.initialise,
         views=recipe.views,
-        seed=recipe.seed,
+        seed=recipe.seed if recipe.student_seed is None else recipe.student_seed,
+        views_seed=recipe.seed,
         source=sources["student"],
     )
     made = []
@@ -185,7 +187,8 @@ def build(
 
 def _what_is_agreed(recipe: Recipe) -> Recipe:
     """The recipe without what nothing must be agreed on, so that a new title or seed is no new work."""
-    return msgspec.structs.replace(recipe, title="-", seed=0, minutes=0.0, memory_bytes=0, measure="rapid")
+    of_no_matter: dict[str, Any] = {"student_seed": None, "top_k": 0, "scales": {}, "minutes": 0.0, "memory_bytes": 0}
+    return msgspec.structs.replace(recipe, title="-", seed=0, measure="rapid", **of_no_matter)
 
 
 def _teach(
@@ -206,7 +209,8 @@ def _teach(
         outputs = taught_by(choice, data.subject)
         looked = layers if choice is recipe.teacher else ()
         what = place.replace("teacher", "knowledge", 1)
-        told.append(run.step(what, know, teacher, data, outputs, looked, recipe.views, recipe.seed, cores()))
+        of_views = (recipe.views, recipe.seed, recipe.top_k)
+        told.append(run.step(what, know, teacher, data, outputs, looked, *of_views, sources[place], cores()))
         trained.append(teacher)
     return Shared(data=data, teacher=trained[0], knowledge=Knowledge(told=tuple(told)))
 
@@ -230,7 +234,9 @@ def _take(
 
     budget = effective_budget(recipe, target)
     short = msgspec.structs.replace(recipe.student.training, epochs=recipe.probe_epochs)
-    probe = msgspec.structs.replace(lesson, training=short, stages=tuple(map(partial(_short, recipe), lesson.stages)))
+    stages = tuple(map(partial(_short, recipe), lesson.stages))
+    # Whatever the student's seed: seeds are compared on the same student.
+    probe = msgspec.structs.replace(lesson, training=short, stages=stages, seed=recipe.seed)
     plan = run.step(
         f"{at}/1-plan/choice", choose, recipe.prefer, budget.accuracy_floor, listed, at, probe, data, knowledge
     )

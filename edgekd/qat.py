@@ -72,7 +72,7 @@ def _train(work: Work, lesson: Lesson, student: Student, data: Data, knowledge: 
     torch.manual_seed(lesson.seed)
     net = build(student.choice, data.subject)
     load(net.module, work.path(student.weights))
-    viewer = viewer_of(work, data, "train", student.preprocessing, lesson.views, lesson.seed)
+    viewer = viewer_of(work, data, "train", student.preprocessing, lesson.views, lesson.views_seed)
     calibration = viewer.batch(calibration_indices(len(viewer)))
     # From where int8 does the least harm: a net that starts at chance has little to learn from.
     rounded = FakeQuantized(trace(equalize(net.module, [calibration]), [calibration.shape[1:]]), momentum=MOMENTUM)

@@ -2,13 +2,14 @@
 
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from edgekd.errors import ConfigError
-from edgekd.files import load_toml
+from edgekd.files import decode, load_toml
 from edgekd.specs import LossChoice, Recipe, Target
 
 T = TypeVar("T", Recipe, Target)
@@ -44,17 +45,48 @@ def suite_file(wanted: str | Path) -> Path:
     return _locate(wanted, SUITES, "suite")
 
 
-def load_recipe(wanted: str | Path) -> Recipe:
-    """A shipped recipe by name, or anyone's by path.
+def load_recipe(wanted: str | Path, scale: str = "") -> Recipe:
+    """A shipped recipe by name, or anyone's by path; at another scale where it names that.
 
     In a file of yours, `module:function` and `file.py:function` are looked for beside that file first.
 
     Raises:
-        ConfigError: there is none, or it is not valid.
+        ConfigError: there is none, it is not valid, or it has no such scale.
     """
     path = _locate(wanted, RECIPES, "recipe")
     recipe = load_toml(Recipe, path)
-    return recipe if path.parent == RECIPES else _beside(recipe, path.resolve().parent)
+    recipe = recipe if path.parent == RECIPES else _beside(recipe, path.resolve().parent)
+    return scaled(recipe, scale) if scale else recipe
+
+
+def scaled(recipe: Recipe, scale: str) -> Recipe:
+    """A recipe at one of its scales, with the scale in its name.
+
+    Raises:
+        ConfigError: it has no such scale, or what the scale changes is not there.
+    """
+    if scale not in recipe.scales:
+        scales = ", ".join(recipe.scales) or "none"
+        raise ConfigError(f"recipe {recipe.name} has no scale {scale!r}", hint=f"its scales: {scales}")
+    small = msgspec.structs.replace(recipe, name=f"{recipe.name}-{scale}", scales={})
+    return changed(small, recipe.scales[scale], f"scale {scale} of recipe {recipe.name}")
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
+    """A recipe with other values at some paths: {"student.training.epochs": 2, "losses.0.weight": 0.5}.
+
+    Raises:
+        ConfigError: a path leads nowhere, or the value cannot stand there; `where` is for the message.
+    """
+    plain = msgspec.json.decode(msgspec.json.encode(recipe))  # with lists, which can be changed
+    for path, value in changes.items():
+        *above, last = path.split(".")
+        table: Any = plain
+        for part in above:
+            table = _inside(table, part, f"{where}: {path!r}")
+        _inside(table, last, f"{where}: {path!r}")
+        table[int(last) if isinstance(table, list) else last] = value
+    return decode(Recipe, plain, where)
 
 
 def load_target(wanted: str | Path) -> Target:
@@ -64,6 +96,17 @@ def load_target(wanted: str | Path) -> Target:
         ConfigError: there is none, or it is not valid.
     """
     return load_toml(Target, _locate(wanted, TARGETS, "target"))
+
+
+def _inside(table: Any, part: str, where: str) -> Any:
+    """The value of a table, made where it is not there, or of a list."""
+    if isinstance(table, list) and part.isdecimal() and int(part) < len(table):
+        inside = table[int(part)]
+    elif isinstance(table, dict):
+        inside = table.setdefault(part, {})
+    else:
+        raise ConfigError(f"{where} leads nowhere", hint="a path is of keys and of places in lists: losses.0.weight")
+    return inside
 
 
 def _names(folder: Path) -> tuple[str, ...]:

@@ -360,7 +360,15 @@ class Recipe(Spec, frozen=True, kw_only=True):
     probe_epochs: Count = 5
     """Length of the short distillations that "smallest above the accuracy floor" compares candidates by."""
     measure: Mode = "rapid"
+    top_k: Size = 0
+    """How many of a teacher's largest logits are kept of an output with more than 1000 classes, the others as one sum;
+    0 keeps all."""
     seed: Seed = 0
+    student_seed: Seed | None = None
+    """Of the student's start and of the order of its examples, where it is another: teacher, views, what the teacher
+    says and the plan stay those of `seed`."""
+    scales: dict[Name, dict[str, Any]] = {}
+    """Other sizes of the same job: name -> what differs, by path: {"student.training.epochs" = 2}."""
     minutes: NonNegative = 0.0
     """What a run takes on two cores, as measured by us."""
     memory_bytes: Size = 0
@@ -439,7 +447,10 @@ class Teacher(Spec, frozen=True, kw_only=True):
 
 
 class Said(Spec, frozen=True, kw_only=True):
-    """What a teacher says about one view of the training split: float16 arrays of shape (examples, ...), in .npy."""
+    """What a teacher says about one view of the training split: float16 arrays of shape (examples, ...), in .npy.
+
+    Of many classes it may be the largest logits alone: see edgekd/topk.py.
+    """
 
     outputs: tuple[File, ...]
     """For each output that it teaches."""

@@ -1,37 +1,34 @@
-"""Adapt a teacher to the data once, and write down once what it says about every view; all targets share both."""
+"""Adapt a teacher to the data once; what it is and what it says is shared by all targets, students and runs."""
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from edgekd import heads
+from edgekd import heads, store
 from edgekd.errors import ConfigError
-from edgekd.layers import Tap, shapes_of
-from edgekd.nets import anatomy, input_shape, save
-from edgekd.objectives import example_of
-from edgekd.oracles import build_teacher, trained
-from edgekd.progress import tell
+from edgekd.files import content, decode_json, digest, dumps, read_text, write_text
+from edgekd.nets import Net, anatomy, input_shape, save, weights_digest
+from edgekd.oracles import build_teacher, identity
+from edgekd.rows import Rows
 from edgekd.runs import Work
-from edgekd.specs import Choice, Data, Said, Spec, Subject, Teacher, TeacherChoice, Told, Views
-from edgekd.training import Shown, fit, labels_of, predict, predicting, viewer_of
+from edgekd.specs import Choice, Data, Spec, Subject, Teacher, TeacherChoice, Views
+from edgekd.training import Shown, fit, labels_of, predict, train_labels, viewer_of
 from edgekd.workers import call
 
-VERSION = 2
+VERSION = 3
 
 TIMEOUT_S: Final = 86_400.0
+LABELS_AT_ONCE: Final = 1024
 
-LAYERS_BYTES: Final = 4 * 10**9
-"""Room that a teacher's layers may take; above it they are asked for again in every epoch."""
-LARGEST: Final = 65504.0
-"""Of float16."""
 _OTHER_VIEWS = 500_000
 """Added to the seed of the views that the teacher learns from, so that those it labels are new to it."""
+_WEIGHTS: Final = "teacher.safetensors"
+_NOUN: Final = "teacher.json"
 
 
 class Curriculum(Spec, frozen=True, kw_only=True):
@@ -60,136 +57,117 @@ def taught_by(teacher: TeacherChoice, subject: Subject) -> tuple[int, ...]:
 
 
 def teach(work: Work, curriculum: Curriculum, data: Data) -> Teacher:
-    """Train the teacher, or take it as it is where its training has no epochs."""
+    """Train the teacher, or take it as it is where its training has no epochs; one that was trained before is used."""
     return call(
         _teach, work, curriculum, data, threads=curriculum.threads, log=work.out / "worker.log", timeout_s=TIMEOUT_S
     )
 
 
 def _teach(work: Work, curriculum: Curriculum, data: Data) -> Teacher:
-    choice = curriculum.teacher
     torch.manual_seed(curriculum.seed)
-    taught = taught_by(choice, data.subject)
-    subject = heads.restricted(data.subject, taught)
-    net = build_teacher(choice, subject)
-    views = choice.views or msgspec.structs.replace(curriculum.views, count=max(1, choice.training.epochs))
-    if choice.training.epochs:
-        labels = [torch.from_numpy(labels_of(work, data, "train")[index]) for index in taught]
-
-        def objective(answers: tuple[torch.Tensor, ...], shown: Shown) -> torch.Tensor:
-            wanted = [_wide(one[shown.indices]) for one in labels]
-            return heads.label_loss(subject, answers, wanted, choice.training.label_smoothing)
-
-        fit(
-            net.module,
-            viewer_of(work, data, "train", net.preprocessing, views, curriculum.seed + _OTHER_VIEWS),
-            objective,
-            choice.training,
-            views=views.count,
-            seed=curriculum.seed,
-            checkpoint=work.out / "checkpoint.safetensors",
-            what="teaching the teacher",
-            examples=labelled(labels),
-        )
-    weights = work.out / "teacher.safetensors"
-    save(net.module, weights)
-    answers = predict(net.module, viewer_of(work, data, "test", net.preprocessing))
-    labels_test = labels_of(work, data, "test")
-    described = anatomy(net.module, input_shape(net, data.subject.shape), data.subject.kind == "tokens")
+    taught = taught_by(curriculum.teacher, data.subject)
+    net = build_teacher(curriculum.teacher, heads.restricted(data.subject, taught))
+    weights = work.out / _WEIGHTS
+    with store.entry(_key(curriculum, data, net), "teacher", f"{curriculum.teacher.name} of {data.name}") as shelf:
+        teacher = _known(shelf)
+        if teacher is None:
+            _train(work, curriculum, data, net, taught)
+            save(net.module, weights)
+            teacher = _described(work, curriculum, data, net, taught)
+            weights.chmod(0o444)  # runs will hold links to it
+            store.take(weights, shelf / _WEIGHTS)
+            write_text(shelf / _NOUN, dumps(teacher))
+        else:
+            store.take(shelf / _WEIGHTS, weights)
     (work.out / "checkpoint.safetensors").unlink(missing_ok=True)
-    return Teacher(
-        weights=work.keep(weights),
-        choice=Choice(name=choice.name, options=choice.options),
-        preprocessing=net.preprocessing,
-        parameters=described.parameters,
-        file_bytes=weights.stat().st_size,
-        macs=described.macs,
-        metrics=heads.judged(subject, answers, [labels_test[index] for index in taught]),
+    store.make_room()
+    return msgspec.structs.replace(teacher, weights=work.keep(weights))
+
+
+def _key(curriculum: Curriculum, data: Data, net: Net) -> str:
+    """Everything that the trained teacher depends on; what a net starts from may come out of a user's own file."""
+    files = [data.train_inputs, *data.train_labels, data.test_inputs, *data.test_labels]
+    start = [weights_digest(net.module), identity(curriculum.teacher, net)]
+    choice = msgspec.structs.replace(curriculum.teacher, views=None)
+    how = msgspec.structs.replace(curriculum, teacher=choice, views=_views(curriculum))
+    return digest(["teacher", VERSION, how, start, data.subject, [file.sha256 for file in files]])
+
+
+def _known(shelf: Path) -> Teacher | None:
+    """What the store has, where it is as it was put there."""
+    weights, noun = shelf / _WEIGHTS, shelf / _NOUN
+    if not weights.exists() or not noun.exists():
+        return None
+    try:
+        teacher = decode_json(Teacher, read_text(noun), str(noun))
+    except ConfigError:
+        return None
+    whole = content(weights) == (teacher.weights.size_bytes, teacher.weights.sha256)
+    return teacher if whole else None
+
+
+def _train(work: Work, curriculum: Curriculum, data: Data, net: Net, taught: tuple[int, ...]) -> None:
+    choice = curriculum.teacher
+    if not choice.training.epochs:
+        return
+    if not any(parameter.requires_grad for parameter in net.module.parameters()):
+        raise ConfigError(f"teacher {choice.name} is frozen", hint="give its training epochs = 0")
+    views = _views(curriculum)
+    subject = heads.restricted(data.subject, taught)
+    labels = [train_labels(work, data)[index] for index in taught]
+
+    def objective(answers: tuple[torch.Tensor, ...], shown: Shown) -> torch.Tensor:
+        wanted = [_wide(torch.from_numpy(one[shown.indices])) for one in labels]
+        return heads.label_loss(subject, answers, wanted, choice.training.label_smoothing)
+
+    fit(
+        net.module,
+        viewer_of(work, data, "train", net.preprocessing, views, curriculum.seed + _OTHER_VIEWS),
+        objective,
+        choice.training,
+        views=views.count,
+        seed=curriculum.seed,
+        checkpoint=work.out / "checkpoint.safetensors",
+        what="teaching the teacher",
+        examples=labelled(labels),
     )
 
 
-def labelled(labels: Sequence[torch.Tensor]) -> NDArray[np.int64]:
+def _views(curriculum: Curriculum) -> Views:
+    """Those that the teacher learns from."""
+    epochs = max(1, curriculum.teacher.training.epochs)
+    return curriculum.teacher.views or msgspec.structs.replace(curriculum.views, count=epochs)
+
+
+def _described(work: Work, curriculum: Curriculum, data: Data, net: Net, taught: tuple[int, ...]) -> Teacher:
+    weights = work.out / _WEIGHTS
+    answers = predict(net.module, viewer_of(work, data, "test", net.preprocessing))
+    labels = labels_of(work, data, "test")
+    anatomy_of = anatomy(net.module, input_shape(net, data.subject.shape), data.subject.kind == "tokens")
+    return Teacher(
+        weights=work.keep(weights),
+        choice=Choice(name=curriculum.teacher.name, options=curriculum.teacher.options),
+        preprocessing=net.preprocessing,
+        parameters=anatomy_of.parameters,
+        file_bytes=weights.stat().st_size,
+        macs=anatomy_of.macs,
+        metrics=heads.judged(heads.restricted(data.subject, taught), answers, [labels[index] for index in taught]),
+    )
+
+
+def labelled(labels: Sequence[Rows | NDArray[Any]]) -> NDArray[np.int64]:
     """Indices of the examples that have a label for at least one output: of the others nothing can be learned."""
-    known = [one.isfinite() if one.is_floating_point() else one >= 0 for one in labels]
-    return np.flatnonzero(torch.stack([one.view(len(one), -1).any(1) for one in known]).any(0).numpy())
+    found = []
+    for start in range(0, len(labels[0]), LABELS_AT_ONCE):
+        indices = np.arange(start, min(start + LABELS_AT_ONCE, len(labels[0])))
+        known = [_known_of(one[indices]).reshape(len(indices), -1).any(axis=1) for one in labels]
+        found.append(indices[np.logical_or.reduce(known)])
+    return np.concatenate(found)
+
+
+def _known_of(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.isfinite(labels) if labels.dtype.kind == "f" else labels >= 0
 
 
 def _wide(labels: torch.Tensor) -> torch.Tensor:
     return labels if labels.is_floating_point() else labels.long()
-
-
-def know(
-    work: Work,
-    teacher: Teacher,
-    data: Data,
-    outputs: tuple[int, ...],
-    layers: tuple[str, ...],
-    views: Views,
-    seed: int,
-    threads: int,
-) -> Told:
-    """What the teacher and some layers of it say about each seeded view of the training split.
-
-    Raises:
-        ConfigError: it answers NaN.
-    """
-    log = work.out / "worker.log"
-    return call(_know, work, teacher, data, outputs, layers, views, seed, threads=threads, log=log, timeout_s=TIMEOUT_S)
-
-
-def _know(
-    work: Work,
-    teacher: Teacher,
-    data: Data,
-    outputs: tuple[int, ...],
-    layers: tuple[str, ...],
-    views: Views,
-    seed: int,
-) -> Told:
-    subject = heads.restricted(data.subject, outputs)
-    net = trained(work, teacher, subject)
-    viewer = viewer_of(work, data, "train", net.preprocessing, views, seed)
-    shapes = shapes_of(net.module, layers, example_of(net, subject))
-    room = 2 * len(viewer) * views.count * sum(int(np.prod(shape)) for shape in shapes.values())
-    kept = layers if room <= LAYERS_BYTES else ()
-    said = []
-    tap = Tap(net.module, kept)
-    for view in range(views.count):
-        tell("asking the teacher", view, views.count)
-        folder = work.out / f"view-{view:03}"
-        if not folder.exists():  # a killed try's finished views are kept
-            _write_view(folder, len(viewer), predicting(net.module, viewer, view), tap, kept)
-        said.append(_described(work, folder, len(subject.outputs), len(kept)))
-    tell("asking the teacher", views.count, views.count)
-    return Told(teacher=teacher, outputs=outputs, views=tuple(said), layers=layers, kept=kept == layers)
-
-
-def _write_view(folder: Path, examples: int, batches: Any, tap: Tap, layers: Sequence[str]) -> None:
-    """Outputs and layers as they come, batch after batch; the folder is there when it is whole."""
-    part = folder.with_name(f"{folder.name}.part")
-    part.mkdir(exist_ok=True)
-    with ExitStack() as stack:
-        files: dict[str, BinaryIO] = {}
-        for _, answers in batches:
-            found = {f"output-{index}": answer for index, answer in enumerate(answers)}
-            found |= {f"layer-{index}": tap.found[path].float().numpy() for index, path in enumerate(layers)}
-            for name, values in found.items():
-                if name not in files:
-                    files[name] = stack.enter_context((part / f"{name}.npy").open("wb"))
-                    header = {"descr": "<f2", "fortran_order": False, "shape": (examples, *values.shape[1:])}
-                    np.lib.format.write_array_header_1_0(files[name], header)  # type: ignore[no-untyped-call]  # numpy
-                files[name].write(_half(values).tobytes())
-    Path(part).replace(folder)
-
-
-def _half(values: NDArray[np.float32]) -> NDArray[np.float16]:
-    if np.isnan(values).any():
-        raise ConfigError("the teacher answers NaN", hint="train it longer, or at a lower learning rate")
-    return np.clip(values, -LARGEST, LARGEST).astype("<f2")  # masks of attention lie below it
-
-
-def _described(work: Work, folder: Path, outputs: int, layers: int) -> Said:
-    return Said(
-        outputs=tuple(work.keep(folder / f"output-{index}.npy") for index in range(outputs)),
-        layers=tuple(work.keep(folder / f"layer-{index}.npy") for index in range(layers)),
-    )

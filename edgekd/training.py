@@ -18,6 +18,7 @@ from edgekd.errors import ConfigError, TrainingDiverged
 from edgekd.files import replacing
 from edgekd.nets import answers_of, evaluating
 from edgekd.progress import tell
+from edgekd.rows import Rows
 from edgekd.runs import Work
 from edgekd.specs import Data, Preprocessing, TensorSpec, Training, Views
 from edgekd.views import Viewer
@@ -119,13 +120,17 @@ def predict(
 
 
 def predicting(
-    module: nn.Module, viewer: Viewer, view: int | None = None, examples: NDArray[np.int64] | None = None
+    module: nn.Module,
+    viewer: Viewer,
+    view: int | None = None,
+    examples: NDArray[np.int64] | None = None,
+    batch: int = BATCH_OF_INFERENCE,
 ) -> Iterator[tuple[NDArray[np.int64], tuple[NDArray[np.float32], ...]]]:
     """As `predict`, batch after batch: (indices, answers)."""
     pool = np.arange(len(viewer)) if examples is None else examples
     with evaluating(module):
-        for start in range(0, len(pool), BATCH_OF_INFERENCE):
-            indices = pool[start : start + BATCH_OF_INFERENCE]
+        for start in range(0, len(pool), batch):
+            indices = pool[start : start + batch]
             answer = module(_channels_last(viewer.batch(indices, view)))
             yield indices, tuple(one.float().numpy() for one in answers_of(answer))
 
@@ -189,9 +194,14 @@ def viewer_of(
     views: Views | None = None,
     seed: int = 0,
 ) -> Viewer:
-    """A split of the data, mapped into memory, as a net with this preprocessing sees it."""
+    """A split of the data as a net with this preprocessing sees it; read as it is looked at."""
     file = data.train_inputs if split == "train" else data.test_inputs
-    return Viewer(np.load(work.path(file), mmap_mode="r", allow_pickle=False), preprocessing, views, seed)
+    return Viewer(Rows(work.path(file)), preprocessing, views, seed)
+
+
+def train_labels(work: Work, data: Data) -> tuple[Rows, ...]:
+    """For each output the labels to learn from; read as they are looked at."""
+    return tuple(Rows(work.path(file)) for file in data.train_labels)
 
 
 def labels_of(

@@ -6,6 +6,7 @@ at one resolution and a student at another look at the same picture.
 
 import math
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from edgekd.rows import Rows
 from edgekd.specs import Preprocessing, Views
 
 
@@ -20,12 +22,12 @@ class Viewer:
     """Turns raw examples into a net's inputs.
 
     `inputs` has shape (examples, channels, height, width) with pixels in 0..255 where `preprocessing` is given, else
-    any shape; it may be memory-mapped.
+    any shape.
     """
 
     def __init__(
         self,
-        inputs: NDArray[np.generic],
+        inputs: NDArray[Any] | Rows,
         preprocessing: Preprocessing | None,
         views: Views | None = None,
         seed: int = 0,
@@ -74,11 +76,11 @@ class Viewer:
         return warped
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=1)  # of many examples they are large
 def _numbers(examples: int, seed: int, view: int) -> Tensor:
     """Uniform numbers in -1..1 of shape (examples, 40): all the chance in one view."""
     generator = torch.Generator().manual_seed((seed * 1_000_003 + view * 7_919 + 17) % 2**63)
-    return torch.rand(examples, 40, generator=generator) * 2 - 1
+    return torch.rand(examples, 40, generator=generator).mul_(2).sub_(1)
 
 
 def _matrices(numbers: Tensor, views: Views) -> Tensor:

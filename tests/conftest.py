@@ -1,6 +1,10 @@
 """What all tests share."""
 
+import atexit
+import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +17,19 @@ settings.load_profile("edgekd")
 _BESIDE = Path(__file__).parents[2] / "shared" / "data"
 if "EDGEKD_DATA" not in os.environ and _BESIDE.is_dir():
     os.environ["EDGEKD_DATA"] = str(_BESIDE)
+
+_STORES = Path(tempfile.mkdtemp(prefix="edgekd-"))
+_NUMBERS = itertools.count()
+os.environ["EDGEKD_KNOWLEDGE"] = str(_STORES / "session")  # of fixtures that outlive a test
+atexit.register(shutil.rmtree, _STORES, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def knowledge(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where teachers and what they say are kept: an empty place for each test, so that none saves another the work."""
+    folder = _STORES / str(next(_NUMBERS))
+    monkeypatch.setenv("EDGEKD_KNOWLEDGE", str(folder))
+    return folder
 
 
 def data_folder() -> Path:

@@ -86,6 +86,7 @@ def ground(folder: Path, net: str, options: dict[str, Any], count: int = 600, da
             losses=(LossChoice(name="soft_targets"), LossChoice(name="labels")),
             views=VIEWS,
             seed=0,
+            views_seed=0,
         ),
         knowledge=Knowledge(told=(Told(teacher=_teacher(work, read, choice, module), outputs=(0,), views=said),)),
     )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edgekd import cli, engines
+from edgekd import cli, engines, store
 from edgekd.cli import EXIT_CODES, main
 from edgekd.cli._tables import size
 from edgekd.errors import EdgekdError, WorkerDied
@@ -283,6 +283,27 @@ def test_doctor_says_what_is_there(capsys: Output) -> None:
     assert all(set(check) >= {"what", "ok", "found", "mend"} for check in checks)
     assert main(["doctor"]) == 0
     assert "extra train" in capsys.readouterr().out
+
+
+def test_cache_lists_and_clears_what_no_process_holds(capsys: Output) -> None:
+    for key, what in (("a" * 64, "one of pictures"), ("b" * 64, "[bold]two")):
+        with store.entry(key, "teacher", what) as folder:
+            (folder / "weights").write_bytes(bytes(10_000))
+    assert main(["cache"]) == 0
+    shown = capsys.readouterr().out
+    assert "one of pictures" in shown and "[bold]two" in shown and "2 kept" in shown
+    assert main(["cache", "list", "--json"]) == 0
+    found = printed(capsys)
+    assert found["folder"] == str(store.root()) and found["bytes"] >= 20_000 and found["budget_bytes"] == 20_000_000_000
+    assert [one["key"][0] for one in found["entries"]] == ["a", "b"]
+    with store.entry("b" * 64, "teacher", "held"):
+        assert main(["cache", "clear", "--json"]) == 0
+    cleared = printed(capsys)
+    assert cleared["removed"] == cleared["count"] == 1 and cleared["removed_bytes"] >= 10_000
+    assert main(["cache", "clear"]) == 0
+    assert "removed 1" in capsys.readouterr().out
+    assert main(["cache", "size", "--json"]) == 0
+    assert printed(capsys)["bytes"] == 0
 
 
 OF_EXTRAS = ("torch", "safetensors", "PIL", "onnx", "onnxruntime", "jinja2", "altair", "mlxtend", "ai_edge_litert")

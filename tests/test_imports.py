@@ -65,6 +65,8 @@ def test_the_core_is_light(code: str) -> None:
         ["recipes"],
         ["engines"],
         ["device", "list"],
+        ["cache", "list"],
+        ["cache", "clear", "--json"],
         ["doctor", "--json"],
         ["run", "digits"],
     ],

@@ -164,6 +164,7 @@ LESSON = Lesson(
     losses=(LossChoice(name="labels"),),
     views=Views(),
     seed=0,
+    views_seed=0,
 )
 NOT_ASKED = (cast(Data, None), cast(Knowledge, None))  # what no probe is made for
 

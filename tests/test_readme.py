@@ -21,7 +21,14 @@ def blocks(language: str) -> list[str]:
 
 
 COMMANDS = [line.partition("#")[0].strip() for block in blocks("sh") for line in block.splitlines() if line.strip()]
-SHOWING = {"edgekd recipes", "edgekd targets", "edgekd doctor", "edgekd suite", "edgekd device list"}
+SHOWING = {
+    "edgekd recipes",
+    "edgekd targets",
+    "edgekd doctor",
+    "edgekd suite",
+    "edgekd device list",
+    "edgekd cache list",
+}
 QUICK = [command for command in COMMANDS if command in SHOWING]
 QUICK += [command for command in COMMANDS if command.startswith("edgekd targets ")]
 INSTALLING = [command for command in COMMANDS if command.startswith("pip ")]

@@ -49,9 +49,15 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
+def own_store(folder: Path) -> dict[str, str]:
+    """So that no run finds what another one has computed."""
+    return {**os.environ, "EDGEKD_KNOWLEDGE": str(folder.with_name(f"{folder.name}-knowledge"))}
+
+
 def kill(folder: Path, recipe: Path, until: str, seconds: float) -> bool:
     """Start a run and kill it after so many seconds; True when it had not ended by itself."""
-    process = subprocess.Popen(command(folder, recipe, until), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    nowhere = subprocess.DEVNULL
+    process = subprocess.Popen(command(folder, recipe, until), stderr=nowhere, stdout=nowhere, env=own_store(folder))
     try:
         process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -68,13 +74,17 @@ def recipe(tmp_path: Path, toys: Path) -> Path:
     return path
 
 
+def run_whole(folder: Path, recipe: Path, until: str) -> None:
+    subprocess.run(command(folder, recipe, until), check=True, stdout=subprocess.DEVNULL, env=own_store(folder))
+
+
 def check(tmp_path: Path, recipe: Path, until: str, kills: int) -> None:
     start = time.monotonic()
-    subprocess.run(command(tmp_path / "whole", recipe, until), check=True, stdout=subprocess.DEVNULL)
+    run_whole(tmp_path / "whole", recipe, until)
     whole = time.monotonic() - start
     chance = random.Random(0)
     killed = sum(kill(tmp_path / "killed", recipe, until, chance.uniform(0.5, whole * 0.6)) for _ in range(kills))
-    subprocess.run(command(tmp_path / "killed", recipe, until), check=True, stdout=subprocess.DEVNULL)
+    run_whole(tmp_path / "killed", recipe, until)
     assert killed >= 1, "the run ended before it could be killed once"
     assert hashes(tmp_path / "whole") == hashes(tmp_path / "killed")
     assert not list((tmp_path / "killed").rglob("*.partial-*"))

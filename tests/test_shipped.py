@@ -11,7 +11,7 @@ from edgekd import converters, cost, datasets, engines, losses, students, tasks,
 from edgekd.agree import heads_of
 from edgekd.errors import ConfigError
 from edgekd.plugins import known
-from edgekd.shipped import RECIPES, TARGETS, load_recipe, load_target, recipe_names, target_names
+from edgekd.shipped import RECIPES, TARGETS, load_recipe, load_target, recipe_names, scaled, target_names
 
 RECIPE = (RECIPES / "digits.toml").read_text(encoding="utf-8")
 
@@ -107,3 +107,32 @@ def test_code_is_looked_for_beside_the_recipe(case: Case, tmp_path: Path, monkey
     assert Path(recipe.losses[0].name) == Path(wanted)
     shipped = load_recipe("digits")
     assert msgspec.structs.replace(recipe, dataset=shipped.dataset, losses=shipped.losses) == shipped
+
+
+def test_a_scale_changes_what_it_names_and_nothing_else() -> None:
+    recipe = load_recipe("digits")
+    changed = {"student.training.epochs": 1, "dataset.options.size": 3, "student.space.width": [0.5]}
+    small = scaled(msgspec.structs.replace(recipe, scales={"tiny": changed}), "tiny")
+    assert small.name == "digits-tiny" and small.student.training.epochs == 1
+    assert small.dataset.options == {"size": 3} and small.student.space["width"] == [0.5]
+    assert small.teacher == recipe.teacher and small.student.space["depth"] == recipe.student.space["depth"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"student.training.epoch": 1}, "unknown key 'epoch'"),
+        ({"title.short": 1}, "'title.short' leads nowhere"),
+        ({"seed": "x"}, "scale tiny of recipe digits"),
+    ],
+)
+def test_a_scale_that_changes_what_is_not_there_is_refused(changed: dict[str, object], message: str) -> None:
+    recipe = msgspec.structs.replace(load_recipe("digits"), scales={"tiny": changed})
+    with pytest.raises(ConfigError, match=message):
+        scaled(recipe, "tiny")
+
+
+def test_a_scale_that_is_not_there_is_refused_with_those_that_are() -> None:
+    with pytest.raises(ConfigError, match="recipe digits has no scale 'huge'") as error:
+        load_recipe("digits", "huge")
+    assert error.value.hint == "its scales: small"

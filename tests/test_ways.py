@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgekd import teach
+from edgekd import know, teach
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.files import decode
 from edgekd.nets import load
@@ -83,7 +83,7 @@ def test_several_teachers_teach_what_they_know(tmp_path: Path) -> None:
     wanted = recipe(**{**HEADS, "teachers": more})
     made(tmp_path, wanted)
     run = Run(tmp_path)
-    first, second = (run.result(name, teach.Told) for name in ("knowledge", "knowledges/sides"))
+    first, second = (run.result(name, know.Told) for name in ("knowledge", "knowledges/sides"))
     assert first.outputs == (0, 1) and second.outputs == (1,)
     assert set(second.teacher.metrics) == {"accuracy"}
 
@@ -97,7 +97,7 @@ def test_layers_stages_and_a_start_from_the_teacher(tmp_path: Path) -> None:
     student = {**WORDS["student"], "initialise": start}
     found = made(tmp_path, recipe(**{**WORDS, "student": student, "stages": [stage]}), "verify")
     assert found.student is not None and found.student.inputs[0].dtype == "int32"
-    told = Run(tmp_path).result("knowledge", teach.Told)
+    told = Run(tmp_path).result("knowledge", know.Told)
     assert told.layers == ("layers.1", "layers.3") and len(told.views[0].layers) == 2
     kept = np.load(tmp_path / told.views[0].layers[0].path)
     assert kept.shape == (200, 6, 16) and kept.dtype == np.float16
@@ -109,16 +109,38 @@ def test_layers_that_take_too_much_room_are_asked_for_again(tmp_path: Path, monk
     """The student is the same, but for what float16 rounds."""
     wanted = recipe(**{**WORDS, "losses": [*recipe().losses, FEATURES]})
     weights = []
-    for name, room in (("kept", teach.LAYERS_BYTES), ("asked", 0)):
-        monkeypatch.setattr(teach, "LAYERS_BYTES", room)
-        monkeypatch.setattr(teach, "call", lambda function, *given, **_: function(*given))  # where the room is patched
+    monkeypatch.setattr(know, "call", lambda function, *given, **_: function(*given))  # where the room is patched
+    for name, room in (("kept", know.LAYERS_BYTES), ("asked", 0)):
+        monkeypatch.setattr(know, "LAYERS_BYTES", room)
         found = made(tmp_path / name, wanted)
-        assert Run(tmp_path / name).result("knowledge", teach.Told).kept is (name == "kept")
+        assert Run(tmp_path / name).result("knowledge", know.Told).kept is (name == "kept")
         module = toys.reader()
         assert found.student is not None
         load(module, tmp_path / name / found.student.weights.path)
         weights.append(torch.cat([one.flatten() for one in module.state_dict().values()]))
     assert torch.allclose(*weights, atol=2e-2) and not torch.equal(*weights)
+
+
+def test_another_seed_of_the_student_in_another_run_teaches_and_asks_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Teacher, what it says and the plan are the same; students and their twins are not."""
+    log = tmp_path / "asked.txt"
+    monkeypatch.setenv("TOYS_LOG", str(log))
+    wanted = recipe(
+        teacher={"name": f"{TOYS}:patient", "training": {"epochs": 2, "batch": 16}},
+        views={"count": 2, "shift": 0.1},
+    )
+    first = made(tmp_path / "a", wanted)
+    asked = len(log.read_text(encoding="ascii").split())
+    second = made(tmp_path / "b", msgspec.structs.replace(wanted, student_seed=7))
+    assert asked > 10 and len(log.read_text(encoding="ascii").split()) == asked
+    assert second.teacher == first.teacher and second.plan == first.plan
+    for name in ("teacher/teacher.safetensors", "knowledge/view-001/output-0.npy"):
+        assert (tmp_path / "a" / name).samefile(tmp_path / "b" / name)
+    assert first.student is not None and second.student is not None
+    assert first.student.weights.sha256 != second.student.weights.sha256
+    assert first.student.twin_weights.sha256 != second.student.twin_weights.sha256
 
 
 @pytest.mark.parametrize(
@@ -174,8 +196,8 @@ def test_students_start_from_a_file(tmp_path: Path) -> None:
 
 
 def test_a_teacher_learns_from_what_has_a_label_for_any_of_its_outputs() -> None:
-    kinds, tags = torch.tensor([1, -1, -1, 0]), torch.tensor([[-1, -1], [-1, 2], [-1, -1], [0, 1]])
-    depth = torch.tensor([torch.nan, torch.nan, 0.5, torch.nan])
+    kinds, tags = np.array([1, -1, -1, 0]), np.array([[-1, -1], [-1, 2], [-1, -1], [0, 1]])
+    depth = np.array([np.nan, np.nan, 0.5, np.nan])
     assert teach.labelled([kinds]).tolist() == [0, 3]
     assert teach.labelled([kinds, tags]).tolist() == [0, 1, 3]
     assert teach.labelled([kinds, tags, depth]).tolist() == [0, 1, 2, 3]

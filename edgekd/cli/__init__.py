@@ -7,6 +7,7 @@ import typer
 from edgekd.cli import (
     bench,
     blame,
+    cache,
     compare,
     device,
     distil,
@@ -19,6 +20,7 @@ from edgekd.cli import (
     report,
     run,
     suite,
+    sweep,
     targets,
     teach,
     verify,
@@ -50,12 +52,14 @@ for verb in (
     report,
     bench,
     suite,
+    sweep,
     blame,
     compare,
     targets,
     recipes,
     engines,
     device,
+    cache,
     doctor,
 ):  # as work goes
     app.command(name=verb.__name__.rpartition(".")[2])(verb.command)

@@ -49,6 +49,7 @@ def _plain(recipe: Recipe) -> dict[str, Any]:
         "student": recipe.student.name,
         "licence": dataset.licence if dataset else "yours",
         "needs": dataset.needs if dataset else "",
+        "scales": list(recipe.scales),
         "minutes": recipe.minutes,
         "memory_bytes": recipe.memory_bytes,
     }

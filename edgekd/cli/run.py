@@ -25,7 +25,13 @@ def command(
     on: On = None,
     require: Require = None,
     mode: MeasureMode = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=2**31 - 1, help="Instead of the recipe's seed.")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=2**31 - 1, help="Of the student alone; teacher, its knowledge and the plan stay."),
+    ] = None,
+    scale: Annotated[
+        str, typer.Option(metavar="NAME", help="Another size of the job, that the recipe names: small.")
+    ] = "",
     json: AsJson = False,
 ) -> None:
     """Take a recipe to one or more targets: plan, distil, export, verify, measure, report.
@@ -37,9 +43,9 @@ def command(
     from edgekd.api import run_all
     from edgekd.shipped import load_recipe
 
-    wanted = load_recipe(recipe)
+    wanted = load_recipe(recipe, scale)
     if seed is not None:
-        wanted = msgspec.structs.replace(wanted, seed=seed)
+        wanted = msgspec.structs.replace(wanted, student_seed=seed)
     with progress_bars():
         results = run_all(wanted, list(target), out=out, until=until, mode=mode, on=on or (), require=require)
     raise typer.Exit(show(results, json))

@@ -25,6 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.datasets import Arrays, Dataset
+from edgekd.datasets._sound import Ear, centred, copies
+from edgekd.datasets._sound import log_mel as planes
 from edgekd.errors import ConfigError, PluginUnavailable
 from edgekd.files import replacing
 
@@ -36,16 +38,7 @@ CLASSES: Final = ("zero", "one", "two", "three", "four", "five", "six", "seven",
 TEST_RECORDINGS: Final = 5
 """Of each digit and speaker."""
 
-RATE_HZ: Final = 8000
-SECOND: Final = RATE_HZ
-WINDOW: Final = 240
-"""Samples: 30 ms, every 20 ms, as in MLPerf Tiny's keyword benchmark (Banbury et al. 2021, arXiv:2106.07597)."""
-STRIDE: Final = 160
-FFT: Final = 256
 BANDS: Final = 32
-LOWEST_HZ, HIGHEST_HZ = 20.0, 4000.0
-FLOOR: Final = 0.01
-"""Added before the logarithm; magnitudes of a clip whose peak is 1 reach 100."""
 MEAN: Final = (
     -2.96, -2.54, -2.33, -2.38, -2.35, -2.29, -2.34, -2.29, -2.34, -2.54, -2.61, -2.70, -2.76, -2.83, -2.88, -2.91,
     -2.92, -2.92, -2.88, -2.82, -2.80, -2.79, -2.79, -2.77, -2.77, -2.75, -2.72, -2.77, -2.80, -2.76, -2.76, -2.89,
@@ -56,9 +49,18 @@ STD: Final = (
     2.09, 2.10, 2.14, 2.20, 2.22, 2.23, 2.22, 2.21, 2.19, 2.22, 2.26, 2.21, 2.20, 2.25, 2.25, 2.12,
 )  # fmt: skip
 
-LARGEST_SHIFT: Final = RATE_HZ // 10
-NOISE_DB: Final = (-80.0, -30.0)
-"""Deviation of the copies' white noise, below the clip's peak."""
+EAR: Final = Ear(
+    rate_hz=8000,
+    clip=8000,
+    window=240,  # 30 ms, every 20 ms, as in MLPerf Tiny's keyword benchmark (Banbury et al. 2021, arXiv:2106.07597)
+    stride=160,
+    fft=256,
+    bands=BANDS,
+    lowest_hz=20.0,
+    highest_hz=4000.0,
+    mean=np.array(MEAN, np.float32),
+    std=np.array(STD, np.float32),
+)
 
 _MEMBERS = ("audio", "length", "label", "index")
 _UNREADABLE = (
@@ -103,12 +105,12 @@ class _SpokenDigits:
         test = np.flatnonzero(recordings["index"] < TEST_RECORDINGS)
         train = np.flatnonzero(recordings["index"] >= TEST_RECORDINGS)
         training = [clips[index] for index in train]
-        sounds = [_seconds(training, np.zeros(len(train), np.int64))]
-        sounds += [_copies(training, np.random.default_rng(copy)) for copy in range(options.copies)]
+        sounds = [centred(training, EAR)]
+        sounds += [copies(training, EAR, np.random.default_rng(copy)) for copy in range(options.copies)]
         return Arrays(
             np.concatenate([log_mel(sound) for sound in sounds]),
             np.tile(labels[train], len(sounds)),
-            log_mel(_seconds([clips[index] for index in test], np.zeros(len(test), np.int64))),
+            log_mel(centred([clips[index] for index in test], EAR)),
             labels[test],
             CLASSES,
             self.licence,
@@ -118,56 +120,10 @@ class _SpokenDigits:
 def log_mel(sounds: NDArray[Any]) -> NDArray[np.float32]:
     """What a model hears of sounds of one second each: shape (sounds, 8000) in any unit -> (sounds, 1, 32, 49).
 
-    A sound is divided by its peak. Magnitudes of 49 spectra (periodic Hann window of 30 ms every 20 ms, 256 points) are
-    summed in 32 triangles that lie evenly between 20 and 4000 Hz on HTK's mel scale, 2595 log10(1 + f / 700) (Young et
-    al., The HTK Book 3.5, 5.4); their natural logarithm, after 0.01 is added, is normalised by each band's mean and
-    deviation. The order of steps is that of MLPerf Tiny's keyword benchmark up to its cosine transform.
+    49 spectra of 256 points, 32 bands between 20 and 4000 Hz: see `edgekd.datasets._sound.log_mel`. The order of steps
+    is that of MLPerf Tiny's keyword benchmark up to its cosine transform.
     """
-    weights, window = _triangles(), _hann()
-    mean, std = (np.array(one, np.float32)[:, None] for one in (MEAN, STD))
-    planes = np.empty((len(sounds), 1, BANDS, (SECOND - WINDOW) // STRIDE + 1), np.float32)
-    for plane, sound in zip(planes, sounds, strict=True):
-        samples = sound.astype(np.float32)
-        samples /= max(float(np.abs(samples).max()), np.finfo(np.float32).tiny)
-        frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::STRIDE] * window
-        magnitudes = np.abs(np.fft.rfft(frames, FFT)).astype(np.float32)
-        plane[0] = (np.log((magnitudes @ weights).T + FLOOR) - mean) / std
-    return planes
-
-
-def _hann() -> NDArray[np.float32]:
-    window: NDArray[np.float32] = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WINDOW) / WINDOW)).astype(np.float32)
-    return window
-
-
-def _triangles() -> NDArray[np.float32]:
-    """Weights of shape (points of the spectrum, bands); the triangles are straight on the mel scale."""
-    corners = np.linspace(_mel(LOWEST_HZ), _mel(HIGHEST_HZ), BANDS + 2)
-    low, middle, high = corners[:-2], corners[1:-1], corners[2:]
-    points = _mel(np.arange(FFT // 2 + 1) * RATE_HZ / FFT)[:, None]
-    slopes = np.minimum((points - low) / (middle - low), (high - points) / (high - middle))
-    return np.maximum(slopes, 0).astype(np.float32)  # type: ignore[no-any-return]  # numpy's stub
-
-
-def _mel(hertz: Any) -> Any:
-    return 2595 * np.log10(1 + hertz / 700)
-
-
-def _seconds(clips: list[NDArray[np.int16]], shifts: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The clips in the middle of a second each, moved by `shifts` samples; silence around them, overhang cut off."""
-    seconds = np.zeros((len(clips), SECOND), np.float32)
-    for second, clip, shift in zip(seconds, clips, shifts, strict=True):
-        start = (SECOND - len(clip)) // 2 + int(shift)
-        first, last = max(0, start), min(SECOND, start + len(clip))
-        second[first:last] = clip[first - start : last - start]
-    return seconds
-
-
-def _copies(clips: list[NDArray[np.int16]], chance: np.random.Generator) -> NDArray[np.float32]:
-    seconds = _seconds(clips, chance.integers(-LARGEST_SHIFT, LARGEST_SHIFT, len(clips), endpoint=True))
-    deviations = np.abs(seconds).max(1) * 10 ** (chance.uniform(*NOISE_DB, len(clips)) / 20)
-    seconds += chance.standard_normal(seconds.shape, dtype=np.float32) * deviations[:, None].astype(np.float32)
-    return seconds
+    return planes(sounds, EAR)
 
 
 def _archive(named: str) -> Path:

@@ -165,6 +165,8 @@ class Line:
     outputs: tuple[int, ...]
     dead: tuple[int, ...]
     """Slots that nothing after this line reads."""
+    names: tuple[str, ...]
+    """Of its outputs, as the file has them."""
 
 
 class Steps(nn.Module):
@@ -174,6 +176,19 @@ class Steps(nn.Module):
         super().__init__()
         self.lines: list[Line] = []
         self.results: tuple[int | str, ...] = ()
+        self.seen: dict[str, Tensor] = {}
+        self._watched: dict[int, str] = {}
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Names of all that is computed, as the file has them."""
+        return tuple(dict.fromkeys(name for line in self.lines for name in line.names))
+
+    def watch(self, names: Iterable[str]) -> None:
+        """Keep these values, and no others, in `seen` whenever the module computes."""
+        slots = {name: slot for line in self.lines for slot, name in zip(line.outputs, line.names, strict=True)}
+        self._watched = {slots[name]: name for name in names}
+        self.seen.clear()
 
     def assemble(self, inputs: Sequence[Value], steps: Sequence[Step], outputs: Sequence[Value]) -> None:
         """Fill an empty module."""
@@ -188,7 +203,7 @@ class Steps(nn.Module):
             dead = tuple(sorted(place for place in map(places.__getitem__, touched) if isinstance(place, int)))
             takes = tuple(None if value is None else places[value] for value in step.inputs)
             makes = tuple(int(places[value]) for value in step.outputs)
-            self.lines.append(Line(step.function, takes, makes, dead))
+            self.lines.append(Line(step.function, takes, makes, dead, tuple(value.name for value in step.outputs)))
         self.results = tuple(places[value] for value in outputs)
 
     def forward(self, *inputs: Tensor) -> Any:
@@ -197,6 +212,8 @@ class Steps(nn.Module):
             made = line.function(*[self._at(slots, place) for place in line.inputs])
             tensors = made if isinstance(made, tuple | list) else (made,)
             slots.update(zip(line.outputs, tensors, strict=False))
+            for slot in self._watched.keys() & line.outputs if self._watched else ():
+                self.seen[self._watched[slot]] = slots[slot]
             for slot in line.dead:
                 del slots[slot]
         results = tuple(self._at(slots, place) for place in self.results)

@@ -15,7 +15,7 @@ from edgekd.nets import Net
 from edgekd.nets import wrap as net_of
 from edgekd.specs import Subject
 
-EXTRAS = {"residual": "train", "efficientnet_lite": "teachers", "minilm": "text"}
+EXTRAS = {"residual": "train", "efficientnet_lite": "teachers", "model_file": "train", "minilm": "text"}
 
 
 class TeacherSource(Protocol):

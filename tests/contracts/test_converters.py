@@ -28,7 +28,7 @@ conversions: Any = importlib.import_module("conversions")
 NAMES = names(converters)
 NETS = tuple(zoo.ZOO)
 WRONG = {("openvino_default", "decoder_step")}
-"""OpenVINO 2026.4 computes masked attention wrongly in bfloat16, which it takes by itself on CPUs that have it: 8 dB."""
+"""OpenVINO 2026.4 computes masked attention wrongly in bfloat16, which it takes by itself where a CPU has it: 8 dB."""
 AGAIN = ("heads", "decoder_step")
 """Nets that are converted a second time, elsewhere, with precisions in another order."""
 LEAST_DB = {"fp32": 80, "fp16": 55, "int16": 33, "dynamic": 25, "int8": 20}

@@ -1,5 +1,6 @@
 """Every file in edgekd/datasets is checked here; a new file needs no new test."""
 
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from edgekd.plugins import find, names
 from edgekd.shipped import load_recipe, recipe_names
 from edgekd.specs import Head
 from tests.subjects import HEADS
+
+WORDS = ("alexa", "computer", "jarvis", "smart_mirror", "snowboy", "view_glass")
 
 
 def photos(folder: Path) -> dict[str, Any]:
@@ -35,13 +38,33 @@ def heads(dataset: str) -> dict[str, Head]:
     return heads_of(recipes[0]) if recipes else HEADS
 
 
+def recordings(folder: Path) -> dict[str, Any]:
+    """Options of an archive of sounds, made here: of each word eleven noisy tones of its own."""
+    soundfile = pytest.importorskip("soundfile", reason="soundfile, which reads recordings, is not installed")
+    random = np.random.default_rng(0)
+    with tarfile.open(folder / "words.tar", "w") as archive:
+        for number, word in enumerate(WORDS):
+            for index in range(11):
+                seconds = np.arange(random.integers(20_000, 48_000)) / 16_000
+                sound = np.sin(2 * np.pi * 300 * (number + 1) * seconds) + random.normal(0, 0.1, len(seconds))
+                file = folder / "clip.ogg"
+                soundfile.write(file, sound / 2, 16_000, format="OGG", subtype="VORBIS")
+                archive.add(file, f"{word}/{index}.ogg")
+        archive.add(file, "../outside.ogg")  # is left where it is
+    return {"archive": str(folder / "words.tar")}
+
+
+MADE = {"image_folder": photos, "wake_words": recordings}
+"""Options of what can be made here."""
+
+
 @pytest.mark.parametrize("name", names(datasets))
 def test_is_a_whole_data_set_that_is_always_the_same(name: str, tmp_path: Path) -> None:
     plugin = find(datasets, name)
     assert plugin.licence and isinstance(plugin.needs, str)
-    if not plugin.here():
+    if name not in MADE and not plugin.here():
         pytest.skip(f"{name} is not on this machine: {plugin.needs}")
-    table = photos(tmp_path) if name == "image_folder" else {}
+    table = MADE[name](tmp_path) if name in MADE else {}
     first, second = (plugin.load(plugin.Options(**table)) for _ in range(2))
     subject, train_labels, test_labels = examine(first, heads(name), name)
     for output in subject.outputs:
@@ -70,3 +93,16 @@ def test_each_class_gives_its_share_to_the_test_split() -> None:
     train, test = split(labels, 0.2, seed=3)
     assert np.bincount(labels[test]).tolist() == [10, 20, 2]
     assert sorted([*train, *test]) == list(range(160))
+
+
+def test_what_is_no_sound_and_what_is_no_archive_are_said(tmp_path: Path) -> None:
+    plugin = find(datasets, "wake_words")
+    options = recordings(tmp_path)
+    (tmp_path / "clip.ogg").write_bytes(b"no sound")
+    with tarfile.open(options["archive"], "a") as archive:
+        archive.add(tmp_path / "clip.ogg", "alexa/99.ogg")
+    with pytest.raises(ConfigError, match="alexa/99.ogg: not a sound"):
+        plugin.load(plugin.Options(**options))
+    Path(options["archive"]).write_bytes(Path(options["archive"]).read_bytes()[:3000])
+    with pytest.raises(ConfigError, match="words"):
+        plugin.load(plugin.Options(**options))

@@ -31,3 +31,13 @@ def test_recipe_says_what_it_takes(name: str) -> None:
     assert recipe.memory_bytes > 0
     assert find(datasets, recipe.dataset.name).licence
     assert find(losses, "labels").needs_teacher is False
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_recipe_has_a_small_scale_that_is_another_job(name: str) -> None:
+    small = load_recipe(name, "small")
+    assert small.name == f"{name}-small" and not small.scales
+    assert small.student.training.epochs < load_recipe(name).student.training.epochs
+    point = candidates(small.student)[0]
+    options(find(students, small.student.name).Options, point, name)
+    options(find(datasets, small.dataset.name).Options, small.dataset.options, name)

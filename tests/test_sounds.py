@@ -1,4 +1,4 @@
-"""The recipe `keywords` and what it hears: sound in, planes of numbers out, a student for small devices."""
+"""The recipes `spoken-digits` and `keywords`: sound in, planes of numbers out, a student for small devices."""
 
 import io
 import os
@@ -218,7 +218,7 @@ def test_a_file_that_is_no_sound_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_spoken_words_come_through_to_the_device(tmp_path: Path) -> None:
-    result = edgekd.run("keywords", "raspberry-pi-4", out=tmp_path / "run")
+    result = edgekd.run("spoken-digits", "raspberry-pi-4", out=tmp_path / "run")
     summary = result.summary()
     assert summary["teacher"]["metrics"]["accuracy"] > 0.97
     assert summary["student"]["metrics"]["accuracy"] > 0.95

@@ -1,0 +1,74 @@
+"""DS-CNN: Zhang, Suda, Lai and Chandra 2017, "Hello Edge: Keyword Spotting on Microcontrollers", arXiv:1711.07128.
+
+A convolution that takes time and frequency down at once, then depthwise-separable blocks of one width, then an average.
+Every operator has an int8 kernel in TFLite Micro.
+"""
+
+from typing import Annotated, Any, Final
+
+import msgspec
+from torch import Tensor, nn
+
+from edgekd.nets import Net, planes, values
+from edgekd.specs import Preprocessing, Subject
+from edgekd.students import StudentFamily
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A point in the family's space; the defaults are the paper's DS-CNN-S."""
+
+    channels: Annotated[int, msgspec.Meta(ge=4, le=512)] = 64
+    blocks: Annotated[int, msgspec.Meta(ge=1, le=16)] = 4
+    kernel: tuple[Annotated[int, msgspec.Meta(ge=1, le=31)], Annotated[int, msgspec.Meta(ge=1, le=31)]] = (4, 10)
+    """Of the first convolution: over frequencies and over time."""
+    stride: tuple[Annotated[int, msgspec.Meta(ge=1, le=8)], Annotated[int, msgspec.Meta(ge=1, le=8)]] = (2, 2)
+    dropout: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.2
+
+
+class _DsCnn:
+    Options = Options
+
+    def build(self, options: Any, subject: Subject) -> Net:
+        channels, height, width = planes(subject)
+        middle = (127.5,) * channels
+        preprocessing = Preprocessing(size=(height, width), mean=middle, std=middle) if subject.images else None
+        return Net(DsCnn(options, channels, values(subject)), preprocessing, subject.classes)
+
+
+class DsCnn(nn.Module):
+    """Planes (batch, channels, frequencies, frames) to logits (batch, classes)."""
+
+    def __init__(self, options: Options, channels: int, classes: int) -> None:
+        super().__init__()
+        width, (high, wide) = options.channels, options.kernel
+        padding = (high // 2, wide // 2)
+        self.stem = nn.Sequential(
+            nn.Conv2d(channels, width, options.kernel, options.stride, padding, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        )
+        self.blocks = nn.Sequential(*[Separable(width) for _ in range(options.blocks)])
+        self.dropout = nn.Dropout(options.dropout)
+        self.classifier = nn.Linear(width, classes)
+
+    def forward(self, planes: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.dropout(self.blocks(self.stem(planes)).mean((2, 3))))
+        return logits
+
+
+class Separable(nn.Module):
+    """A depthwise 3x3 convolution, then a pointwise one."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
+        self.pointwise = nn.Sequential(nn.Conv2d(width, width, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = self.pointwise(self.depthwise(features))
+        return out
+
+
+PLUGIN: Final[StudentFamily] = _DsCnn()
