@@ -22,20 +22,29 @@ def fetch(url: str, sha256: str, size_bytes: int) -> Path:
         ConfigError: the URL is no web address, does not answer, or has something else than was named.
         StorageError: the cache cannot be written.
     """
-    name = url.partition("?")[0].rstrip("/").rpartition("/")[2]
-    folder = cache() / "files" / sha256
-    path = folder / (name if name and not name.startswith(".") else "file")
+    path = _place(url, sha256)
     if path.is_file() and file_digest(path) == sha256:
         return path
     if not url.startswith(("https://", "http://")):
         raise ConfigError(f"{url}: not a web address", hint="https://...")
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with storage_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as part, part.open("wb") as opened:
             found = _copy(url, opened, size_bytes)
             if found != sha256:
                 raise ConfigError(f"{url} is not what was named: its SHA-256 is {found}", hint="somebody changed it")
     return path
+
+
+def fetched(url: str, sha256: str) -> Path | None:
+    """The file, if it was fetched before."""
+    path = _place(url, sha256)
+    return path if path.is_file() else None
+
+
+def _place(url: str, sha256: str) -> Path:
+    name = url.partition("?")[0].rstrip("/").rpartition("/")[2]
+    return cache() / "files" / sha256 / (name if name and not name.startswith(".") else "file")
 
 
 def _copy(url: str, out: IO[bytes], size_bytes: int) -> str:

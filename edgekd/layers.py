@@ -34,7 +34,7 @@ class Tap:
             hook.remove()
 
     def _keep(self, path: str, module: nn.Module, _: Any, answer: Any) -> None:
-        self.found[path] = _chosen(path, answer)
+        self.found[path] = _chosen(path, answer).float()  # of whatever type it was computed in
 
 
 def layer_of(module: nn.Module, path: str) -> nn.Module:

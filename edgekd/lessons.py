@@ -2,6 +2,7 @@
 
 from typing import Annotated, Literal
 
+import msgspec
 import numpy as np
 import torch
 from msgspec import Meta
@@ -18,9 +19,9 @@ from edgekd.oracles import Oracle, first_teacher
 from edgekd.plugins import find, options
 from edgekd.runs import Work
 from edgekd.specs import Choice, Data, Initialise, Knowledge, LossChoice, Seed, Spec, Stage, Subject, Training, Views
-from edgekd.training import fit, labels_of, predict, train_labels, viewer_of
+from edgekd.training import fit, labelled, labels_of, predict, train_labels, viewer_of
 
-VERSION = 2
+VERSION = 3
 
 
 class Lesson(Spec, frozen=True, kw_only=True):
@@ -79,8 +80,11 @@ def learn(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: st
     torch.manual_seed(lesson.seed)
     net = build(lesson.student, data.subject)
     initialise(work, lesson, net, data, knowledge)
-    taught, held = _divide(len(train_labels(work, data)[0]), lesson)
-    for index, stage in enumerate(lesson.all_stages()):
+    labels, stages = train_labels(work, data), lesson.all_stages()
+    taught, held = _divide(len(labels[0]), lesson)
+    if not lesson.with_teacher:
+        taught, stages = _alone(np.arange(len(labels[0])) if taught is None else taught, stages, labelled(labels))
+    for index, stage in enumerate(stages):
         last = index == len(lesson.stages)
         objective = objective_of(work, lesson, stage, data, knowledge, net)
         fit(
@@ -101,6 +105,18 @@ def learn(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: st
     answers = predict(net.module, viewer_of(work, data, split, net.preprocessing), examples=held)
     metrics = heads.judged(data.subject, answers, labels_of(work, data, split, held))
     return Learned(weights=weights.name, metrics=metrics, score=metrics[data.subject.metric])
+
+
+def _alone(
+    taught: NDArray[np.int64], stages: tuple[Stage, ...], known: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], tuple[Stage, ...]]:
+    """What a twin learns from, and for how long: of examples that have labels, in as many steps as the student."""
+    both = np.intersect1d(taught, known)
+    times = len(taught) / max(1, len(both))
+    longer = [msgspec.structs.replace(one.training, epochs=round(one.training.epochs * times)) for one in stages]
+    return both, tuple(
+        msgspec.structs.replace(stage, training=training) for stage, training in zip(stages, longer, strict=True)
+    )
 
 
 def initialise(work: Work, lesson: Lesson, net: Net, data: Data, knowledge: Knowledge) -> None:

@@ -146,13 +146,14 @@ def build(
     teachers = teachers_of(recipe)
     sources = {part: fingerprint(getattr(recipe, part).name) for part in ("dataset", "student")}
     sources |= {place: fingerprint(teacher.name) for place, teacher in teachers.items()}
-    data = run.step("data", load, recipe.dataset, heads_of(recipe), sources["dataset"])
-    agreed = run.step("agreed", agree, _what_is_agreed(recipe), data, sources)
-    lists = [
-        run.step(f"{target.name}/1-plan/fitting", shortlist, recipe.student, target, data, sources["student"])
-        for target in targets
-    ]
-    shared = _teach(run, recipe, teachers, agreed.layers, data, sources)
+    with sharing():  # what these need loads once
+        data = run.step("data", load, recipe.dataset, heads_of(recipe), sources["dataset"])
+        agreed = run.step("agreed", agree, _what_is_agreed(recipe), data, sources)
+        lists = [
+            run.step(f"{target.name}/1-plan/fitting", shortlist, recipe.student, target, data, sources["student"])
+            for target in targets
+        ]
+        shared = _teach(run, recipe, teachers, agreed.layers, data, sources)
     lesson = Lesson(
         student=Choice(name=recipe.student.name),
         training=recipe.student.training,
@@ -254,7 +255,7 @@ def _take(
     yield "export", made
 
     executable = [(artifact, engine) for artifact in artifacts if (engine := engine_for(artifact, target.engines))]
-    agreements = _at_once(
+    agreements = _in_lanes(
         partial(run.step, f"{at}/4-verify/{one.export}@{engine}", verify, student, data, one, engine)
         for one, engine in executable
     )
@@ -414,13 +415,25 @@ def _write(run: Run, target: Target, student: Student, data: Data, wanted: str) 
 def _cross(run: Run, made: Made, data: Data) -> Matrix:
     assert made.student is not None
     done = {(one.artifact, one.engine) for one in made.agreements}
-    more = _at_once(
+    more = _in_lanes(
         partial(run.step, f"{made.target}/4-verify/{one.export}@{engine}", verify, made.student, data, one, engine)
         for one in made.artifacts
         for engine in able(one.model.path)
         if (one.export, engine) not in done
     )
     return run.step(f"{made.target}/4-verify/matrix", cross, made.student, data, made.agreements + more)
+
+
+def _in_lanes(steps: Iterable[Callable[[], R]]) -> tuple[R, ...]:
+    """As `_at_once`, for steps that load the same libraries: those of a lane are done by one process."""
+    wanted = list(steps)
+
+    def lane(first: int) -> list[R]:
+        with sharing():
+            return [step() for step in wanted[first :: cores()]]
+
+    done = together([partial(lane, first) for first in range(cores())], at_once=cores())
+    return tuple(done[index % cores()][index // cores()] for index in range(len(wanted)))
 
 
 def _at_once(steps: Iterable[Callable[[], R]]) -> tuple[R, ...]:

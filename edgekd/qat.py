@@ -64,6 +64,7 @@ def short(training: Training) -> Training:
         epochs=max(LEAST_EPOCHS, round(EPOCHS_SHARE * training.epochs)),
         learning_rate=min(LARGEST_LEARNING_RATE, LEARNING_RATE_SHARE * training.learning_rate),
         optimiser="adamw",
+        autocast=False,  # bfloat16 has 8 bits of its own, which would hide the rounding that is to be learned
     )
 
 

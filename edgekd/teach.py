@@ -13,7 +13,7 @@ from edgekd.nets import Net, anatomy, input_shape, save, weights_digest
 from edgekd.oracles import build_teacher, identity
 from edgekd.runs import Work
 from edgekd.specs import Choice, Data, Spec, Subject, Teacher, TeacherChoice, Views
-from edgekd.training import Shown, fit, labels_of, predict, train_labels, viewer_of
+from edgekd.training import Shown, fit, labelled, labels_of, predict, train_labels, viewer_of
 from edgekd.workers import call
 
 VERSION = 3
@@ -124,6 +124,7 @@ def _train(work: Work, curriculum: Curriculum, data: Data, net: Net, taught: tup
         seed=curriculum.seed,
         checkpoint=work.out / "checkpoint.safetensors",
         what="teaching the teacher",
+        examples=labelled(labels),
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -42,6 +42,8 @@ trainable in it is trained as well."""
 
 CHECKPOINT_SECONDS = 3.0
 BATCH_OF_INFERENCE = 200
+LABELS_AT_ONCE = 1000
+"""That are looked at together, for the sake of memory."""
 
 
 def fit(
@@ -85,7 +87,9 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(training, step, steps)
         inputs = viewer.batch(indices, epoch % views)
-        loss = objective(answers_of(module(_channels_last(inputs))), Shown(inputs, indices, epoch, step / steps))
+        with torch.autocast("cpu", torch.bfloat16, enabled=training.autocast):
+            answers = answers_of(module(_channels_last(inputs)))
+        loss = objective(tuple(one.float() for one in answers), Shown(inputs, indices, epoch, step / steps))
         if not math.isfinite(loss.item()):
             raise TrainingDiverged(
                 f"{what}: the loss is {loss.item()} at step {step} of {steps}",
@@ -200,6 +204,18 @@ def viewer_of(
 def train_labels(work: Work, data: Data) -> tuple[Rows, ...]:
     """For each output the labels to learn from; read as they are looked at."""
     return tuple(Rows(work.path(file)) for file in data.train_labels)
+
+
+def labelled(labels: Sequence[Rows | NDArray[Any]]) -> NDArray[np.int64]:
+    """Indices of the examples that have a label for at least one output: of the others nothing can be learned."""
+    count = len(labels[0])
+    pieces = np.array_split(np.arange(count), -(-count // LABELS_AT_ONCE))
+    return np.concatenate([piece[np.any([_known_in(one[piece]) for one in labels], axis=0)] for piece in pieces])
+
+
+def _known_in(labels: NDArray[Any]) -> NDArray[np.bool_]:
+    known = np.isfinite(labels) if labels.dtype.kind == "f" else labels >= 0
+    return np.asarray(known.reshape(len(labels), -1).any(axis=1), np.bool_)
 
 
 def labels_of(

@@ -2,6 +2,10 @@
 
 from typing import Literal
 
+import torch
+from torch import Tensor
+
+from edgekd.nets import Net, input_shape
 from edgekd.specs import Head, Output, Subject
 
 HEADS = {"logits": Head(task="classification")}
@@ -19,3 +23,18 @@ def subject(
 ) -> Subject:
     """With one output."""
     return Subject(shape=shape, kind=kind, outputs=(output(classes=classes, task=task),))
+
+
+def text(length: int = 12) -> Subject:
+    """Sentences of words that MiniLM knows, with one output."""
+    pieces = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "hello", "world", "!")
+    return Subject(shape=(length,), kind="tokens", outputs=(output(),), vocabulary=pieces)
+
+
+def example(net: Net, wanted: Subject, batch: int) -> Tensor:
+    """What a net takes: noise, or words and then padding."""
+    if wanted.kind != "tokens":
+        return torch.randn(batch, *input_shape(net, wanted.shape))
+    tokens = torch.randint(1, len(wanted.vocabulary), (batch, *wanted.shape))
+    tokens[:, wanted.shape[0] // 2 :] = 0
+    return tokens

@@ -34,7 +34,7 @@ from edgekd.specs import (
     Training,
     Views,
 )
-from tests.subjects import subject
+from tests.subjects import subject, text
 
 
 def candidate(
@@ -315,7 +315,8 @@ DATA = Data(
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_real_candidates_are_costed_and_ranked(recipe: str, tmp_path: Path) -> None:
     student, target = load_recipe(recipe).student, load_target("raspberry-pi-4")
-    found = plan._shortlist(work(tmp_path), student, target, DATA)
+    about = text() if student.name == "encoder" else DATA.subject
+    found = plan._shortlist(work(tmp_path), student, target, msgspec.structs.replace(DATA, subject=about))
     assert found.export == "tflite-int8"
     assert found.considered == len(candidates(student)) >= found.fitting >= len(found.front) >= 3
     capacities = [capacity(one) for one in found.front]

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from edgekd import converters, cost, datasets, engines, losses, students, tasks, teachers
+from edgekd.agree import heads_of
 from edgekd.errors import ConfigError
 from edgekd.plugins import known
 from edgekd.shipped import RECIPES, TARGETS, load_recipe, load_target, recipe_names, scaled, target_names
@@ -41,7 +42,7 @@ def test_a_shipped_recipe_is_called_as_its_file_and_names_plugins_of_ours(name: 
     assert recipe == load_recipe(str(RECIPES / f"{name}.toml"))
     for family, plugin in (
         (datasets, recipe.dataset.name),
-        (tasks, recipe.task),
+        *((tasks, head.task) for head in heads_of(recipe).values()),
         (teachers, recipe.teacher.name),
         (students, recipe.student.name),
         *((losses, loss.name) for loss in recipe.losses),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -52,6 +53,28 @@ def viewer() -> Viewer:
     images = (noise + 80 * (np.arange(EXAMPLES) % CLASSES).reshape(-1, 1, 1, 1)).astype(np.uint8)
     preprocessing = Preprocessing(size=(8, 8), mean=(127.5,), std=(127.5,))
     return Viewer(images, preprocessing, Views(count=2, shift=0.1, rotate_degrees=10), seed=1)
+
+
+@BOTH
+def test_matrices_may_be_multiplied_in_bfloat16(how: Training, tmp_path: Path) -> None:
+    """The net stays in float32, and its answers are that for the loss; the training ends close to the exact one."""
+    seen = []
+
+    def watched(answers: tuple[Tensor, ...], shown: Shown) -> Tensor:
+        seen.append(answers[0].dtype)
+        return objective(answers, shown)
+
+    ends = []
+    for autocast in (False, True):
+        module = net()
+        wanted = msgspec.structs.replace(how, autocast=autocast)
+        path = tmp_path / f"{autocast}.checkpoint"
+        fit(module, viewer(), watched, wanted, views=2, seed=0, checkpoint=path, what="training")
+        assert {tensor.dtype for tensor in module.parameters()} == {torch.float32}
+        ends.append(predict(module, viewer())[0])
+    assert set(seen) == {torch.float32}
+    assert not np.array_equal(*ends)
+    np.testing.assert_allclose(*ends, atol=0.2 * np.abs(ends[0]).max())
 
 
 def objective(answers: tuple[Tensor, ...], shown: Shown) -> Tensor:

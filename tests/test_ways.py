@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from edgekd import know
+from edgekd import know, training
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.files import decode
 from edgekd.nets import load
 from edgekd.pipeline import Made, build
 from edgekd.runs import Run
 from edgekd.shipped import load_target
-from edgekd.specs import Recipe
+from edgekd.specs import LossChoice, Recipe, Stage, Training
 from edgekd.workers import sharing
 from tests import toys
 
@@ -193,3 +193,22 @@ def test_students_start_from_a_file(tmp_path: Path) -> None:
     broken = {**student, "initialise": {"weights": str(tmp_path / "nothing.safetensors")}}
     with pytest.raises(ConfigError, match="nothing.safetensors: not the weights of a student"):
         made(tmp_path / "run", recipe(student=broken))
+
+
+def test_a_teacher_learns_from_what_has_a_label_for_any_of_its_outputs() -> None:
+    kinds, tags = np.array([1, -1, -1, 0]), np.array([[-1, -1], [-1, 2], [-1, -1], [0, 1]])
+    depth = np.array([np.nan, np.nan, 0.5, np.nan])
+    assert training.labelled([kinds]).tolist() == [0, 3]
+    assert training.labelled([kinds, tags]).tolist() == [0, 1, 3]
+    assert training.labelled([kinds, tags, depth]).tolist() == [0, 1, 2, 3]
+
+
+def test_a_twin_learns_as_long_from_what_has_labels() -> None:
+    """Where two thirds of the examples have none, three epochs of the rest are one of all."""
+    from edgekd.lessons import _alone
+
+    stage = Stage(training=Training(epochs=4), losses=(LossChoice(name="labels"),))
+    pool, (longer,) = _alone(np.arange(90), (stage,), np.arange(0, 120, 3))
+    assert pool.tolist() == list(range(0, 90, 3)) and longer.training.epochs == 12
+    pool, (same,) = _alone(np.arange(90), (stage,), np.arange(90))
+    assert len(pool) == 90 and same == stage

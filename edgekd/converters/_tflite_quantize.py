@@ -76,6 +76,10 @@ def _recipe(precision: str, in_float: tuple[str, ...]) -> Any:
             weight_num_bits=8,
             weight_granularity=QuantGranularity.TENSORWISE,  # every runtime multiplies wrongly by channels' scales
         )
+        # A static one leaves the table in float, which is most of a small net of text.
+        recipes.add_dynamic_config(
+            ".*", TFLOperationName.EMBEDDING_LOOKUP, num_bits=8, granularity=QuantGranularity.TENSORWISE
+        )
     for module in in_float if precision != "fp16" else ():
         scope = rf"(^|;){re.escape(module)}[.:]"
         recipes.add_quantization_config(scope, every, algorithm_key=AlgorithmName.NO_QUANTIZE)

@@ -15,7 +15,13 @@ from edgekd.nets import Net
 from edgekd.nets import wrap as net_of
 from edgekd.specs import Subject
 
-EXTRAS = {"residual": "train", "efficientnet_lite": "teachers", "model_file": "train"}
+EXTRAS = {
+    "residual": "train",
+    "unet": "train",
+    "efficientnet_lite": "teachers",
+    "minilm": "text",
+    "model_file": "train",
+}
 
 
 class TeacherSource(Protocol):

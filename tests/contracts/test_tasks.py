@@ -1,22 +1,97 @@
 """Every file in edgekd/tasks is checked here; a new file needs no new test."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from edgekd import tasks
 from edgekd.errors import ConfigError
 from edgekd.plugins import find, names
+from edgekd.tasks import Task
+
+RANDOM = np.random.default_rng(0)
+LABELS: list[tuple[NDArray[Any], tuple[str, ...]]] = [
+    (np.array([0, 2, 1, 1, 0, -1]), ("a", "b", "c")),
+    (np.append(RANDOM.integers(0, 3, (5, 7)), [[0, 2, 1, -1, -1, -1, -1]], axis=0), ("O", "B-x", "I-x")),
+    (np.append(RANDOM.integers(0, 3, (5, 4, 6)), np.full((1, 4, 6), -1), axis=0), ("a", "b", "c")),
+    (np.array([0.5, 3.0, 40.0, 7.0, 1.0, np.nan], np.float32), ()),
+]
+"""Of an example, of its tokens and of its pixels a class each, and a number; the last example has no label."""
+
+
+def example(name: str) -> tuple[Task, NDArray[Any], tuple[int, ...]]:
+    """A task, the labels that it takes, and the shape of outputs for them."""
+    task: Task = find(tasks, name)
+    for labels, classes in LABELS:
+        try:
+            task.check(labels, classes)
+            return task, labels, (len(labels), *task.output(labels.shape[1:], classes))
+        except ConfigError:
+            continue
+    raise AssertionError(f"give an example of labels of {name}")
+
+
+def learned(task: Task, labels: NDArray[Any], shape: Sequence[int]) -> NDArray[np.float32]:
+    """The outputs that a net would have come to, had it learned the labels by heart."""
+    outputs = torch.zeros(*shape, requires_grad=True)
+    optimiser = torch.optim.Adam([outputs], lr=0.3)
+    for step in range(600):
+        optimiser.param_groups[0]["lr"] = 0.3 * (1 - step / 600)
+        loss = task.label_loss(outputs, torch.from_numpy(labels), 0.0)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch
+        optimiser.step()
+    assert loss.item() < 0.05
+    return outputs.detach().numpy()
 
 
 @pytest.mark.parametrize("name", names(tasks))
-def test_perfect_answers_score_one(name: str) -> None:
-    task = find(tasks, name)
-    labels = np.array([0, 2, 1, 1])
-    outputs = np.eye(3, dtype=np.float32)[labels] * 20
-    assert task.metrics(task.counts(outputs, labels))[task.metric] == 1.0
-    assert task.metrics(task.counts(-outputs, labels))[task.metric] < 1.0
-    assert float(task.label_loss(torch.from_numpy(outputs), torch.from_numpy(labels), 0.0)) < 1e-3
+def test_whoever_learned_the_labels_scores_one(name: str) -> None:
+    task, labels, shape = example(name)
+    outputs = learned(task, labels, shape)
+    assert task.metrics(task.counts(outputs, labels))[task.metric] > 0.99
+    assert task.metrics(task.counts(-outputs, labels))[task.metric] < 0.9
+
+
+@pytest.mark.parametrize("name", names(tasks))
+def test_metrics_are_numbers_and_the_headline_is_a_share(name: str) -> None:
+    task, labels, shape = example(name)
+    for outputs in (np.zeros(shape, np.float32), RANDOM.normal(0, 300, shape).astype(np.float32)):
+        found = task.metrics(task.counts(outputs, labels))
+        assert all(np.isfinite(value) for value in found.values())
+        assert 0 <= found[task.metric] <= 1
+
+
+@pytest.mark.parametrize("name", names(tasks))
+def test_counts_are_of_examples_and_add_up(name: str) -> None:
+    task, labels, shape = example(name)
+    outputs = RANDOM.normal(size=shape).astype(np.float32)
+    whole = task.counts(outputs, labels)
+    assert whole.ndim == 2 and len(whole) == len(labels)
+    parts = [task.counts(outputs[index : index + 1], labels[index : index + 1]) for index in range(len(labels))]
+    np.testing.assert_allclose(np.concatenate(parts), whole)
+
+
+@pytest.mark.parametrize("name", names(tasks))
+def test_what_has_no_label_counts_nowhere(name: str) -> None:
+    task, labels, shape = example(name)
+    outputs = RANDOM.normal(size=shape).astype(np.float32)
+    nothing = np.full_like(labels, -1 if labels.dtype.kind == "i" else np.nan)
+    more, unlabelled = np.concatenate([outputs, outputs]), np.concatenate([labels, nothing])
+    assert task.metrics(task.counts(more, unlabelled)) == pytest.approx(task.metrics(task.counts(outputs, labels)))
+    losses = [
+        task.label_loss(torch.from_numpy(given), torch.from_numpy(known), 0.0).item()
+        for given, known in ((outputs, labels), (more, unlabelled))
+    ]
+    assert losses[0] == pytest.approx(losses[1])
+    alone = torch.from_numpy(outputs).requires_grad_()
+    loss = task.label_loss(alone, torch.from_numpy(nothing), 0.0)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch
+    assert loss.item() == 0 and alone.grad is not None and not alone.grad.any()
 
 
 def test_labels_that_are_no_classes_are_refused() -> None:

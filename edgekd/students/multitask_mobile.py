@@ -1,0 +1,148 @@
+"""A MobileNet backbone with a light decoder and a head an output: what a camera on a small device is asked.
+
+On the way down inverted residuals (Sandler et al. 2018, arXiv:1801.04381) halve four times; on the way up each level is
+enlarged and added to the finer one beside it (Lin et al. 2017, "Feature Pyramid Networks", arXiv:1612.03144), no finer
+than the finest output asks for. An answer for the whole image comes from the deepest level, every place of which has
+its own weight (the global depthwise convolution of Chen et al. 2018, "MobileFaceNets", arXiv:1804.07573).
+
+Each operator has an int8 kernel in every runtime: 1x1 and depthwise convolutions, additions, ReLU6, nearest neighbours.
+"""
+
+from typing import Annotated, Any, Final
+
+import msgspec
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgekd.errors import Disagreement
+from edgekd.nets import Net, planes
+from edgekd.specs import Output, Preprocessing, Subject
+from edgekd.students import StudentFamily
+from edgekd.students._blocks import InvertedResidual, convolution, divisible, initialise, separable
+
+_CHANNELS = (16, 24, 40, 64)
+"""Of the levels at width 1; the first is at half the image's resolution."""
+_BLOCKS = (2, 2, 3)
+"""Of the levels below the first, which is the stem alone, at depth 1."""
+_HIDDEN = 64
+
+
+class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A point in the family's space."""
+
+    width: Annotated[float, msgspec.Meta(ge=0.1, le=4)] = 1.0
+    """Multiplies the channels."""
+    depth: Annotated[float, msgspec.Meta(ge=0.5, le=4)] = 1.0
+    """Multiplies the blocks of a level."""
+    expansion: Annotated[int, msgspec.Meta(ge=1, le=8)] = 4
+    """Channels of a block's depthwise convolution, as a multiple of the block's."""
+
+
+class _MultitaskMobile:
+    Options = Options
+
+    def build(self, options: Any, subject: Subject) -> Net:
+        channels, height, width = planes(subject)
+        middle = (127.5,) * channels
+        preprocessing = Preprocessing(size=(height, width), mean=middle, std=middle)
+        net = MultitaskMobileNet(options, channels, (height, width), subject.outputs)
+        return Net(net, preprocessing if subject.images else None, subject.classes)
+
+
+class MultitaskMobileNet(nn.Module):
+    """Images (batch, channels, height, width) to a tensor an output, in their order; to the tensor where it is one."""
+
+    def __init__(self, options: Options, channels: int, size: tuple[int, int], outputs: tuple[Output, ...]) -> None:
+        super().__init__()
+        widths = [divisible(width * options.width) for width in _CHANNELS]
+        sizes = [_halved(size, level + 1) for level in range(len(widths))]
+        self.stem = convolution(channels, widths[0], 3, stride=2)
+        self.down = nn.ModuleList(
+            _down(fine, coarse, max(1, round(blocks * options.depth)), options.expansion, dense=level == 0)
+            for level, (fine, coarse, blocks) in enumerate(zip(widths, widths[1:], _BLOCKS, strict=False))
+        )
+        self.finest = min(
+            (_level(sizes, output) for output in outputs if len(output.shape) == 3), default=len(sizes) - 1
+        )
+        ups = range(self.finest, len(sizes) - 1)
+        self.lateral = nn.ModuleList(convolution(widths[level + 1], widths[level], 1, activation=None) for level in ups)
+        self.up = nn.ModuleList(separable(widths[level], widths[level]) for level in ups)
+        self.heads = nn.ModuleList(
+            _Dense(widths[self.finest], output) if len(output.shape) == 3 else _Whole(widths[-1], sizes[-1], output)
+            for output in outputs
+        )
+        initialise(self)
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, ...]:
+        levels = [self.stem(images)]
+        for down in self.down:
+            levels.append(down(levels[-1]))
+        features = levels[-1]
+        for lateral, up, level in zip(reversed(self.lateral), reversed(self.up), levels[-2::-1], strict=False):
+            features = up(level + F.interpolate(lateral(features), size=level.shape[2:]))
+        answers = tuple(head(features if isinstance(head, _Dense) else levels[-1]) for head in self.heads)
+        return answers if len(answers) > 1 else answers[0]
+
+
+class _Dense(nn.Module):
+    """Answers for each place of a grid."""
+
+    def __init__(self, inputs: int, output: Output) -> None:
+        super().__init__()
+        self.size = output.shape[1:]
+        self.layers = nn.Sequential(separable(inputs, inputs), nn.Conv2d(inputs, output.shape[0], 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        answers: Tensor = self.layers(features)
+        if answers.shape[2:] == self.size:
+            return answers
+        return F.interpolate(answers, size=self.size, mode="bilinear", align_corners=False)
+
+
+class _Whole(nn.Module):
+    """Answers for the whole image."""
+
+    def __init__(self, inputs: int, size: tuple[int, int], output: Output) -> None:
+        super().__init__()
+        if len(output.shape) != 1:
+            raise Disagreement(f"multitask_mobile does not answer in the shape {output.shape} of {output.name!r}")
+        hidden = 2 * inputs
+        self.layers = nn.Sequential(
+            convolution(inputs, hidden, 1),
+            nn.Conv2d(hidden, hidden, size, groups=hidden, bias=False),
+            nn.BatchNorm2d(hidden),
+            nn.Flatten(),
+            nn.Linear(hidden, _HIDDEN),
+            nn.ReLU6(),
+            nn.Linear(_HIDDEN, *output.shape),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        answers: Tensor = self.layers(features)
+        return answers
+
+
+def _down(inputs: int, outputs: int, blocks: int, expansion: int, dense: bool) -> nn.Sequential:
+    """Halves once. The largest planes are halved by a dense convolution, as nets for accelerators do (Gupta and Akin
+    2020, arXiv:2003.02838): multiplying their channels first would take a third more memory."""
+    first = (
+        convolution(inputs, outputs, 3, stride=2)
+        if dense
+        else InvertedResidual(inputs, outputs, 2, expansion=expansion)
+    )
+    return nn.Sequential(
+        first, *(InvertedResidual(outputs, outputs, 1, expansion=expansion) for _ in range(blocks - 1))
+    )
+
+
+def _level(sizes: list[tuple[int, int]], output: Output) -> int:
+    """The coarsest level that is no coarser than the output; the finest where all are."""
+    height, width = output.shape[1:]
+    return max((level for level, size in enumerate(sizes) if size[0] >= height and size[1] >= width), default=0)
+
+
+def _halved(size: tuple[int, int], times: int) -> tuple[int, int]:
+    return -(-size[0] // 2**times), -(-size[1] // 2**times)
+
+
+PLUGIN: Final[StudentFamily] = _MultitaskMobile()

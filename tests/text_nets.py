@@ -1,0 +1,43 @@
+"""An encoder with two heads, as `edgekd export` takes it, and sentences to calibrate it with."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from edgekd import students
+from edgekd.plugins import find
+from edgekd.specs import Output, Subject
+
+WORDS, LENGTH = 300, 12
+SUBJECT = Subject(
+    shape=(LENGTH,),
+    kind="tokens",
+    vocabulary=tuple(f"word {number}" for number in range(WORDS)),
+    outputs=(
+        Output(name="intent", task="classification", shape=(7,), classes=tuple("abcdefg"), metric="accuracy"),
+        Output(name="slots", task="tagging", shape=(5, LENGTH), classes=("O", "B-a", "I-a", "B-b", "I-b"), metric="f1"),
+    ),
+)
+
+
+def sentences() -> NDArray[np.int32]:
+    """32 of 2 to 12 words."""
+    random = np.random.default_rng(0)
+    rows = random.integers(1, WORDS, (32, LENGTH), dtype=np.int32)
+    rows[np.arange(LENGTH) >= random.integers(2, LENGTH + 1, (32, 1))] = 0
+    return rows
+
+
+def encoder() -> nn.Module:
+    """Random weights, larger than a training starts with: each token is to make a difference."""
+    torch.manual_seed(0)
+    family = find(students, "encoder")
+    module: Any = family.build(family.Options(width=64, embedding=32), SUBJECT).module.eval()
+    for layer in module.encoder.layers:
+        for part in (layer.attention.query, layer.attention.key):
+            nn.init.normal_(part.weight, std=0.2)
+    module.example_inputs = torch.from_numpy(sentences()[:1])
+    return module  # type: ignore[no-any-return]
