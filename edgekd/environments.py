@@ -7,6 +7,7 @@ environment lies below the user's cache folder, or `EDGEKD_CACHE`; nothing is in
 import ast
 import sys
 import sysconfig
+import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,9 @@ from edgekd.files import digest
 from edgekd.progress import tell
 
 __all__ = ["MARKER", "declared", "install", "installed", "make", "packages_of", "pip_complaint", "python_for"]
+
+_parsing = threading.Lock()
+"""Two threads that build trees at once share a counter in Python 3.11, and one of them may end with a SystemError."""
 
 
 def packages_of(engine: Path) -> tuple[str, ...]:
@@ -37,7 +41,8 @@ def declared(engine: Path, name: str) -> tuple[str, ...]:
         ConfigError: it is not a tuple of texts.
     """
     try:
-        tree = ast.parse(engine.read_bytes())
+        with _parsing:
+            tree = ast.parse(engine.read_bytes())
     except (SyntaxError, ValueError):
         return ()  # the guest says what is wrong with it
     values = [

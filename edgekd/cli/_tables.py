@@ -9,7 +9,7 @@ from edgekd.api import Result
 from edgekd.cli._common import console, plain, print_counts, size, table
 from edgekd.matrix import Matrix, Pair
 from edgekd.pipeline import Made
-from edgekd.specs import Climb, Plan, Quantization, Verdict
+from edgekd.specs import Climb, Plan, Quantization, Student, Verdict
 
 
 def print_result(result: Result) -> None:
@@ -40,10 +40,10 @@ def print_result(result: Result) -> None:
 def _print_nets(out: Console, made: Made) -> None:
     shown = table("net", "metric \\[host]", "parameters", "MACs")
     teacher, student = made.teacher, made.student
-    shown.add_row("teacher", _metrics(teacher.metrics), f"{teacher.parameters:,}", f"{teacher.macs:,}")
+    shown.add_row("teacher", _metrics(teacher.metrics, student), f"{teacher.parameters:,}", f"{teacher.macs:,}")
     if student:
-        shown.add_row("student", _metrics(student.metrics), f"{student.parameters:,}", f"{student.macs:,}")
-        shown.add_row("the same without teacher", _metrics(student.twin_metrics), "", "")
+        shown.add_row("student", _metrics(student.metrics, student), f"{student.parameters:,}", f"{student.macs:,}")
+        shown.add_row("the same without teacher", _metrics(student.twin_metrics, student), "", "")
     out.print(shown)
 
 
@@ -61,8 +61,12 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _metrics(metrics: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+def _metrics(metrics: dict[str, float], student: Student | None = None) -> str:
+    """The headline metrics, of several outputs the mean first; everything where it is not known which those are."""
+    outputs = student.subject.outputs if student else ()
+    wanted = ["mean", *(f"{output.name}.{output.metric}" for output in outputs)]
+    shown = [name for name in wanted if name in metrics] if len(outputs) > 1 else list(metrics)
+    return ", ".join(f"{name} {metrics[name]:.4f}" for name in shown)
 
 
 def _print_artifacts(out: Console, made: Made) -> None:
@@ -72,7 +76,7 @@ def _print_artifacts(out: Console, made: Made) -> None:
         shown.add_row(
             artifact.export,
             size(artifact.model.size_bytes),
-            _metrics(agreement.metrics) if agreement else "",
+            _metrics(agreement.metrics, made.student) if agreement else "",
             f"{agreement.sqnr_db:.1f} dB" if agreement else "",
             _share(agreement.top1_agreement) if agreement else "",
         )

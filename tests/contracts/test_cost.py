@@ -8,12 +8,13 @@ from edgekd.nets import Anatomy, anatomy, input_shape
 from edgekd.plugins import find, names
 from edgekd.shipped import load_target, target_names
 from edgekd.specs import Cost
+from tests.subjects import subject
 
 
 def described(width: float) -> Anatomy:
     family = find(students, "mobile")
     with torch.device("meta"):
-        net = family.build(family.Options(width=width), ("a", "b"), (3, 64, 64))
+        net = family.build(family.Options(width=width), subject((3, 64, 64)))
         return anatomy(net.module, input_shape(net, (3, 64, 64)))
 
 
