@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgekd.fake_quant import FakeQuantized, is_below, round_activation, round_weight, rounded_beside, roundings
-from edgekd.students.mobile import InvertedResidual, Options
+from edgekd.students._blocks import InvertedResidual
 from edgekd.traces import trace
 
 VALUES = st.floats(-100, 100, width=32)
@@ -51,7 +51,7 @@ class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.block = InvertedResidual(4, 4, 1, Options(expansion=2))
+        self.block = InvertedResidual(4, 4, 1, expansion=2)
         self.head = nn.Linear(4, 3)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -158,7 +158,7 @@ def test_a_wrong_value_is_named_by_its_place(kind: type[Spec], path: tuple[Any, 
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        (("task",), "missing key 'task'"),
+        (("dataset",), "missing key 'dataset'"),
         (("teacher", "training", "epochs"), "teacher.training: missing key 'epochs'"),
         (("losses", 1, "name"), "losses[1]: missing key 'name'"),
     ],
