@@ -92,7 +92,7 @@ def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
     for name, teacher in teachers_of(recipe).items():
         taught = restricted(subject, taught_by(teacher, subject))
         net = build_teacher(teacher, taught)
-        _fits(name.rpartition("/")[2] if name == "teacher" else f"teacher {teacher.name}", net, taught)
+        _fits(name if name == "teacher" else f"teacher {teacher.name}", net, taught)
         first = first or net
     assert first is not None
     students = candidates(recipe.student)

@@ -78,6 +78,15 @@ def input_shape(net: Net, shape: tuple[int, ...]) -> tuple[int, ...]:
     return (shape[0], *net.preprocessing.size) if net.preprocessing else shape
 
 
+def centred(subject: Subject, size: tuple[int, int] | None = None) -> Preprocessing | None:
+    """Pixels in 0..255 to -1..1, at the data's size or another one; None where the data are no images."""
+    if not subject.images:
+        return None
+    channels, height, width = planes(subject)
+    middle = (127.5,) * channels
+    return Preprocessing(size=size or (height, width), mean=middle, std=middle)
+
+
 def answers_of(answer: Any) -> tuple[Tensor, ...]:
     """A net's answer as a tuple of one tensor an output."""
     return (answer,) if isinstance(answer, Tensor) else tuple(answer)

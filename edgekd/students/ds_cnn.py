@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final
 import msgspec
 from torch import Tensor, nn
 
-from edgekd.nets import Net, planes, values
-from edgekd.specs import Preprocessing, Subject
+from edgekd.nets import Net, centred, planes, values
+from edgekd.specs import Subject
 from edgekd.students import StudentFamily
 
 
@@ -29,10 +29,8 @@ class _DsCnn:
     Options = Options
 
     def build(self, options: Any, subject: Subject) -> Net:
-        channels, height, width = planes(subject)
-        middle = (127.5,) * channels
-        preprocessing = Preprocessing(size=(height, width), mean=middle, std=middle) if subject.images else None
-        return Net(DsCnn(options, channels, values(subject)), preprocessing, subject.classes)
+        channels, _, _ = planes(subject)
+        return Net(DsCnn(options, channels, values(subject)), centred(subject), subject.classes)
 
 
 class DsCnn(nn.Module):

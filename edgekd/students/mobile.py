@@ -12,8 +12,8 @@ import msgspec
 from torch import Tensor, nn
 
 from edgekd.errors import Disagreement
-from edgekd.nets import Net, planes, values
-from edgekd.specs import Preprocessing, Subject
+from edgekd.nets import Net, centred, planes, values
+from edgekd.specs import Subject
 from edgekd.students import StudentFamily
 from edgekd.students._blocks import Activation, InvertedResidual, convolution, divisible, initialise
 
@@ -49,8 +49,7 @@ class _Mobile:
             raise Disagreement("the option resolution resizes images, and the data are float32", hint="leave it out")
         size = (options.resolution, options.resolution) if options.resolution else (height, width)
         net = MobileNet(options, channels, values(subject), halvings(min(size)))
-        middle = (127.5,) * channels
-        return Net(net, Preprocessing(size=size, mean=middle, std=middle) if subject.images else None, subject.classes)
+        return Net(net, centred(subject, size), subject.classes)
 
 
 def halvings(size: int) -> int:

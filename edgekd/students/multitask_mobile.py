@@ -11,12 +11,12 @@ Each operator has an int8 kernel in every runtime: 1x1 and depthwise convolution
 from typing import Annotated, Any, Final
 
 import msgspec
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekd.errors import Disagreement
-from edgekd.nets import Net, planes
-from edgekd.specs import Output, Preprocessing, Subject
+from edgekd.nets import Net, centred, planes
+from edgekd.pyramids import halved, joined, resized
+from edgekd.specs import Output, Subject
 from edgekd.students import StudentFamily
 from edgekd.students._blocks import InvertedResidual, convolution, divisible, initialise, separable
 
@@ -43,10 +43,8 @@ class _MultitaskMobile:
 
     def build(self, options: Any, subject: Subject) -> Net:
         channels, height, width = planes(subject)
-        middle = (127.5,) * channels
-        preprocessing = Preprocessing(size=(height, width), mean=middle, std=middle)
         net = MultitaskMobileNet(options, channels, (height, width), subject.outputs)
-        return Net(net, preprocessing if subject.images else None, subject.classes)
+        return Net(net, centred(subject), subject.classes)
 
 
 class MultitaskMobileNet(nn.Module):
@@ -55,7 +53,7 @@ class MultitaskMobileNet(nn.Module):
     def __init__(self, options: Options, channels: int, size: tuple[int, int], outputs: tuple[Output, ...]) -> None:
         super().__init__()
         widths = [divisible(width * options.width) for width in _CHANNELS]
-        sizes = [_halved(size, level + 1) for level in range(len(widths))]
+        sizes = [halved(size, level + 1) for level in range(len(widths))]
         self.stem = convolution(channels, widths[0], 3, stride=2)
         self.down = nn.ModuleList(
             _down(fine, coarse, max(1, round(blocks * options.depth)), options.expansion, dense=level == 0)
@@ -77,10 +75,8 @@ class MultitaskMobileNet(nn.Module):
         levels = [self.stem(images)]
         for down in self.down:
             levels.append(down(levels[-1]))
-        features = levels[-1]
-        for lateral, up, level in zip(reversed(self.lateral), reversed(self.up), levels[-2::-1], strict=False):
-            features = up(level + F.interpolate(lateral(features), size=level.shape[2:]))
-        answers = tuple(head(features if isinstance(head, _Dense) else levels[-1]) for head in self.heads)
+        finest = joined(levels, self.lateral, self.up)
+        answers = tuple(head(finest if isinstance(head, _Dense) else levels[-1]) for head in self.heads)
         return answers if len(answers) > 1 else answers[0]
 
 
@@ -93,10 +89,7 @@ class _Dense(nn.Module):
         self.layers = nn.Sequential(separable(inputs, inputs), nn.Conv2d(inputs, output.shape[0], 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        answers: Tensor = self.layers(features)
-        if answers.shape[2:] == self.size:
-            return answers
-        return F.interpolate(answers, size=self.size, mode="bilinear", align_corners=False)
+        return resized(self.layers(features), self.size)
 
 
 class _Whole(nn.Module):
@@ -139,10 +132,6 @@ def _level(sizes: list[tuple[int, int]], output: Output) -> int:
     """The coarsest level that is no coarser than the output; the finest where all are."""
     height, width = output.shape[1:]
     return max((level for level, size in enumerate(sizes) if size[0] >= height and size[1] >= width), default=0)
-
-
-def _halved(size: tuple[int, int], times: int) -> tuple[int, int]:
-    return -(-size[0] // 2**times), -(-size[1] // 2**times)
 
 
 PLUGIN: Final[StudentFamily] = _MultitaskMobile()

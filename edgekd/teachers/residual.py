@@ -7,12 +7,12 @@ It halves by averages, not by strides: a stride drops pixels, and a small shift 
 from typing import Annotated, Any, Final
 
 import msgspec
-import torch
 from torch import Tensor, nn
 
-from edgekd.nets import Net, planes, values
-from edgekd.specs import Preprocessing, Subject
+from edgekd.nets import Net, centred, planes, values
+from edgekd.specs import Subject
 from edgekd.teachers import TeacherSource
+from edgekd.teachers._blocks import ResidualBlock, convolution
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,10 +37,8 @@ class _Residual:
     Options = Options
 
     def build(self, options: Any, subject: Subject) -> Net:
-        channels, height, width = planes(subject)
-        middle = (127.5,) * channels
-        preprocessing = Preprocessing(size=(height, width), mean=middle, std=middle) if subject.images else None
-        return Net(ResidualNet(options, channels, values(subject)), preprocessing, subject.classes)
+        channels, _, _ = planes(subject)
+        return Net(ResidualNet(options, channels, values(subject)), centred(subject), subject.classes)
 
 
 class ResidualNet(nn.Module):
@@ -57,10 +55,10 @@ class ResidualNet(nn.Module):
                 stages.append(ResidualBlock(inputs, width))
                 inputs = width
         self.stem = nn.Sequential(
-            *_convolution(channels, options.stem),
+            *convolution(channels, options.stem),
             nn.ReLU(),
             nn.AvgPool2d(2, ceil_mode=True),
-            *_convolution(options.stem, options.widths[0]),
+            *convolution(options.stem, options.widths[0]),
             nn.ReLU(),
         )
         self.stages = nn.Sequential(*stages)
@@ -70,22 +68,6 @@ class ResidualNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.dropout(self.stages(self.stem(images)).mean((2, 3))))
         return logits
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*_convolution(inputs, outputs), nn.ReLU(), *_convolution(outputs, outputs))
-        self.shortcut = nn.Identity() if inputs == outputs else nn.Sequential(*_convolution(inputs, outputs, kernel=1))
-
-    def forward(self, features: Tensor) -> Tensor:
-        return torch.relu(self.layers(features) + self.shortcut(features))
-
-
-def _convolution(inputs: int, outputs: int, kernel: int = 3) -> tuple[nn.Module, nn.Module]:
-    return nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs)
 
 
 PLUGIN: Final[TeacherSource] = _Residual()

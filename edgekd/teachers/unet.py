@@ -9,14 +9,14 @@ from math import prod
 from typing import Annotated, Any, Final
 
 import msgspec
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekd.errors import Disagreement
-from edgekd.nets import Net, planes
-from edgekd.specs import Output, Preprocessing, Subject
+from edgekd.nets import Net, centred, planes
+from edgekd.pyramids import halved, joined, resized
+from edgekd.specs import Output, Subject
 from edgekd.teachers import TeacherSource
+from edgekd.teachers._blocks import ResidualBlock, convolution
 
 _SQUEEZED = 16
 """Channels of the deepest level, place by place, that an answer for the whole image is made of."""
@@ -41,10 +41,8 @@ class _UNet:
 
     def build(self, options: Any, subject: Subject) -> Net:
         channels, height, width = planes(subject)
-        middle = (127.5,) * channels
-        preprocessing = Preprocessing(size=(height, width), mean=middle, std=middle)
         net = UNet(options, channels, (height, width), subject.outputs)
-        return Net(net, preprocessing if subject.images else None, subject.classes)
+        return Net(net, centred(subject), subject.classes)
 
 
 class UNet(nn.Module):
@@ -53,8 +51,8 @@ class UNet(nn.Module):
     def __init__(self, options: Options, channels: int, size: tuple[int, int], outputs: tuple[Output, ...]) -> None:
         super().__init__()
         widths = options.widths
-        sizes = [_halved(size, level + 1) for level in range(len(widths))]
-        self.stem = nn.Sequential(*_convolution(channels, widths[0], stride=2), nn.ReLU())
+        sizes = [halved(size, level + 1) for level in range(len(widths))]
+        self.stem = nn.Sequential(*convolution(channels, widths[0], stride=2), nn.ReLU())
         self.down = nn.ModuleList(
             nn.Sequential(
                 *([nn.AvgPool2d(2, ceil_mode=True)] if level else []),
@@ -65,7 +63,7 @@ class UNet(nn.Module):
         )
         ups = len(widths) - 1 if any(len(output.shape) == 3 for output in outputs) else 0
         self.lateral = nn.ModuleList(
-            nn.Sequential(*_convolution(widths[level + 1], widths[level], kernel=1)) for level in range(ups)
+            nn.Sequential(*convolution(widths[level + 1], widths[level], kernel=1)) for level in range(ups)
         )
         self.up = nn.ModuleList(ResidualBlock(widths[level], widths[level]) for level in range(ups))
         self.heads = nn.ModuleList(
@@ -81,10 +79,8 @@ class UNet(nn.Module):
         for down in self.down:
             features = down(features)
             levels.append(features)
-        deepest = features
-        for lateral, up, level in zip(reversed(self.lateral), reversed(self.up), levels[-2::-1], strict=False):
-            features = up(level + F.interpolate(lateral(features), size=level.shape[2:]))
-        answers = tuple(head(features if isinstance(head, _Dense) else deepest) for head in self.heads)
+        finest = joined(levels, self.lateral, self.up)
+        answers = tuple(head(finest if isinstance(head, _Dense) else levels[-1]) for head in self.heads)
         return answers if len(answers) > 1 else answers[0]
 
 
@@ -94,13 +90,10 @@ class _Dense(nn.Module):
     def __init__(self, inputs: int, output: Output) -> None:
         super().__init__()
         self.size = output.shape[1:]
-        self.layers = nn.Sequential(*_convolution(inputs, inputs), nn.ReLU(), nn.Conv2d(inputs, output.shape[0], 1))
+        self.layers = nn.Sequential(*convolution(inputs, inputs), nn.ReLU(), nn.Conv2d(inputs, output.shape[0], 1))
 
     def forward(self, features: Tensor) -> Tensor:
-        answers: Tensor = self.layers(features)
-        if answers.shape[2:] == self.size:
-            return answers
-        return F.interpolate(answers, size=self.size, mode="bilinear", align_corners=False)
+        return resized(self.layers(features), self.size)
 
 
 class _Whole(nn.Module):
@@ -110,7 +103,7 @@ class _Whole(nn.Module):
         super().__init__()
         if len(output.shape) != 1:
             raise Disagreement(f"a U-Net does not answer in the shape {output.shape} of {output.name!r}")
-        self.squeeze = nn.Sequential(*_convolution(inputs, _SQUEEZED, kernel=1), nn.ReLU(), nn.Flatten())
+        self.squeeze = nn.Sequential(*convolution(inputs, _SQUEEZED, kernel=1), nn.ReLU(), nn.Flatten())
         self.layers = nn.Sequential(
             nn.Linear(_SQUEEZED * prod(size), _HIDDEN),
             nn.ReLU(),
@@ -121,26 +114,6 @@ class _Whole(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         answers: Tensor = self.layers(self.squeeze(features))
         return answers
-
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*_convolution(inputs, outputs), nn.ReLU(), *_convolution(outputs, outputs))
-        self.shortcut = nn.Identity() if inputs == outputs else nn.Sequential(*_convolution(inputs, outputs, kernel=1))
-
-    def forward(self, features: Tensor) -> Tensor:
-        return torch.relu(self.layers(features) + self.shortcut(features))
-
-
-def _halved(size: tuple[int, int], times: int) -> tuple[int, int]:
-    return -(-size[0] // 2**times), -(-size[1] // 2**times)
-
-
-def _convolution(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> tuple[nn.Module, nn.Module]:
-    return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False), nn.BatchNorm2d(outputs)
 
 
 PLUGIN: Final[TeacherSource] = _UNet()
