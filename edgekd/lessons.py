@@ -48,10 +48,6 @@ class Lesson(Spec, frozen=True, kw_only=True):
         """With the main training, which is the last."""
         return (*self.stages, Stage(training=self.training, losses=self.losses))
 
-    def all_losses(self) -> tuple[LossChoice, ...]:
-        """Of every stage."""
-        return tuple(loss for stage in self.all_stages() for loss in stage.losses)
-
 
 class Learned(Spec, frozen=True, kw_only=True):
     """What comes of a lesson."""

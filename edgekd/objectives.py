@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from edgekd.oracles import Oracle
 from edgekd.plugins import find, options
 from edgekd.rows import Rows
 from edgekd.specs import LossChoice, Subject
-from edgekd.training import Shown
+from edgekd.training import Shown, targets
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class Objective(nn.Module):
 
     def forward(self, answers: tuple[Tensor, ...], shown: Shown) -> Tensor:
         """Scalar; weights are shares of their sum."""
-        labels = [torch.from_numpy(_label(one[shown.indices])) for one in self._labels]
+        labels = targets(self._labels, shown.indices)
         said = self._oracle.outputs(shown) if self._oracle else [None] * len(answers)
         losses = [(term, self._of_outputs(term, heads, answers, said, labels)) for term, heads in self._on_outputs]
         if self._on_layers:
@@ -199,10 +198,6 @@ def example_of(net: Net, subject: Subject) -> Tensor:
 def watched(choices: Sequence[LossChoice], teacher: nn.Module, student: nn.Module) -> tuple[str, ...]:
     """The teacher's layers that losses look at, sorted."""
     return tuple(sorted({path for choice in choices for path, _ in pairs_of(teacher, student, choice.layers)}))
-
-
-def _label(array: NDArray[Any]) -> NDArray[Any]:
-    return np.asarray(array, np.int64 if array.dtype.kind in "iu" else np.float32)
 
 
 def _distinct(paths: Any) -> list[str]:

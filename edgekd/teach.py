@@ -13,7 +13,7 @@ from edgekd.nets import Net, anatomy, input_shape, save, weights_digest
 from edgekd.oracles import build_teacher, identity
 from edgekd.runs import Work
 from edgekd.specs import Choice, Data, Spec, Subject, Teacher, TeacherChoice, Views
-from edgekd.training import Shown, fit, labelled, labels_of, predict, train_labels, viewer_of
+from edgekd.training import Shown, fit, labelled, labels_of, predict, targets, train_labels, viewer_of
 from edgekd.workers import call
 
 VERSION = 3
@@ -112,7 +112,7 @@ def _train(work: Work, curriculum: Curriculum, data: Data, net: Net, taught: tup
     labels = [train_labels(work, data)[index] for index in taught]
 
     def objective(answers: tuple[torch.Tensor, ...], shown: Shown) -> torch.Tensor:
-        wanted = [_wide(torch.from_numpy(one[shown.indices])) for one in labels]
+        wanted = targets(labels, shown.indices)
         return heads.label_loss(subject, answers, wanted, choice.training.label_smoothing)
 
     fit(
@@ -148,7 +148,3 @@ def _described(work: Work, curriculum: Curriculum, data: Data, net: Net, taught:
         macs=anatomy_of.macs,
         metrics=heads.judged(heads.restricted(data.subject, taught), answers, [labels[index] for index in taught]),
     )
-
-
-def _wide(labels: torch.Tensor) -> torch.Tensor:
-    return labels if labels.is_floating_point() else labels.long()

@@ -218,6 +218,12 @@ def _known_in(labels: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(known.reshape(len(labels), -1).any(axis=1), np.bool_)
 
 
+def targets(labels: Sequence[Rows | NDArray[Any]], indices: NDArray[np.int64]) -> list[Tensor]:
+    """The labels of some examples as losses take them: whole numbers as int64, others as float32."""
+    chosen = [one[indices] for one in labels]
+    return [torch.from_numpy(np.asarray(one, np.int64 if one.dtype.kind in "iu" else np.float32)) for one in chosen]
+
+
 def labels_of(
     work: Work, data: Data, split: Literal["train", "test"], examples: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[Any], ...]:
