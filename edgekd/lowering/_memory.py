@@ -1,0 +1,52 @@
+"""Where tensors lie in an arena, as TFLite plans it: largest first, each in the smallest gap among those alive with it.
+
+tensorflow/lite/arena_planner.cc and simple_memory_arena.cc; Pisarchyk and Lee 2020, arXiv:2001.03288, "greedy by size".
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+ALIGNED: Final = 64
+"""Bytes that the start of every tensor is a multiple of."""
+
+
+@dataclass(frozen=True)
+class Life:
+    """A tensor of so many bytes, alive from a moment to a moment."""
+
+    size: int
+    first: int
+    last: int
+
+
+def plan(lives: Sequence[Life]) -> int:
+    """Bytes of the arena that holds all of them.
+
+    >>> plan([Life(100, 0, 1), Life(50, 1, 2), Life(100, 2, 3)])
+    178
+    """
+    end = max((life.last for life in lives), default=0)
+    ordered = sorted(lives, key=lambda life: (not (life.first == 0 and life.last == end), -life.size, life.first))
+    placed: list[tuple[int, Life]] = []
+    highest = 0
+    for life in ordered:
+        if not life.size:
+            continue
+        at = _gap(life, placed)
+        placed.append((at, life))
+        placed.sort(key=lambda one: one[0])
+        highest = max(highest, at + life.size)
+    return highest
+
+
+def _gap(life: Life, placed: list[tuple[int, Life]]) -> int:
+    best, smallest, current = -1, 0, 0
+    for at, other in placed:
+        if other.last < life.first or life.last < other.first:
+            continue
+        start = -(-current // ALIGNED) * ALIGNED
+        if start + life.size <= at and (best < 0 or at - current < smallest):
+            best, smallest = start, at - current
+        current = max(current, at + other.size)
+    return best if best >= 0 else -(-current // ALIGNED) * ALIGNED
