@@ -30,6 +30,8 @@ class Lowered:
     macs: int
     arena_bytes: int
     """Planned as TFLite plans it: tensors that are alive at the same time do not share memory."""
+    builtin_arena_bytes: int
+    """The same with what TFLite's own kernels gather for a convolution where no delegate takes it (im2col)."""
     precision: str
     """Of most of its arithmetic: "fp32", "fp16", "int8" or "dynamic"."""
     notes: tuple[str, ...]
@@ -83,7 +85,8 @@ class _Lowering:
         return Lowered(
             kernels,
             round(float(kernels.column("macs").sum())) if len(kernels) else 0,
-            self._arena(),
+            self._arena(gathered=False),
+            self._arena(gathered=self._last),
             self._precision(),
             tuple(notes),
         )
@@ -160,7 +163,7 @@ class _Lowering:
 
     # --- memory
 
-    def _arena(self) -> int:
+    def _arena(self, gathered: bool) -> int:
         first: dict[str, int] = dict.fromkeys(self._program.inputs, 0)
         last: dict[str, int] = dict.fromkeys(self._program.inputs, len(self._when))
         for moment, node in enumerate(self._when):
@@ -176,7 +179,20 @@ class _Lowering:
             buffer = self._buffer.get(name, name)
             if buffer in first:
                 last[buffer] = len(self._when)
-        return plan([Life(self._bytes(name), first[name], last[name]) for name in first])
+        lives = [Life(self._bytes(name), first[name], last[name]) for name in first]
+        if gathered:
+            lives += [life for moment in range(len(self._when)) if (life := self._gathered(moment)) is not None]
+        return plan(lives)
+
+    def _gathered(self, moment: int) -> Life | None:
+        """The columns that a convolution copies its input to: all but 1x1 of stride 1 (conv.cc, IsIm2ColRequired)."""
+        kernel, node = self._kernels[moment], self._when[moment]
+        if node.kind != "CONV_2D" or (kernel.window <= 1 and kernel.stride <= 1):
+            return None
+        given = self._value(node.inputs[0])
+        width = _BYTES.get(given.dtype, 4)
+        size = int(kernel.positions * kernel.window * max(1, given.shape[-1]) * width)
+        return Life(size, moment, moment)
 
     def _bytes(self, name: str) -> int:
         value = self._value(name)
