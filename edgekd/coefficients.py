@@ -7,7 +7,7 @@ is found by Gauss-Newton steps on the relative error, whose large values count l
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ class Fit:
         return np.asarray(np.sqrt(noise**2 + np.einsum("ni,ij,nj->n", shares, self.covariance, shares)))
 
 
-def fit(totals: Floats, milliseconds: Floats, prior: Prior, noise: float, free: float = FREE) -> Fit:
+def fit(totals: Floats, milliseconds: Floats, prior: Prior, noise: float) -> Fit:
     """The posterior mode of log coefficients, and its covariance.
 
     Args:
@@ -58,15 +58,13 @@ def fit(totals: Floats, milliseconds: Floats, prior: Prior, noise: float, free: 
         milliseconds: of each, above 0.
         prior: of devices like this one.
         noise: standard deviation of a measurement's logarithm, with what the features do not tell.
-        free: standard deviation of the device's scale around the prior's; nearly nothing is known of it by default.
     """
+    if not len(milliseconds):
+        return Fit(prior.mean, prior.covariance + FREE**2)
     logs = np.log(milliseconds)
-    precision = np.linalg.inv(prior.covariance + free**2)
-    start = float(np.median(logs - np.log(totals @ np.exp(prior.mean)))) if len(logs) and free >= FREE else 0.0
-    centre = prior.mean + start
+    precision = np.linalg.inv(prior.covariance + FREE**2)
+    centre = prior.mean + float(np.median(logs - np.log(totals @ np.exp(prior.mean))))
     at, damping = centre.copy(), 1e-3
-    if not len(logs):
-        return Fit(at, prior.covariance + free**2)
     lost = _loss(at, totals, logs, centre, precision, noise)
     for _ in range(40):
         gradient, curvature = _slope(at, totals, logs, centre, precision, noise)
@@ -138,11 +136,3 @@ def conformal(scores: Floats, covered: float = COVERED) -> float:
         return float("inf")
     rank = min(len(scores) - 1, int(np.ceil(covered * (len(scores) + 1))) - 1)
     return float(np.sort(scores)[rank])
-
-
-def folds(groups: Sequence[Any], parts: int) -> list[NDArray[np.bool_]]:
-    """Which rows to leave out in each part, equal groups together."""
-    distinct = list(dict.fromkeys(groups))
-    of = {group: index % parts for index, group in enumerate(distinct)}
-    parted = np.array([of[group] for group in groups])
-    return [parted == part for part in sorted(set(parted.tolist()))]

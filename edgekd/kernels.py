@@ -1,11 +1,11 @@
-"""What a runtime executes of a net: a row for each kernel, its columns as arrays, and the features that time is fitted on.
+"""What a runtime executes of a net: a row for each kernel, with columns as arrays, and the features of its time.
 
 Batch norms and constants are folded and clamping activations fused by then, so every row is something that is called.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -146,7 +146,9 @@ def features(kernels: Kernels, unit: str, winograd: bool) -> NDArray[np.float64]
         "narrow": macs * 16 / np.maximum(outside, 16) * tiled * (not gpu),
         "traffic": traffic * (tiled | stem),
         "weights": weights * (tiled | depthwise),
-        "elementwise": np.where(gpu, reads * (kernels.are("elementwise") | kernels.are("activation")), traffic * kernels.are("elementwise")),
+        "elementwise": np.where(
+            gpu, reads * (kernels.are("elementwise") | kernels.are("activation")), traffic * kernels.are("elementwise")
+        ),
         "activation": writes * kernels.are("activation") * (not gpu),
         "pool": traffic * kernels.are("pool"),
         "move": traffic * kernels.are("move") * ~fused,

@@ -8,6 +8,7 @@ from typing import Any, Final
 MOST_AXES: Final = 16
 """Of a tensor."""
 
+
 @dataclass(frozen=True)
 class Value:
     """A tensor."""

@@ -16,13 +16,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import measured
+import msgspec
 import numpy as np
 from measured import Run
 from numpy.typing import NDArray
 
 from edgekd.coefficients import COVERED, Fit, Prior, conformal, fit, share
 from edgekd.cost import peaks
-from edgekd.files import dumps, write_text
+from edgekd.files import write_text
 from edgekd.fitted import Evidence, Family, Held, Profile, Store, packed
 from edgekd.kernels import FEATURES, Kernels, totals
 
@@ -42,8 +43,8 @@ GUESS = {
         "pool": 3, "move": 3, "other": 3, "calls": 0.02, "calls_single": 0.02,
     },
     "gpu": {
-        "dense": 1, "winograd": 0.5, "depthwise": 2.5, "depthwise_traffic": 2, "grouped": 1.5, "linear": 4, "matmul": 1.5,
-        "traffic": 1.5, "weights": 2, "elementwise": 1, "pool": 3, "move": 3, "other": 3, "calls": 0.1,
+        "dense": 1, "winograd": 0.5, "depthwise": 2.5, "depthwise_traffic": 2, "grouped": 1.5, "linear": 4,
+        "matmul": 1.5, "traffic": 1.5, "weights": 2, "elementwise": 1, "pool": 3, "move": 3, "other": 3, "calls": 0.1,
         "calls_depthwise": 0.1, "serial": 2,
     },
 }  # fmt: skip
@@ -63,6 +64,7 @@ TARGETS = {
     "Raspberry Pi 4 Model B Broadcom BCM2711B0, Cortex-A72 (ARMv8) (1.8GHz x 4)": "raspberry-pi-4",
     "Raspberry Pi 5 Broadcom BCM2712, Cortex-A76 (ARMv8) (2.4GHz x 4)": "raspberry-pi-5",
     "Raspberry Pi Zero 2 W Broadcom BCM2710A1, Cortex-A53 (ARMv8) (1.0GHz x 4)": "raspberry-pi-zero-2",
+    "Raspberry Pi 4 (ARM64)": "raspberry-pi-4",
     "NVIDIA Jetson Nano": "jetson-nano",
     "NVIDIA Jetson Orin Nano": "jetson-orin-nano",
 }
@@ -84,6 +86,8 @@ class Group:
     """Those with enough nets to fit."""
     anchors: tuple[str, ...]
     noise: float
+    few: list[Run] = field(default_factory=list)
+    """Runs with too few nets to be left out, which tell a device's scale."""
     features: tuple[str, ...] = ()
     totals: Floats = field(default_factory=lambda: np.zeros((0, 0)))
     guess: Floats = field(default_factory=lambda: np.zeros(0))
@@ -159,8 +163,18 @@ def main(data: Path, write: bool) -> None:
     print("\n".join(lines))
     if write:
         for name, store in stores.items():
-            write_text(ROOT / "edgekd" / "fitted" / f"{name}.json", dumps(store))
+            write_text(ROOT / "edgekd" / "fitted" / f"{name}.json", _lines(store))
         write_text(ROOT / "benchmarks" / "results" / "latency.md", PAGE.format(table="\n".join(lines)))
+
+
+def _lines(store: Store) -> str:
+    """JSON with a family or a profile a line."""
+    parts = {"families": store.families, "profiles": store.profiles}
+    lists = [
+        f'"{name}":[\n' + ",\n".join(msgspec.json.encode(one).decode() for one in some) + "\n]"
+        for name, some in parts.items()
+    ]
+    return f'{{"schema":1,{",".join(lists)}}}\n'
 
 
 def qed(data: Path) -> list[Group]:
@@ -170,7 +184,15 @@ def qed(data: Path) -> list[Group]:
     keys = [("tflite", "cpu", "fp32"), ("tflite", "cpu", "int8"), ("tflite", "gpu", "fp32")]
     keys += [("pytorch-mobile", "cpu", "fp32"), ("pytorch-mobile", "cpu", "int8")]
     return [
-        Group(*key, nets, kin, [run for run in runs if _key(run) == key and len(run.ms) > 50], ANCHORS["qed"], 0.03)
+        Group(
+            *key,
+            nets,
+            kin,
+            [run for run in runs if _key(run) == key and len(run.ms) > 50],
+            ANCHORS["qed"],
+            0.03,
+            [run for run in measured.xnnpack_runs(data) if _key(run) == key],
+        )
         for key in keys
     ]
 
@@ -232,7 +254,10 @@ def fitted(group: Group) -> tuple[Family, list[Profile], list[str]]:
         rows=sum(len(run.ms) for run in group.runs),
         sources=tuple(sorted({run.source for run in group.runs})),
     )
-    profiles = [_profile(group, run, prior, known) for run in group.runs if _is_kept(run)]
+    profiles = [_profile(group, run, prior, known) for run in group.runs + group.few if _is_kept(run)]
+    shown = {one.model for profile in profiles for one in profile.evidence}
+    nets = {name: _short(group.totals[group.names.index(name)]) for name in group.names if name in shown}
+    family = msgspec.structs.replace(family, nets=nets)
     lines = [
         f"| {title} | {one.what} | {one.rows} | {one.mape:.1%} | {one.within_10:.0%} | {one.covered:.0%} |"
         for one in held.values()
@@ -241,7 +266,7 @@ def fitted(group: Group) -> tuple[Family, list[Profile], list[str]]:
 
 
 def _is_kept(run: Run) -> bool:
-    return run.runtime == "tflite" or run.device in TARGETS
+    return run.device in TARGETS or (run.runtime == "tflite" and len(run.ms) > 50)
 
 
 def _prior(group: Group, devices: Callable[[str], bool], nets: Callable[[str], bool]) -> Prior:
@@ -253,7 +278,7 @@ def _prior(group: Group, devices: Callable[[str], bool], nets: Callable[[str], b
 def _leave_out_kin(group: Group) -> Outcome:
     """Each family of nets is predicted from the others, whose prior has not seen it either."""
     found = Outcome()
-    for kin in sorted(set(group.kin[name] for name in group.names)):
+    for kin in sorted({group.kin[name] for name in group.names}):
         prior = _prior(group, lambda _: True, lambda name, kin=kin: group.kin[name] != kin)  # type: ignore[misc]
         for run in group.runs:
             seen, ms, _ = group.rows(run, lambda name, kin=kin: group.kin[name] != kin)  # type: ignore[misc]
@@ -305,7 +330,7 @@ def _speeds(group: Group, prior: Prior) -> dict[str, float]:
     """Device -> its scale beside the spec sheet's peak, mean over its runs."""
     found = defaultdict(list)
     dense = group.features.index("dense")
-    for run in group.runs:
+    for run in group.runs + group.few:
         peak = peaks(run.core, run.clock_mhz, max(1, run.threads), group.precision) if run.core else 0.0
         if peak:
             made = fit(*group.rows(run, lambda _: True)[:2], prior, group.noise)
@@ -339,17 +364,19 @@ def _name(run: Run) -> str:
 
 def _profile(group: Group, run: Run, prior: Prior, known: Outcome) -> Profile:
     seen, ms, names = group.rows(run, lambda _: True)
-    made = fit(seen, ms, prior, group.noise)
+    made = fit(seen, ms, prior, group.noise if len(ms) >= 15 else anchor_noise(group.noise, len(ms)))
     errors = np.abs([e for e, name in zip(known.errors, known.runs, strict=True) if name == _name(run)])
     scores = np.array([s for s, name in zip(known.scores, known.runs, strict=True) if name == _name(run)])
-    held = Held(
-        what="a family of nets" if group.runtime != "ncnn" else "a net",
-        rows=len(errors),
-        mape=round(float(errors.mean()), 4),
-        within_10=round(float((errors < 0.1).mean()), 4),
-        covered=round(float((scores <= known.bound).mean()), 4),
-    )
-    tier = "calibrated" if len(ms) >= 15 else f"anchored on {len(ms)} measurements"
+    held = None
+    if len(errors):
+        held = Held(
+            what="a family of nets" if group.runtime != "ncnn" else "a net",
+            rows=len(errors),
+            mape=round(float(errors.mean()), 4),
+            within_10=round(float((errors < 0.1).mean()), 4),
+            covered=round(float((scores <= known.bound).mean()), 4),
+        )
+    tier = "calibrated" if len(ms) >= 15 else anchors(len(ms))
     return Profile(
         name=_slug(run),
         device=run.device,
@@ -364,22 +391,24 @@ def _profile(group: Group, run: Run, prior: Prior, known: Outcome) -> Profile:
         covariance=packed(made.covariance),
         rows=len(ms),
         tier=tier,
-        held=held if len(errors) else None,
-        evidence=_evidence(group, names, seen, ms),
+        held=held,
+        evidence=_evidence(group, names, ms),
         sources=(run.source,),
     )
 
 
-def _evidence(group: Group, names: Sequence[str], seen: Floats, ms: Floats) -> tuple[Evidence, ...]:
+def anchors(rows: int) -> str:
+    """The tier of a device that few nets were measured on."""
+    return f"anchored on {rows} measurement{'s' if rows > 1 else ''}"
+
+
+def _evidence(group: Group, names: Sequence[str], ms: Floats) -> tuple[Evidence, ...]:
     """A few of the measured nets: the anchors, and one of every other family as long as there are no more than ten."""
     chosen: dict[str, int] = {}
     order = sorted(range(len(names)), key=lambda index: (names[index] not in group.anchors, index))
     for index in order:
         chosen.setdefault(group.kin[names[index]], index)
-    return tuple(
-        Evidence(model=names[index], ms=float(f"{ms[index]:.5g}"), totals=tuple(float(f"{v:.4g}") for v in seen[index]))
-        for index in list(chosen.values())[:10]
-    )
+    return tuple(Evidence(model=names[index], ms=float(f"{ms[index]:.5g}")) for index in list(chosen.values())[:10])
 
 
 def _slug(run: Run) -> str:
@@ -387,6 +416,10 @@ def _slug(run: Run) -> str:
     short = "-".join(filter(None, short.split("-")))[:34].strip("-")
     cores = "".join(one for one in run.cores if one.isalnum()) if run.runtime != "ncnn" else f"t{run.threads}"
     return f"{short}-{run.runtime}-{run.unit}-{run.precision}-{cores}"[:64]
+
+
+def _short(values: Floats) -> tuple[float, ...]:
+    return tuple(float(f"{value:.4g}") for value in values)
 
 
 def _rounded(values: Floats) -> tuple[float, ...]:
@@ -436,7 +469,7 @@ def cells(data: Path, store: Store) -> tuple[list[Profile], list[str]]:
         )
         made = fit(seen, ms, family.prior, noise)
         evidence = tuple(
-            Evidence(model=name, ms=float(f"{ms[i]:.5g}"), totals=tuple(float(f"{v:.4g}") for v in seen[i]))
+            Evidence(model=name, ms=float(f"{ms[i]:.5g}"), totals=_short(seen[i]))
             for i, name in list(enumerate(table))[:: len(ms) // 9][:10]
         )
         profiles.append(

@@ -3,6 +3,7 @@
 import ast
 import csv
 import gzip
+import io
 import json
 import re
 from collections import defaultdict
@@ -13,7 +14,7 @@ from typing import Any
 
 from edgekd.kernels import Kernel, Kernels
 
-QED = "https://github.com/qed-usc/mobile-ml-benchmark at 40ba833 (MIT): Li et al. 2024, TFLite 2.1 to 2.15, PyTorch Mobile 2.0"
+QED = "https://github.com/qed-usc/mobile-ml-benchmark at 40ba833 (MIT): TFLite 2.1 to 2.15, PyTorch Mobile 2.0"
 NCNN = "https://github.com/Tencent/ncnn at a4d2ea1d, benchmark/README.md (BSD-3)"
 NAS_BENCH = "https://github.com/HayeonLee/HELP at 45f70eb (MIT), of HW-NAS-Bench v1 (Li et al. 2021, arXiv:2103.10584)"
 XNNPACK = "https://github.com/google/XNNPACK at 75db3c0, README.md: MobileNet v1, 8 February 2022"
@@ -89,7 +90,9 @@ def _of_tflite(op: str, told: dict[str, Any]) -> Iterator[Kernel]:
         if depthwise:
             leaving = groups = entering
         if high > low * stride and (depthwise or side > 1):  # padded by an operator of its own
-            yield Kernel("move", "PAD", 0, entering * (high - side + 1) ** 2, entering * high**2, 0, 0, entering, 1, 1, high**2)
+            yield Kernel(
+                "move", "PAD", 0, entering * (high - side + 1) ** 2, entering * high**2, 0, 0, entering, 1, 1, high**2
+            )
         weights = side**2 * entering * leaving // groups
         kind = "depthwise" if depthwise else "grouped" if groups > 1 else "conv" if side > 1 else "pointwise"
         kind = "linear" if kind == "pointwise" and low == 1 else kind
@@ -105,7 +108,9 @@ def _of_torch(op: str, told: dict[str, Any]) -> Iterator[Kernel]:
     if op == "aten::add":
         yield Kernel("elementwise", "ADD", 0, 2 * count, count, 0, 0, channels, 1, 1, side**2)
     elif op in {"aten::mul", "aten::hardswish"}:
-        yield Kernel("elementwise", "MUL", 0, count + (channels if "mul" in op else 0), count, 0, 0, channels, 1, 1, side**2)
+        yield Kernel(
+            "elementwise", "MUL", 0, count + (channels if "mul" in op else 0), count, 0, 0, channels, 1, 1, side**2
+        )
     elif op == "aten::sigmoid":
         yield Kernel("activation", "LOGISTIC", 0, count, count, 0, 0, channels, 1, 1, side**2)
     elif "batchnorm" in op:
@@ -141,7 +146,7 @@ _NCNN_CLASSES = {
     "Pooling": "pool",
 }
 _NOT_BOARDS = re.compile(
-    r"EPYC|Ryzen [59]|Ryzen 5|Threadripper|AWS|Azure|Xeon|Core.? i\d|Hyper-V|MacBook|Desktop|Kun[Pp]eng|FT-2000\+|Snapdragon X"
+    r"EPYC|Ryzen [59]|Threadripper|AWS|Azure|Xeon|Core.? i\d|Hyper-V|MacBook|Desktop|Kun[Pp]eng|FT-2000\+|Snapdragon X"
 )
 
 
@@ -166,7 +171,15 @@ def _of_ncnn(layers: list[dict[str, Any]]) -> Iterator[Kernel]:
             positions *= size
         if op in {"Convolution", "ConvolutionDepthWise", "DeconvolutionDepthWise"}:
             entering, groups = layer["in_shapes"][0][0], layer["groups"] or 1
-            kind = "depthwise" if groups == entering > 1 else "grouped" if groups > 1 else "conv" if side > 1 else "pointwise"
+            kind = (
+                "depthwise"
+                if groups == entering > 1
+                else "grouped"
+                if groups > 1
+                else "conv"
+                if side > 1
+                else "pointwise"
+            )
             kind = "linear" if kind == "pointwise" and positions == 1 else kind
             yield Kernel(
                 kind, op, layer["macs"], reads, writes, layer["weights"], entering // groups, leaving, side**2,
@@ -235,7 +248,11 @@ def cell_net(architecture: str) -> Kernels:
         if stage:
             half = high // 2
             rows += [_convolution(channels // 2, channels, 3, 2, high), _convolution(channels, channels, 3, 1, half)]
-            rows += [_pool(channels // 2, high, half), _convolution(channels // 2, channels, 1, 1, half), _add(channels, half)]
+            rows += [
+                _pool(channels // 2, high, half),
+                _convolution(channels // 2, channels, 1, 1, half),
+                _add(channels, half),
+            ]
             high = half
         for _ in range(5):
             rows += _cell(ops, channels, high)
@@ -305,7 +322,32 @@ def _add(channels: int, high: int) -> Kernel:
 
 
 def _fully_connected(entering: int, leaving: int) -> Kernel:
-    return Kernel("linear", "FULLY_CONNECTED", entering * leaving, entering, leaving, entering * leaving, entering, leaving)
+    return Kernel(
+        "linear", "FULLY_CONNECTED", entering * leaving, entering, leaving, entering * leaving, entering, leaving
+    )
+
+
+# --- XNNPACK's own page: one net on several boards
+
+_XNNPACK_CORES = {
+    "Raspberry Pi 2": ("cortex-a7", 900),
+    "Raspberry Pi 3B+": ("cortex-a53", 1400),
+    "Raspberry Pi 4 (ARM64)": ("cortex-a72", 1500),
+    "Google Pixel 2": ("cortex-a73", 2350),
+    "Google Pixel 3a": ("cortex-a75", 2000),
+}
+
+
+def xnnpack_runs(data: Path) -> list[Run]:
+    """MobileNet v1, which TFLite with XNNPACK executes on boards and phones whose cores are known."""
+    return [
+        Run(
+            row["device"], "tflite", "cpu", row["precision"], "", round(float(row["threads"])), row["runtime_version"],
+            XNNPACK, *_XNNPACK_CORES[row["device"]], {"mobilenet_w1": float(row["latency_ms"])},
+        )
+        for row in published(data)
+        if row["runtime"] == "XNNPACK" and row["device"] in _XNNPACK_CORES
+    ]  # fmt: skip
 
 
 # --- MobileOne (Vasu et al. 2023, arXiv:2206.04040), whose Core ML latencies its authors give
@@ -346,6 +388,5 @@ def published(data: Path) -> list[dict[str, str]]:
 
 
 def _table(path: Path) -> Iterator[dict[str, str]]:
-    opened = gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="")
-    with opened as lines:
-        yield from csv.DictReader(lines)
+    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    yield from csv.DictReader(io.StringIO(content.decode()))

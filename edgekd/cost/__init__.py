@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgekd.errors import ConfigError
+from edgekd.kernels import Kernels
 from edgekd.nets import Anatomy
 from edgekd.specs import Cost, NonNegative, Provenance, Size, Spec, Target
 
@@ -119,6 +120,41 @@ def estimate(
     from edgekd.cost._estimate import estimate as made
 
     return made(model, target, inputs, engine, precision, threads, profile)
+
+
+def seen(model: str) -> tuple[str, Kernels, str]:
+    """A model's format ("torch" for a module), its kernels, and the precision of most of its arithmetic.
+
+    Raises:
+        ConfigError, PluginUnavailable: as `estimate`.
+    """
+    from edgekd.cost._estimate import lowered
+
+    format_, found, _ = lowered(model, {})
+    return format_, found.kernels, found.precision
+
+
+def runtime_of(engine: str) -> tuple[str, str]:
+    """The runtime and the unit that an engine's profiles are fitted for."""
+    from edgekd.cost._estimate import RUNTIMES
+
+    return RUNTIMES.get(engine, (engine, "gpu" if engine in ACCELERATED else "cpu"))
+
+
+def costed_as(runtime: str, precision: str) -> str:
+    """The precision that another one is costed as, where no profile tells them apart."""
+    return "fp16" if runtime == "ncnn" and precision == "fp32" else precision
+
+
+def executes() -> Mapping[str, tuple[str, ...]]:
+    """Format -> engines that execute it."""
+    from edgekd.cost._estimate import EXECUTES
+
+    return EXECUTES
+
+
+ACCELERATED = frozenset({"coreml", "tensorrt"})
+"""Engines that execute most of a net somewhere else than on the cores of the processor."""
 
 
 def peaks(core: str, clock_mhz: float, threads: int, precision: str) -> float:

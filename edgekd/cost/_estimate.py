@@ -2,16 +2,22 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import numpy as np
 
 from edgekd import fitted, formats, sources
-from edgekd.cost import Arena, Estimate, KernelTime, Measured, peaks
-from edgekd.cost.spec_sheet import ARITHMETIC, BYTES, FILE_BYTES_FIXED, FILE_BYTES_PER_CHANNEL, FILE_BYTES_PER_LAYER
-from edgekd.cost.spec_sheet import SPREAD, seconds
+from edgekd.cost import Arena, Estimate, KernelTime, Measured, peaks, runtime_of
+from edgekd.cost.spec_sheet import (
+    BYTES,
+    FILE_BYTES_FIXED,
+    FILE_BYTES_PER_CHANNEL,
+    FILE_BYTES_PER_LAYER,
+    SPREAD,
+    seconds,
+)
 from edgekd.errors import ConfigError
 from edgekd.files import members
 from edgekd.fitted import SPEC_SHEET, Predictor, Profile
@@ -58,10 +64,10 @@ def lowered(model: str, inputs: Mapping[str, tuple[int, ...]]) -> tuple[str, Low
 
 
 def _of_module(name: str, inputs: Mapping[str, tuple[int, ...]]) -> Lowered:
+    import torch
+
     from edgekd.lowering._torch import kernels_of
     from edgekd.nets import examined
-
-    import torch
 
     model = sources.open_model(name, inputs)
     dtypes = {"int64": torch.int64, "int32": torch.int32}
@@ -70,7 +76,8 @@ def _of_module(name: str, inputs: Mapping[str, tuple[int, ...]]) -> Lowered:
     ]
     described = examined(model.module, examples)
     kernels = kernels_of(described)
-    return Lowered(kernels, described.macs, 4 * described.arena_elements, 4 * described.arena_elements, "fp32", ())
+    arena = 4 * described.arena_elements
+    return Lowered(kernels, described.macs, arena, arena, "fp32", ())
 
 
 def estimate(
@@ -150,7 +157,7 @@ def choose(target: Target, engine: str, precision: str, threads: int, name: str 
     Raises:
         ConfigError: the user's profile of that name is not there, or has nothing of this engine and precision.
     """
-    runtime, unit = RUNTIMES.get(engine, (engine, "cpu"))
+    runtime, unit = runtime_of(engine)
     candidates = fitted.own(name) if name else _profiles(target)
     for costed, extra, why in _as(runtime, precision):
         notes = (why,) if why else ()
@@ -162,7 +169,7 @@ def choose(target: Target, engine: str, precision: str, threads: int, name: str 
             cluster = target.device.clusters[0]
             peak = peaks(cluster.core, cluster.clock_mhz, min(threads, cluster.count), costed)
             made = fitted.by_spec(found, peak)
-            return msgspec_replace(made, extra=extra, notes=notes)
+            return replace(made, extra=extra, notes=notes)
     if name:
         raise ConfigError(
             f"profile {name!r} has nothing of {engine} at {precision}",
@@ -198,15 +205,8 @@ def _nearest_threads(
     apart = f"measured with {best.threads} threads, and not {threads}: scaled by {ratio:.2g}"
     spread = math.hypot(extra, fitted.SPREAD_BY_THREADS * (1 + abs(math.log2(ratio))))
     made = fitted.of_profile(best, spread, (*notes, apart))
-    scaled = msgspec_replace(made.fit, log=made.fit.log + math.log(ratio))
-    return msgspec_replace(made, fit=scaled)
-
-
-def msgspec_replace(value: Any, **changes: Any) -> Any:
-    """A dataclass with other values in some fields."""
-    from dataclasses import replace
-
-    return replace(value, **changes)
+    scaled = replace(made.fit, log=made.fit.log + math.log(ratio))
+    return replace(made, fit=scaled)
 
 
 def _evidence(predictor: Predictor, totals: Any) -> tuple[Measured, ...]:
@@ -231,7 +231,8 @@ def _evidence(predictor: Predictor, totals: Any) -> tuple[Measured, ...]:
     ]
     if profile.held:
         held = profile.held
-        what = f"{held.rows} measurements there, {held.what} left out: {held.mape:.1%} off, {held.within_10:.0%} within 10%"
+        off = f"{held.mape:.1%} off, {held.within_10:.0%} within 10%"
+        what = f"{held.rows} measurements there, {held.what} left out: {off}"
         found.append(Measured(what=what, device=profile.device, source="; ".join(profile.sources)))
     return tuple(found)
 
@@ -272,6 +273,3 @@ def _scaled(size: int, format_: str, precision: str) -> int:
     if format_ != "torch":
         return size
     return math.ceil(size / 4 * BYTES.get(precision, BYTES["fp32"])[1])
-
-
-assert ARITHMETIC

@@ -12,12 +12,13 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
+import msgspec
 import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 from platformdirs import user_data_path
 
-from edgekd.coefficients import Fit, Prior, fit
+from edgekd.coefficients import Fit, Prior, conformal, fit
 from edgekd.errors import ConfigError
 from edgekd.files import decode_json, dumps, read_text, storage_errors, write_text
 from edgekd.kernels import FEATURES, Kernels, features, totals
@@ -28,6 +29,12 @@ MOST_PROFILE_BYTES: Final = 2**24
 SPEC_SHEET: Final = "spec sheet only: ranking, not a number to gate on"
 SPREAD_BY_THREADS: Final = 0.25
 """Standard deviation, in log units, of what another number of threads than was measured brings."""
+DOUBT: Final = 0.5
+"""Standard deviation, in log units, of how a coefficient of another runtime differs from TFLite's."""
+LIKE_NOISE: Final = 0.08
+LIKE_BOUND: Final = 2.5
+FEW: Final = 15
+"""Measurements below which a profile is anchored, not calibrated."""
 EVIDENCE: Final = 3
 """Measurements that an estimate is shown with."""
 
@@ -74,6 +81,8 @@ class Family(Spec, frozen=True, kw_only=True):
     devices: Count
     rows: Count
     sources: tuple[Text, ...]
+    nets: dict[str, tuple[float, ...]] = {}
+    """Features of nets that profiles name as evidence."""
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -104,7 +113,7 @@ class Evidence(Spec, frozen=True, kw_only=True):
     model: Text
     ms: Positive
     totals: tuple[float, ...] = ()
-    """Of its family's features; left out where it is shown."""
+    """Of its family's features, where the family does not have them."""
 
 
 class Profile(Spec, frozen=True, kw_only=True):
@@ -123,6 +132,10 @@ class Profile(Spec, frozen=True, kw_only=True):
     """0 on an accelerator."""
     log: tuple[Number, ...]
     covariance: tuple[Number, ...]
+    noise: Positive | None = None
+    """Where it is not the family's."""
+    bound: Positive | None = None
+    """Standard deviations that the 90% interval reaches, where it is not the family's."""
     rows: Count
     tier: Text
     """"calibrated" or "anchored on N measurements"."""
@@ -183,6 +196,31 @@ def family(runtime: str, unit: str, precision: str) -> Family | None:
     return next((one for one in shipped().families if one.key == (runtime, unit, precision)), None)
 
 
+def family_or_like(runtime: str, unit: str, precision: str) -> Family:
+    """As `family`; of a runtime that nobody measured what is known of TFLite, with much more doubt.
+
+    That is for a device on which the runtime itself is measured: TFLite tells only which coefficients are plausible.
+    """
+    found = family(runtime, unit, precision)
+    if found:
+        return found
+    like = family("tflite", unit, precision) or family("tflite", unit, "fp32")
+    assert like is not None
+    doubt = like.prior.covariance + DOUBT**2 * np.eye(len(like.mean))
+    bounds = {kind: max(bound, LIKE_BOUND) for kind, bound in like.bounds.items()}
+    return msgspec.structs.replace(
+        like,
+        runtime=runtime,
+        precision=precision,
+        covariance=packed(doubt),
+        noise=max(like.noise, LIKE_NOISE),
+        speed=None,
+        bounds=bounds,
+        held={},
+        nets={},
+    )
+
+
 # --- a user's own
 
 
@@ -205,7 +243,11 @@ def own(name: str) -> tuple[Profile, ...]:
     path = folder() / f"{name}.json"
     if not path.is_file():
         near = difflib.get_close_matches(name, own_names(), n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"`edgekd calibrate` makes one; yours: {', '.join(own_names()) or 'none'}"
+        hint = (
+            f"did you mean {near[0]!r}?"
+            if near
+            else f"`edgekd calibrate` makes one; yours: {', '.join(own_names()) or 'none'}"
+        )
         raise ConfigError(f"no profile named {name!r}", hint=hint)
     return _read(path).profiles
 
@@ -249,6 +291,7 @@ class Predictor:
     fit: Fit
     bound: float
     tier: str
+    noise: float
     extra: float = 0.0
     """Standard deviation, in log units, on top."""
     profile: Profile | None = None
@@ -257,7 +300,7 @@ class Predictor:
     def predict(self, totals: NDArray[np.float64]) -> Predicted:
         """Of nets by their features, (nets, features)."""
         ms = self.fit.predict(totals)
-        spread = np.sqrt(self.fit.spread(totals, self.family.noise) ** 2 + self.extra**2)
+        spread = np.sqrt(self.fit.spread(totals, self.noise) ** 2 + self.extra**2)
         factor = np.exp(self.bound * spread)
         return Predicted(ms, ms / factor, ms * factor)
 
@@ -272,11 +315,12 @@ class Predictor:
         weight = np.exp(self.fit.log)
 
         def apart(one: Evidence) -> float:
-            mine, theirs = totals * weight, np.array(one.totals) * weight
+            mine, theirs = totals * weight, np.array(one.totals or self.family.nets[one.model]) * weight
             shares = np.abs(mine / mine.sum() - theirs / theirs.sum()).sum() / 2
             return float(shares + 0.25 * abs(np.log(mine.sum() / theirs.sum())))
 
-        ranked = sorted((one for one in self.profile.evidence if one.totals), key=apart)
+        known = [one for one in self.profile.evidence if one.totals or one.model in self.family.nets]
+        ranked = sorted(known, key=apart)
         return tuple(Evidence(model=one.model, ms=one.ms) for one in ranked[:EVIDENCE])
 
 
@@ -286,11 +330,12 @@ def of_profile(profile: Profile, extra: float = 0.0, notes: tuple[str, ...] = ()
     Raises:
         ConfigError: it is of a family that edgekd does not know, or of another version of its features.
     """
-    found = family(*profile.key)
-    if found is None or len(found.features) != len(profile.log):
+    found = family_or_like(*profile.key)
+    if len(found.features) != len(profile.log):
         raise ConfigError(f"profile {profile.name} is of another version of edgekd", hint="calibrate the device anew")
     kind = "calibrated" if profile.tier == "calibrated" else "anchored"
-    return Predictor(found, profile.fit, found.bounds[kind], profile.tier, extra, profile, notes)
+    noise, bound = profile.noise or found.noise, profile.bound or found.bounds[kind]
+    return Predictor(found, profile.fit, bound, profile.tier, noise, extra, profile, notes)
 
 
 def by_spec(found: Family, peak_macs_ms: float) -> Predictor:
@@ -301,11 +346,55 @@ def by_spec(found: Family, peak_macs_ms: float) -> Predictor:
     scale = mean - dense - float(np.log(peak_macs_ms / 1e6))
     prior = found.prior
     fitted = Fit(prior.mean + scale, prior.covariance + deviation**2)
-    return Predictor(found, fitted, found.bounds["spec sheet"], SPEC_SHEET)
+    return Predictor(found, fitted, found.bounds["spec sheet"], SPEC_SHEET, found.noise)
 
 
-def anchored(found: Family, nets: Sequence[Kernels], milliseconds: Sequence[float]) -> Fit:
-    """Coefficients of a device from a few measured nets, and all that is known of devices of the family."""
-    few = found.noise * max(1.0, (20 / max(1, len(nets))) ** 0.5)
-    noise = float(np.clip(few, found.noise, max(found.noise, 0.1)))
-    return fit(found.totals(nets), np.array(milliseconds), found.prior, noise)
+def settle(
+    found: Family, totals: NDArray[np.float64], milliseconds: NDArray[np.float64]
+) -> tuple[Fit, float, float | None, Held | None]:
+    """Coefficients of a device from measured nets and all that is known of devices of its family.
+
+    Also the noise that the measurements show, the bound of the 90% interval where there are enough of them to tell it,
+    and how far each net is off when the others alone are fitted (in ten parts where there are more than 60).
+
+    Args:
+        found: the family.
+        totals: features of the nets, (nets, features).
+        milliseconds: of each.
+    """
+    rows = len(milliseconds)
+    noise = float(np.clip(found.noise * max(1.0, (20 / rows) ** 0.5), found.noise, max(found.noise, 0.1)))
+    left, spread = _left_out(found, totals, milliseconds, noise)
+    if rows >= FEW:
+        noise = float(np.clip(1.4826 * np.median(np.abs(np.log(left / milliseconds))), noise, 0.3))
+        left, spread = _left_out(found, totals, milliseconds, noise)
+    made = fit(totals, milliseconds, found.prior, noise)
+    if rows < 3:
+        return made, max(noise, found.noise), None, None
+    errors, scores = np.abs(left / milliseconds - 1), np.abs(np.log(left / milliseconds)) / spread
+    own = conformal(scores) if rows >= FEW else None
+    held = Held(
+        what="each of them" if rows <= MOST_LEFT_OUT else "a tenth of them",
+        rows=rows,
+        mape=round(float(errors.mean()), 4),
+        within_10=round(float((errors < 0.1).mean()), 4),
+        covered=round(float((scores <= (own or found.bounds["anchored"])).mean()), 4),
+    )
+    return made, noise if rows >= FEW else max(found.noise, 0.03), own, held
+
+
+MOST_LEFT_OUT: Final = 60
+
+
+def _left_out(
+    found: Family, totals: NDArray[np.float64], milliseconds: NDArray[np.float64], noise: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Predictions for rows that were not fitted, and their standard deviations in log units."""
+    rows = len(milliseconds)
+    part = np.arange(rows) if rows <= MOST_LEFT_OUT else np.random.default_rng(0).permutation(rows) % 10
+    predicted, spread = np.ones(rows), np.ones(rows)
+    for one in set(part.tolist()):
+        out = part == one
+        made = fit(totals[~out], milliseconds[~out], found.prior, noise)
+        predicted[out], spread[out] = made.predict(totals[out]), made.spread(totals[out], noise)
+    return predicted, spread

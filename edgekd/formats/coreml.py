@@ -140,12 +140,16 @@ def _program(program: Any, shapes: Mapping[str, tuple[int, ...]]) -> Sized:
     """The default function; what `cond` and `while_loop` execute is left out."""
     inputs = tuple(value.name for value in program.block.inputs)
     resized(shapes, inputs)
-    values = {one.name: Value(one.name, shapes.get(one.name, one.type.shape), one.type.dtype) for one in program.block.inputs}
+    values = {
+        one.name: Value(one.name, shapes.get(one.name, one.type.shape), one.type.dtype) for one in program.block.inputs
+    }
     nodes, names = [], Names()
     for operation in program.operations:
         constant = operation.kind == "const"
         for one in operation.outputs:
-            values[one.name] = Value(one.name, one.type.shape, one.type.dtype, constant, constant and _is_zero(operation))
+            values[one.name] = Value(
+                one.name, one.type.shape, one.type.dtype, constant, constant and _is_zero(operation)
+            )
         if constant:
             continue
         read = []

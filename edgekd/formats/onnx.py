@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from edgekd.errors import ConfigError
 from edgekd.formats import Format
 from edgekd.formats._protobuf import Message, encode, read, signed
 from edgekd.formats._reading import (

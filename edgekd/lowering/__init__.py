@@ -4,8 +4,7 @@ Constants are folded, branches that reach no output dropped, batch norms, biases
 An operator that is in no table counts by the numbers that it reads and writes, and `notes` says so.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -20,6 +19,10 @@ _BYTES: Final = {
     "float64": 8, "int64": 8, "uint64": 8, "float32": 4, "int32": 4, "uint32": 4, "float16": 2, "bfloat16": 2,
     "int16": 2, "uint16": 2, "int8": 1, "uint8": 1, "bool": 1, "int4": 0.5, "uint4": 0.5,
 }  # fmt: skip
+
+
+MOST_ELEMENTS: Final = 2**40
+MOST_NODES: Final = 50_000
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ def lower(program: Program) -> Lowered:
     Raises:
         ConfigError: nothing in it depends on its inputs, or a tensor's shape is not known.
     """
+    if len(program.nodes) > MOST_NODES:
+        raise ConfigError(f"it has more than {MOST_NODES} operators")
     return _Lowering(program).done()
 
 
@@ -94,6 +99,8 @@ class _Lowering:
     # --- one node
 
     def _visit(self, node: Node) -> None:
+        if not node.outputs:
+            return
         role = self._roles.get(node.kind, "other")
         given = [name for name in node.inputs if name and not self._constant(name)]
         if role == "other":
@@ -146,20 +153,20 @@ class _Lowering:
             return _product(role, node, plain, [self._value(name) for name in given], weights, first, self._last)
         if role == "attention":
             keys = self._value(given[min(1, len(given) - 1)]).shape
-            sizes = {"inside": max(1, keys[-1]), "outside": max(1, keys[-2] if len(keys) > 1 else 1)}
+            sizes = {"inside": max((1, *keys[-1:])), "outside": max((1, *keys[-2:-1]))}
             macs = 2 * self._value(given[0]).elements * sizes["outside"]
-            return _replaced(plain, kind="matmul", macs=macs, **sizes)
+            return replace(plain, kind="matmul", macs=macs, **sizes)
         if role == "embedding":
-            return _replaced(plain, kind="embedding", reads=writes)
+            return replace(plain, kind="embedding", reads=writes)
         if role == "pool":
             window = reads / max(1, writes)
-            return _replaced(plain, kind="pool", window=window)
-        kind = {"clamp": "elementwise", "norm": "elementwise", "bias": "elementwise", "quantize": "elementwise"}
+            return replace(plain, kind="pool", window=window)
+        kind = {"clamp": "elementwise", "norm": "elementwise", "quantize": "elementwise"}
         known = kind.get(role, role)
         if known == "elementwise":
             constants = sum(self._value(name).elements for name in node.inputs if name and self._constant(name))
-            return _replaced(plain, kind=known, reads=reads + min(constants, writes))
-        return _replaced(plain, kind=known if known in {"activation", "move"} else "other")
+            return replace(plain, kind=known, reads=reads + min(constants, writes))
+        return replace(plain, kind=known if known in {"activation", "move"} else "other")
 
     # --- memory
 
@@ -211,13 +218,15 @@ class _Lowering:
             raise ConfigError(
                 f"the size of tensor {name!r} is not known", hint="give the shapes of the inputs, or export it anew"
             )
+        if value.elements > MOST_ELEMENTS:
+            raise ConfigError(f"tensor {name!r} has more than {MOST_ELEMENTS} elements", hint="the file is damaged")
         return value
 
     def _precision(self) -> str:
         weights: dict[str, float] = {}
         answers: dict[str, float] = {}
         for node in self._when:
-            if self._roles.get(node.kind) in {"conv", "linear", "transposed"} and len(node.inputs) > 1:
+            if self._roles.get(node.kind) in {"conv", "linear", "transposed", "matmul"} and len(node.inputs) > 1:
                 weight, made = self._values.get(node.inputs[1]), self._value(node.outputs[0])
                 if weight is not None:
                     weights[weight.dtype] = weights.get(weight.dtype, 0) + weight.elements
@@ -270,7 +279,7 @@ def _product(
     weight = max(weights, key=lambda one: one.elements)
     if role == "recurrent":
         whole, steps = sum(one.elements for one in weights), max(1, max((s for s in given[0].shape[:2]), default=1))
-        return _replaced(plain, kind="linear", macs=whole * steps, weights=whole * steps, inside=1, outside=1)
+        return replace(plain, kind="linear", macs=whole * steps, weights=whole * steps, inside=1, outside=1)
     if role == "linear":
         outside = max(1, made.shape[-1] if made.shape else 1)
         inside = weight.elements / outside
@@ -278,9 +287,9 @@ def _product(
     return _convolution(role, node, plain, given[0], weight, made, last)
 
 
-def _convolution(
-    role: str, node: Node, plain: Kernel, given: Value, weight: Value, made: Value, last: bool
-) -> Kernel:
+def _convolution(role: str, node: Node, plain: Kernel, given: Value, weight: Value, made: Value, last: bool) -> Kernel:
+    if len(given.shape) < 3 or len(given.shape) != len(made.shape):
+        return plain
     axis = -1 if last else 1
     window = _window(weight, len(made.shape) - 2, last)
     outside, entering = max(1, made.shape[axis]), max(1, given.shape[axis])
@@ -309,7 +318,7 @@ def _convolution(
         kind = "conv"
     else:
         kind = "pointwise" if positions > 1 else "linear"
-    return _replaced(plain, kind=kind, **sizes)
+    return replace(plain, kind=kind, **sizes)
 
 
 def _window(weight: Value, spatial: int, last: bool) -> float:
@@ -329,11 +338,11 @@ def _matmul(plain: Kernel, given: list[Value], weights: list[Value], made: Value
     inside = max(1, given[0].shape[-1] if given and given[0].shape else 1)
     if node.attributes.get("transpose_a") and given and len(given[0].shape) > 1:
         inside = max(1, given[0].shape[-2])
-    return _replaced(plain, kind="matmul", macs=plain.writes * inside, inside=inside, outside=outside)
+    return replace(plain, kind="matmul", macs=plain.writes * inside, inside=inside, outside=outside)
 
 
 def _dense(plain: Kernel, weights: float, rows: float, inside: float, outside: float) -> Kernel:
-    return _replaced(
+    return replace(
         plain,
         kind="pointwise" if rows > 1 else "linear",
         macs=weights * rows,
@@ -342,9 +351,3 @@ def _dense(plain: Kernel, weights: float, rows: float, inside: float, outside: f
         outside=outside,
         positions=rows,
     )
-
-
-def _replaced(kernel: Kernel, **changes: object) -> Kernel:
-    from dataclasses import replace
-
-    return replace(kernel, **changes)  # type: ignore[arg-type]  # names of its fields

@@ -11,6 +11,10 @@ ALIGNED: Final = 64
 """Bytes that the start of every tensor is a multiple of."""
 
 
+MOST_PLACED: Final = 4000
+"""Tensors; of more it is told how much is alive at once, which is nearly that."""
+
+
 @dataclass(frozen=True)
 class Life:
     """A tensor of so many bytes, alive from a moment to a moment."""
@@ -26,6 +30,8 @@ def plan(lives: Sequence[Life]) -> int:
     >>> plan([Life(100, 0, 1), Life(50, 1, 2), Life(100, 2, 3)])
     178
     """
+    if len(lives) > MOST_PLACED:
+        return _peak(lives)
     end = max((life.last for life in lives), default=0)
     ordered = sorted(lives, key=lambda life: (not (life.first == 0 and life.last == end), -life.size, life.first))
     placed: list[tuple[int, Life]] = []
@@ -38,6 +44,16 @@ def plan(lives: Sequence[Life]) -> int:
         placed.sort(key=lambda one: one[0])
         highest = max(highest, at + life.size)
     return highest
+
+
+def _peak(lives: Sequence[Life]) -> int:
+    """Most bytes alive at once."""
+    changes = sorted([(life.first, life.size) for life in lives] + [(life.last + 1, -life.size) for life in lives])
+    alive = most = 0
+    for _, size in changes:
+        alive += size
+        most = max(most, alive)
+    return most
 
 
 def _gap(life: Life, placed: list[tuple[int, Life]]) -> int:

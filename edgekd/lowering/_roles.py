@@ -1,8 +1,8 @@
 """What the operators of each format do, as far as their time is concerned.
 
-conv, transposed, linear, matmul, attention, recurrent: products with weights or of activations. clamp, norm, bias: fused into the
-product that they follow. view: nothing happens. quantize: to and from integers, which runtimes fold away. The rest are
-classes of `edgekd.kernels`.
+conv, transposed, linear, matmul, attention, recurrent: products with weights or of activations. clamp, norm: fused into
+the product that they follow. view: nothing happens. quantize: to and from integers, which runtimes fold away. The rest
+are classes of `edgekd.kernels`.
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,7 @@ _TFLITE: Final = {
     "matmul": "BATCH_MATMUL",
     "recurrent": "LSTM UNIDIRECTIONAL_SEQUENCE_LSTM BIDIRECTIONAL_SEQUENCE_LSTM RNN UNIDIRECTIONAL_SEQUENCE_RNN SVDF",
     "clamp": "RELU RELU6 RELU_N1_TO_1 RELU_0_TO_1",
-    "bias": "",
     "view": "RESHAPE SQUEEZE EXPAND_DIMS SHAPE",
-    "quantize": "",
     "pool": "AVERAGE_POOL_2D MAX_POOL_2D L2_POOL_2D MEAN SUM REDUCE_MAX REDUCE_MIN REDUCE_PROD REDUCE_ANY REDUCE_ALL "
     "ARG_MAX ARG_MIN CUMSUM",
     "elementwise": "ADD SUB MUL DIV MAXIMUM MINIMUM HARD_SWISH PRELU LEAKY_RELU NEG ABS SQUARE SQUARED_DIFFERENCE CAST "
@@ -35,13 +33,11 @@ _TFLITE: Final = {
 _ONNX: Final = {
     "conv": "Conv QLinearConv ConvInteger FusedConv com.microsoft:FusedConv com.microsoft:QLinearConv",
     "transposed": "ConvTranspose",
-    "linear": "",
     "matmul": "MatMul Gemm QLinearMatMul MatMulInteger com.microsoft:FusedMatMul com.microsoft:QGemm Einsum",
     "attention": "Attention com.microsoft:MultiHeadAttention com.microsoft:Attention",
     "recurrent": "LSTM GRU RNN",
     "clamp": "Relu Clip",
     "norm": "BatchNormalization",
-    "bias": "",
     "view": "Reshape Squeeze Unsqueeze Flatten Identity Dropout Shape",
     "quantize": "QuantizeLinear DequantizeLinear",
     "pool": "AveragePool MaxPool LpPool GlobalAveragePool GlobalMaxPool ReduceMean ReduceSum ReduceMax ReduceMin "
@@ -65,7 +61,6 @@ _OPENVINO: Final = {
     "recurrent": "LSTMCell GRUCell RNNCell LSTMSequence GRUSequence RNNSequence",
     "clamp": "ReLU Clamp",
     "norm": "BatchNormInference",
-    "bias": "",
     "view": "Reshape Squeeze Unsqueeze ShapeOf ReadValue Assign",
     "quantize": "FakeQuantize FakeConvert",
     "pool": "AvgPool MaxPool ReduceMean ReduceSum ReduceMax ReduceMin ReduceProd AdaptiveAvgPool AdaptiveMaxPool "
@@ -87,14 +82,14 @@ _COREML: Final = {
     "recurrent": "lstm gru rnn",
     "clamp": "relu relu6 clip clamped_relu",
     "norm": "batch_norm",
-    "bias": "",
     "view": "reshape squeeze expand_dims identity flatten2d shape reshape_like",
-    "quantize": "quantize dequantize constexpr_affine_dequantize constexpr_lut_to_dense constexpr_blockwise_shift_scale",
+    "quantize": "quantize dequantize",
     "pool": "avg_pool max_pool l2_pool reduce_mean reduce_sum reduce_max reduce_min reduce_prod reduce_l2_norm "
     "reduce_l1_norm reduce_argmax reduce_argmin reduce_sum_square cumsum reduce_log_sum_exp",
     "elementwise": "add sub mul real_div maximum minimum prelu leaky_relu abs cast floor ceil round sign square equal "
     "not_equal greater greater_equal less less_equal logical_and logical_or logical_not select layer_norm "
-    "instance_norm l2_norm inverse mod floor_div sigmoid_hard hard_swish threshold thresholded_relu scaled_tanh linear_activation",
+    "instance_norm l2_norm inverse mod floor_div sigmoid_hard hard_swish threshold thresholded_relu scaled_tanh "
+    "linear_activation",
     "activation": "sigmoid tanh softmax exp log sqrt rsqrt pow sin cos gelu elu silu erf softplus softsign "
     "local_response_norm",
     "attention": "scaled_dot_product_attention",

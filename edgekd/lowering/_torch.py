@@ -36,17 +36,11 @@ def _kernel(layer: "Layer") -> Kernel:
 
 
 def _class(layer: "Layer") -> str:
-    if layer.kind == "depthwise":
-        return "depthwise"
+    single = layer.positions == 1
     if layer.kind == "conv":
-        if layer.groups > 1:
-            return "grouped"
-        return "conv" if layer.window > 1 else "linear" if layer.positions == 1 else "pointwise"
+        return "grouped" if layer.groups > 1 else "conv" if layer.window > 1 else "linear" if single else "pointwise"
     if layer.kind == "linear":
-        if not layer.weights:
-            return "matmul"
-        return "linear" if layer.positions == 1 else "pointwise"
+        return "matmul" if not layer.weights else "linear" if single else "pointwise"
     if layer.kind == "elementwise":
         return "activation" if layer.op in _ACTIVATIONS else "move" if layer.op in _MOVES else "elementwise"
     return layer.kind
-
