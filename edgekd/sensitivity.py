@@ -18,7 +18,6 @@ from torch import Tensor
 from edgekd import cost
 from edgekd.fake_quant import FakeQuantized, is_below, roundings
 from edgekd.nets import anatomy
-from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Budget, Cost, Interval, LayerCost, Quantization, Spec, Target, Trial, Tried
@@ -74,7 +73,7 @@ def mix(work: Work, aim: Aim, base: Quantization, room: Room) -> Tried:
 def _mix(work: Work, aim: Aim, base: Quantization, room: Room) -> Tried:
     bench = Bench(work, aim)
     module, shape = bench.corrected(base), bench.calibration.shape[1:]
-    whole = find(cost, room.target.cost_profile).estimate(anatomy(module, shape), room.target, "fp32")
+    whole = cost.model_of(room.target).estimate(anatomy(module, shape), room.target, "fp32")
     prices = _Prices(trace(module, [shape]), room, whole)
     calibration, examples = torch.from_numpy(bench.calibration), torch.from_numpy(bench.inputs[:EXAMPLES])
     suspects = [one for one in rank(prices.followed, calibration, examples) if prices.affords(one.layers)]
