@@ -2,12 +2,14 @@
 
 from math import prod
 
+import msgspec
+
 from edgekd import converters, cost, datasets, engines, losses, students, tasks, teachers
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.heads import restricted
 from edgekd.layers import copy_layers
 from edgekd.lessons import build
-from edgekd.nets import Net, anatomy, input_shape
+from edgekd.nets import Net, examine
 from edgekd.objectives import Comparison, teachable, terms_of, watched
 from edgekd.oracles import build_teacher
 from edgekd.plan import candidates
@@ -25,6 +27,12 @@ class Agreed(Spec, frozen=True, kw_only=True):
 
     layers: tuple[str, ...] = ()
     """Of the first teacher, that some candidate of the students looks at."""
+
+
+def for_job(recipe: Recipe, target: Target) -> Target:
+    """The target with the limits and the exports that the recipe has in place of its own."""
+    budget = msgspec.structs.replace(target.budget, **recipe.budget)
+    return msgspec.structs.replace(target, budget=budget, exports=recipe.exports or target.exports)
 
 
 def foresee(recipe: Recipe, target: Target) -> None:
@@ -135,8 +143,7 @@ def _fits(who: str, net: Net, subject: Subject) -> None:
 
 
 def _same_outputs(who: str, net: Net, subject: Subject) -> None:
-    shape = input_shape(net, subject.shape)
-    described = anatomy(net.module, shape, subject.kind == "tokens")
+    described = examine(net, subject)
     if not described.layers:
         raise Disagreement("the net has no layers that work on its input")
     wanted = tuple(output.shape for output in subject.outputs)

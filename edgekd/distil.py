@@ -6,18 +6,20 @@ from typing import Final, Literal
 import msgspec
 
 from edgekd.lessons import Learned, Lesson, build, learn
-from edgekd.nets import anatomy, input_shape
+from edgekd.nets import Net, examine, input_shape
 from edgekd.runs import Work
 from edgekd.specs import Data, Knowledge, Output, Plan, Student, Subject, TensorSpec
 from edgekd.workers import call, cores, together
 
-VERSION = 2
+VERSION = 3
 
 NAMES: Final = {"images": "image", "tokens": "tokens", "numbers": "input"}
 
 
-def distil(work: Work, lesson: Lesson, plan: Plan, data: Data, knowledge: Knowledge) -> Student:
+def distil(work: Work, lesson: Lesson, plan: Plan, data: Data, given: Data, knowledge: Knowledge) -> Student:
     """The student and its twin: same start, same batches, same number of steps.
+
+    The student learns from `data`, the twin from `given`, whose labels are not the teacher's.
 
     Each trains in a process of its own on a single thread: two small nets fill two cores better that way than one
     after the other on two threads, and their sums are the same to the bit on any number of cores.
@@ -25,8 +27,8 @@ def distil(work: Work, lesson: Lesson, plan: Plan, data: Data, knowledge: Knowle
     lesson = msgspec.structs.replace(lesson, student=plan.student)
     taught, alone = together(
         [
-            partial(_train, work, msgspec.structs.replace(lesson, with_teacher=with_teacher), data, knowledge, name)
-            for name, with_teacher in (("student", True), ("twin", False))
+            partial(_train, work, lesson, data, knowledge, "student"),
+            partial(_train, work, msgspec.structs.replace(lesson, with_teacher=False), given, knowledge, "twin"),
         ],
         at_once=cores(),
     )
@@ -43,14 +45,13 @@ def _train(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: s
 def _describe(work: Work, plan: Plan, data: Data, taught: Learned, alone: Learned) -> Student:
     subject = data.subject
     net = build(plan.student, subject)
-    shape = input_shape(net, subject.shape)
-    described = anatomy(net.module, shape, subject.kind == "tokens")
+    described = examine(net, subject)
     return Student(
         weights=work.keep(work.out / taught.weights),
         twin_weights=work.keep(work.out / alone.weights),
         choice=plan.student,
         preprocessing=net.preprocessing,
-        inputs=(_input(subject, shape),),
+        inputs=_inputs(net, subject),
         outputs=tuple(_answer(one) for one in subject.outputs),
         subject=subject,
         parameters=described.parameters,
@@ -60,9 +61,15 @@ def _describe(work: Work, plan: Plan, data: Data, taught: Learned, alone: Learne
     )
 
 
-def _input(subject: Subject, shape: tuple[int, ...]) -> TensorSpec:
-    dtype = "int32" if subject.kind == "tokens" else "float32"
-    return TensorSpec(name=NAMES[subject.kind], shape=(1, *shape), dtype=dtype, layout=_layout(shape))
+def _inputs(net: Net, subject: Subject) -> tuple[TensorSpec, ...]:
+    shape = input_shape(net, subject.shape)
+    first = TensorSpec(name=NAMES[subject.kind], shape=(1, *shape), dtype=_dtype(subject.kind), layout=_layout(shape))
+    further = (TensorSpec(name=one.name, shape=(1, *one.shape), dtype=_dtype(one.kind)) for one in subject.beside)
+    return (first, *further)
+
+
+def _dtype(kind: str) -> str:
+    return "int32" if kind == "tokens" else "float32"
 
 
 def _answer(output: Output) -> TensorSpec:

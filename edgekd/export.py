@@ -19,7 +19,7 @@ from edgekd.nets import load
 from edgekd.runs import Work
 from edgekd.specs import Artifact, Data, Quantization, Student, TensorSpec
 from edgekd.tensors import write_inputs
-from edgekd.training import in_layout, viewer_of
+from edgekd.training import in_layouts, viewer_of
 from edgekd.workers import call
 
 VERSION = 2
@@ -81,7 +81,7 @@ def module_of(work: Work, student: Student, data: Data, quantization: Quantizati
     module = net.module.eval()
     if not (quantization.equalization or quantization.bias_correction):
         return module
-    examples = [torch.from_numpy(_calibration(work, student, data)[:, 0])]
+    examples = [torch.from_numpy(one[:, 0]) for one in _calibration(work, student, data)]
     if quantization.equalization:
         module = equalize(module, examples)
     if quantization.bias_correction:
@@ -104,7 +104,7 @@ def convert(
         module=module,
         inputs=student.inputs,
         outputs=student.outputs,
-        calibration=(_calibration(work, student, data),),
+        calibration=_calibration(work, student, data),
         properties=_properties(work, student, data, precision),
         quantization=quantization,
         newest_set=newest_set,
@@ -124,10 +124,10 @@ def convert(
     )
 
 
-def _calibration(work: Work, student: Student, data: Data) -> NDArray[Any]:
+def _calibration(work: Work, student: Student, data: Data) -> tuple[NDArray[Any], ...]:
     """Training examples as they are, spread evenly over the split."""
     viewer = viewer_of(work, data, "train", student.preprocessing)
-    return in_layout(viewer.batch(calibration_indices(len(viewer))).numpy(), student.inputs[0])
+    return in_layouts(viewer.inputs(calibration_indices(len(viewer))), student.inputs)
 
 
 def calibration_indices(examples: int) -> NDArray[np.int64]:
@@ -137,9 +137,8 @@ def calibration_indices(examples: int) -> NDArray[np.int64]:
 
 def _samples(work: Work, student: Student, data: Data, inputs: tuple[TensorSpec, ...]) -> Path:
     viewer = viewer_of(work, data, "test", student.preprocessing)
-    examples = viewer.batch(np.arange(min(SAMPLES, len(viewer)))).numpy()
     path = work.out / "samples.npz"
-    write_inputs(path, in_layout(examples, inputs[0]))
+    write_inputs(path, *in_layouts(viewer.inputs(np.arange(min(SAMPLES, len(viewer)))), inputs))
     return path
 
 

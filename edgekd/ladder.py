@@ -148,7 +148,7 @@ REMEDIES: Final = (
 
 def falls_short(slope: Slope, agreement: Agreement) -> bool:
     """Whether an export needs the ladder: integers cost it more accuracy than is allowed, or it does not agree."""
-    if slope.first.precision not in CLIMBS:
+    if slope.first.precision not in CLIMBS or slope.data.subject.beside:  # remedies follow nets of one input
         return False
     return not agreement.ok or _drop(slope, agreement) > slope.most_drop + 1e-9
 

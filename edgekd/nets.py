@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -16,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.files import digest, replacing
-from edgekd.specs import Preprocessing, Size, Spec, Subject
+from edgekd.specs import Input, Preprocessing, Size, Spec, Subject
 
 
 @dataclass(frozen=True)
@@ -175,8 +176,18 @@ class Anatomy(Spec, frozen=True, kw_only=True):
     """Most activation elements alive at once, by liveness."""
 
 
-def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False) -> Anatomy:
-    """Examine a module on one example of `shape`, of floats or of tokens, without computing anything.
+def examine(net: Net, subject: Subject) -> Anatomy:
+    """What a net is made of for one example of the subject.
+
+    Raises:
+        Disagreement: it does not take such examples.
+    """
+    return anatomy(net.module, input_shape(net, subject.shape), subject.kind == "tokens", subject.beside)
+
+
+def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False, beside: Sequence[Input] = ()) -> Anatomy:
+    """Examine a module on one example of `shape`, of floats or of tokens, and further inputs, without computing
+    anything.
 
     One that cannot do without computing says itself what it is made of, by an attribute `anatomy`.
 
@@ -190,9 +201,11 @@ def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False) -> 
     recorder = _Recorder()
     try:
         with torch.no_grad(), recorder:
-            example = torch.empty(1, *shape, device="meta", dtype=torch.int64 if tokens else torch.float32)
-            recorder.define(example)
-            answer = meta.eval()(example)
+            given = [(shape, tokens), *((one.shape, one.kind == "tokens") for one in beside)]
+            example = [_meta(*one) for one in given]
+            for one in example:
+                recorder.define(one)
+            answer = meta.eval()(*example)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
         raise Disagreement(f"the net does not take an input of shape {shape}: {line}") from error
@@ -204,6 +217,10 @@ def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False) -> 
         macs=sum(layer.macs for layer in layers),
         arena_elements=recorder.peak(),
     )
+
+
+def _meta(shape: tuple[int, ...], tokens: bool) -> Tensor:
+    return torch.empty(1, *shape, device="meta", dtype=torch.int64 if tokens else torch.float32)
 
 
 def _is_meta(module: nn.Module) -> bool:

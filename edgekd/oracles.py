@@ -91,7 +91,7 @@ class Oracle:
         first = self._told[0]
         if self._asked is not None:
             with evaluating(self._asked):
-                self._asked(self._viewer.batch(shown.indices, shown.epoch % len(first.told.views)))
+                self._asked(*self._viewer.inputs(shown.indices, shown.epoch % len(first.told.views)))
             return self._tap.found
         found = zip(first.told.layers, first.layers(shown.epoch), strict=True)
         return {path: torch.from_numpy(rows[shown.indices].astype(np.float32)) for path, rows in found}

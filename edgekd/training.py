@@ -28,7 +28,7 @@ from edgekd.views import Viewer
 class Shown:
     """What a net was shown in one step of its training."""
 
-    inputs: Tensor
+    inputs: tuple[Tensor, ...]
     indices: NDArray[np.int64]
     """Which examples these are."""
     epoch: int
@@ -86,9 +86,9 @@ def fit(
         torch.manual_seed(seed * 1_000_003 + step)  # dropout
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(training, step, steps)
-        inputs = viewer.batch(indices, epoch % views)
+        inputs = viewer.inputs(indices, epoch % views)
         with torch.autocast("cpu", torch.bfloat16, enabled=training.autocast):
-            answers = answers_of(module(_channels_last(inputs)))
+            answers = answers_of(module(*map(_channels_last, inputs)))
         loss = objective(tuple(one.float() for one in answers), Shown(inputs, indices, epoch, step / steps))
         if not math.isfinite(loss.item()):
             raise TrainingDiverged(
@@ -133,7 +133,7 @@ def predicting(
     with evaluating(module):
         for start in range(0, len(pool), batch):
             indices = pool[start : start + batch]
-            answer = module(_channels_last(viewer.batch(indices, view)))
+            answer = module(*map(_channels_last, viewer.inputs(indices, view)))
             yield indices, tuple(one.float().numpy() for one in answers_of(answer))
 
 
@@ -197,8 +197,8 @@ def viewer_of(
     seed: int = 0,
 ) -> Viewer:
     """A split of the data as a net with this preprocessing sees it; read as it is looked at."""
-    file = data.train_inputs if split == "train" else data.test_inputs
-    return Viewer(Rows(work.path(file)), preprocessing, views, seed)
+    first, *beside = (Rows(work.path(file)) for file in data.inputs(split))
+    return Viewer(first, preprocessing, views, seed, beside)
 
 
 def train_labels(work: Work, data: Data) -> tuple[Rows, ...]:
@@ -231,6 +231,11 @@ def labels_of(
     files = data.train_labels if split == "train" else data.test_labels
     mapped = [np.load(work.path(file), mmap_mode="r", allow_pickle=False) for file in files]
     return tuple(np.array(one if examples is None else one[examples]) for one in mapped)
+
+
+def in_layouts(inputs: Sequence[Tensor], wanted: Sequence[TensorSpec]) -> tuple[NDArray[Any], ...]:
+    """All inputs of examples as `in_layout` has each."""
+    return tuple(in_layout(one.numpy(), spec) for one, spec in zip(inputs, wanted, strict=True))
 
 
 def in_layout(examples: NDArray[Any], wanted: TensorSpec) -> NDArray[Any]:

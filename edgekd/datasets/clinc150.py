@@ -16,7 +16,7 @@ from edgekd.datasets._text import NEEDS, TextOptions, classified, here, parsed, 
 FILE: Final = "clinc/data/data_full.json"
 
 
-class _Published(msgspec.Struct):
+class Published(msgspec.Struct):
     """The splits that are used, of [text, class] pairs."""
 
     train: list[tuple[str, str]]
@@ -33,8 +33,13 @@ class _Clinc150:
 
     def load(self, options: Any) -> Arrays:
         (content,) = read(options.archive, [FILE])
-        splits = parsed(options.archive, FILE, content, lambda raw: msgspec.json.decode(raw, type=_Published))
-        return classified(splits.train, splits.test, options, self.licence)
+        found = parsed(options.archive, FILE, content, splits)
+        return classified(found.train, found.test, options, self.licence)
+
+
+def splits(content: bytes) -> Published:
+    """What the file holds."""
+    return msgspec.json.decode(content, type=Published)
 
 
 PLUGIN: Final[Dataset] = _Clinc150()

@@ -20,6 +20,7 @@ EXTRAS = {
     "unet": "train",
     "efficientnet_lite": "teachers",
     "minilm": "text",
+    "whisper": "speech",
     "model_file": "train",
 }
 
