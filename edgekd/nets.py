@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from edgekd.decoding import Step
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.files import digest, replacing
 from edgekd.specs import Preprocessing, Size, Spec, Subject
@@ -28,6 +29,8 @@ class Net:
     """What it expects of an image; None takes the data as they are."""
     classes: tuple[str, ...] = ()
     """The classes that its outputs stand for, where it says so."""
+    step: Step | None = None
+    """What a device executes instead of the module where it writes token after token; it shares the module's parts."""
 
 
 def wrap(made: Any, where: str) -> Net:
