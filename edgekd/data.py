@@ -61,7 +61,7 @@ def examine(arrays: Arrays, heads: Mapping[str, Head], name: str) -> tuple[Subje
         _check_tokens(arrays, name)
     outputs = tuple(_output(one, head, classes[one], train[one], test[one], name) for one, head in heads.items())
     shape, vocabulary = tuple(arrays.train_inputs.shape[1:]), tuple(arrays.vocabulary)
-    return Subject(shape=shape, kind=kind, outputs=outputs, vocabulary=vocabulary), train, test
+    return Subject(shape=shape, kind=kind, outputs=outputs, vocabulary=vocabulary, end=arrays.end), train, test
 
 
 def _by_head(given: Any, heads: Mapping[str, Head], name: str) -> dict[str, Any]:

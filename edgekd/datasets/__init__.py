@@ -34,6 +34,8 @@ class Arrays:
     licence: str = "unknown"
     vocabulary: tuple[str, ...] = ()
     """What tokens stand for; the first is padding."""
+    end: int = 0
+    """The token that ends a text which a net goes on with; 0 where texts end with their padding."""
 
 
 class Dataset(Protocol):

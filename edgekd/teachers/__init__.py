@@ -20,6 +20,7 @@ EXTRAS = {
     "unet": "train",
     "efficientnet_lite": "teachers",
     "minilm": "text",
+    "smollm": "chatbot",
     "model_file": "train",
 }
 
