@@ -16,7 +16,7 @@ Whisper's decoder, gives the arrays of each text to `unrolled`, `walk` or `writt
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -90,10 +90,21 @@ def examples(step: Step, tokens: Tensor, positions: Sequence[int]) -> tuple[NDAr
     return tuple(np.stack(one) for one in zip(*found, strict=True))
 
 
+def spread(tokens: Tensor) -> list[int]:
+    """For each text (texts, length) a place in it, such that early and late ones are there."""
+    lengths = (tokens != 0).sum(1).tolist()
+    return [index % max(1, length) for index, length in enumerate(lengths)]
+
+
+def given(labels: NDArray[Any]) -> NDArray[np.int64]:
+    """How many tokens of each text stand there before the first that is to be learned, by the labels of next_token."""
+    return np.asarray((labels >= 0).argmax(axis=1) + 1, np.int64)
+
+
 def _alone(given: Tensor, text: int, spec: TensorSpec) -> NDArray[Any]:
     """One text's part of an input; the position is everybody's."""
     part = given if spec == POSITION else given[text : text + 1]
-    return cast("NDArray[Any]", part.numpy().astype(spec.dtype))
+    return part.numpy().astype(spec.dtype)
 
 
 def written(

@@ -99,7 +99,7 @@ class Decoder(nn.Module):
         tables = turns(self.size, count + self.length)
         for name, table in zip(("cosines", "sines"), tables, strict=True):
             self.register_buffer(name, table[count:].to(device), persistent=False)
-        turn = tuple(table[:count].to(device) for table in tables)
+        turn = (tables[0][:count].to(device), tables[1][:count].to(device))
         states, later, kept = before[None], _later(count, before), []
         with torch.no_grad():
             for layer in self.layers:
@@ -114,12 +114,12 @@ class Decoder(nn.Module):
         length = tokens.shape[1]
         later = self.widened(_later(length, states))
         for index, layer in enumerate(self.layers):
-            states = layer(states, (self.cosines[:length], self.sines[:length]), later, self.before_layer(index))
+            states = layer(states, (self.cosines[:length], self.sines[:length]), later, self.behind(index))
         normed: Tensor = self.norm(states)
         return normed
 
-    def before_layer(self, index: int) -> Tensor | None:
-        """Keys and values of a layer of what stands before every text; None where nothing does."""
+    def behind(self, index: int) -> "Before":
+        """What a layer sees before every text."""
         return self.before[index] if self.before.shape[4] else None
 
     def widened(self, later: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class WritingStep(Step):
         for index, layer in enumerate(decoder.layers):
             assert isinstance(layer, Layer)
             cache = (given[2 * index], given[2 * index + 1])
-            states, *seen = layer.step(states, turn, later, here, cache, decoder.before_layer(index))
+            states, *seen = layer.step(states, turn, later, here, cache, decoder.behind(index))
             kept += seen
         return (decoder.said(decoder.norm(states))[:, 0], *kept)
 
@@ -168,6 +168,8 @@ def _later(length: int, like: Tensor) -> Tensor:
 
 Turn = tuple[Tensor, Tensor]
 """Cosines and sines of the places, (length, head)."""
+Before = Tensor | None
+"""Keys and values of a layer of what stands before every text, (2, 1, groups, tokens, head), where something does."""
 
 
 def turns(size: Size, length: int) -> Turn:
@@ -201,12 +203,18 @@ class Layer(nn.Module):
         self.up = nn.Linear(size.width, size.feed_forward, bias=False)
         self.down = nn.Linear(size.feed_forward, size.width, bias=False)
 
-    def forward(self, states: Tensor, turn: Turn, later: Tensor, before: Tensor | None) -> Tensor:
+    def forward(self, states: Tensor, turn: Turn, later: Tensor, before: Before) -> Tensor:
         attended, _, _ = self.attention(self.attention_norm(states), turn, later, before)
         return self._fed(states + attended)
 
     def step(
-        self, states: Tensor, turn: Turn, later: Tensor, here: Tensor, cache: tuple[Tensor, Tensor], before: Tensor | None
+        self,
+        states: Tensor,
+        turn: Turn,
+        later: Tensor,
+        here: Tensor,
+        cache: tuple[Tensor, Tensor],
+        before: Before,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden states (batch, 1, width) of the token that is `here`, and the keys and values with its own."""
         query, *own = self.attention.asked(self.attention_norm(states), turn)
@@ -231,7 +239,7 @@ class Attention(nn.Module):
         self.value = nn.Linear(size.width, size.groups * self.head, bias=False)
         self.output = nn.Linear(size.width, size.width, bias=False)
 
-    def forward(self, states: Tensor, turn: Turn, later: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, states: Tensor, turn: Turn, later: Tensor, before: Before) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = self.asked(states, turn)
         return self.gathered(query, *_behind(before, key, value), later)
 
@@ -258,7 +266,7 @@ class Attention(nn.Module):
         return states.view(batch, length, heads, self.head).transpose(1, 2)
 
 
-def _behind(before: Tensor | None, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+def _behind(before: Before, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Keys and values behind those of what stands before every text, where something does."""
     if before is None:
         return key, value

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -189,16 +190,33 @@ def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False) -> 
     own = getattr(module, "anatomy", None)
     if isinstance(own, Anatomy):
         return own
+    return _examined(module, [((1, *shape), torch.int64 if tokens else torch.float32)])
+
+
+def anatomy_executed(net: Net, subject: Subject) -> Anatomy:
+    """Of what a device executes at once: the net on one example, or one step of a net that writes.
+
+    Raises:
+        Disagreement: the net does not take examples of this shape.
+    """
+    if net.step is None:
+        return anatomy(net.module, input_shape(net, subject.shape), subject.kind == "tokens")
+    return _examined(net.step, [(one.shape, getattr(torch, one.dtype)) for one in net.step.inputs])
+
+
+def _examined(module: nn.Module, inputs: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> Anatomy:
     meta = module.to("meta") if _is_meta(module) else _on_meta(module)
     recorder = _Recorder()
     try:
         with torch.no_grad(), recorder:
-            example = torch.empty(1, *shape, device="meta", dtype=torch.int64 if tokens else torch.float32)
-            recorder.define(example)
-            answer = meta.eval()(example)
+            examples = [torch.empty(shape, device="meta", dtype=dtype) for shape, dtype in inputs]
+            for example in examples:
+                recorder.define(example)
+            answer = meta.eval()(*examples)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise Disagreement(f"the net does not take an input of shape {shape}: {line}") from error
+        shapes = ", ".join(str(shape[1:]) for shape, _ in inputs)
+        raise Disagreement(f"the net does not take an input of shape {shapes}: {line}") from error
     layers = tuple(recorder.layers)
     return Anatomy(
         outputs=tuple(tuple(one.shape[1:]) for one in answers_of(answer)),

@@ -137,6 +137,7 @@ def build(
     Raises:
         EdgekdError: what went wrong; everything finished before it is kept, and the same call goes on from there.
     """
+    targets = [_with_own_exports(recipe, target) for target in targets]
     for target in targets:
         foresee(recipe, target)
     named = devices_of(on, targets)
@@ -186,9 +187,22 @@ def build(
     return made
 
 
+def _with_own_exports(recipe: Recipe, target: Target) -> Target:
+    """The target, its exports as the recipe wants them for this kind of net."""
+    exports = tuple(dict.fromkeys(recipe.instead.get(export, export) for export in target.exports))
+    return msgspec.structs.replace(target, exports=exports)
+
+
 def _what_is_agreed(recipe: Recipe) -> Recipe:
     """The recipe without what nothing must be agreed on, so that a new title or seed is no new work."""
-    of_no_matter: dict[str, Any] = {"student_seed": None, "top_k": 0, "scales": {}, "minutes": 0.0, "memory_bytes": 0}
+    of_no_matter: dict[str, Any] = {
+        "student_seed": None,
+        "top_k": 0,
+        "instead": {},
+        "scales": {},
+        "minutes": 0.0,
+        "memory_bytes": 0,
+    }
     return msgspec.structs.replace(recipe, title="-", seed=0, measure="rapid", **of_no_matter)
 
 

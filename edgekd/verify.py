@@ -55,8 +55,7 @@ def _verify(work: Work, student: Student, data: Data, artifact: Artifact, engine
             tell(f"verifying {artifact.export}", start, len(viewer))
             chunk = np.arange(start, min(start + CHUNK, len(viewer)))
             expected.append(predict(net.module, viewer, examples=chunk))
-            inputs = in_layout(viewer.batch(chunk).numpy(), artifact.inputs[0])
-            found.append(_execute(work, connection, inputs))
+            found.append(execute(work, connection, artifact, viewer.batch(chunk).numpy()))
     tell(f"verifying {artifact.export}", len(viewer), len(viewer))
     ours, theirs = _joined(expected), _joined(found)
     agreement = compare(artifact, engine, ours, theirs, labels, data.subject)
@@ -70,12 +69,14 @@ def _joined(chunks: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
     return tuple(np.concatenate(one) for one in zip(*chunks, strict=True))
 
 
-def _execute(work: Work, connection: Connection, inputs: Array) -> tuple[Array, ...]:
+def execute(work: Work, connection: Connection, artifact: Artifact, examples: Array) -> tuple[Array, ...]:
+    """For each output the answers (examples, ...) of a loaded artifact; one that is a step is led through the texts."""
     given, answered = work.out / "inputs.npz", work.out / "outputs.npz"
+    inputs = examples.astype(np.int32) if artifact.steps else in_layout(examples, artifact.inputs[0])
     try:
         write_inputs(given, inputs)
-        request = {"do": "run", "inputs": connection.put(given), "outputs": str(answered)}
-        connection.ask(request, RUN_TIMEOUT_S)
+        request = {"do": "unroll" if artifact.steps else "run", "inputs": connection.put(given)}
+        connection.ask({**request, "outputs": str(answered)}, RUN_TIMEOUT_S)
         return tuple(answer[:, 0] for answer in read_arrays(answered))
     finally:
         given.unlink(missing_ok=True)
