@@ -15,7 +15,7 @@ from edgekd.oracles import build_teacher
 from edgekd.plan import candidates
 from edgekd.plugins import known
 from edgekd.runs import Work
-from edgekd.specs import Choice, Data, Head, LossChoice, Recipe, Spec, Subject, Target, TeacherChoice
+from edgekd.specs import Choice, Data, Head, LossChoice, Recipe, Spec, Stage, Subject, Target, TeacherChoice
 from edgekd.teach import taught_by
 from edgekd.workers import call
 
@@ -32,7 +32,8 @@ class Agreed(Spec, frozen=True, kw_only=True):
 def for_job(recipe: Recipe, target: Target) -> Target:
     """The target with the limits and the exports that the recipe has in place of its own."""
     budget = msgspec.structs.replace(target.budget, **recipe.budget)
-    return msgspec.structs.replace(target, budget=budget, exports=recipe.exports or target.exports)
+    exports = tuple(dict.fromkeys(recipe.instead.get(export, export) for export in target.exports))
+    return msgspec.structs.replace(target, budget=budget, exports=exports)
 
 
 def foresee(recipe: Recipe, target: Target) -> None:
@@ -94,6 +95,7 @@ def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
     subject = data.subject
     main = terms_of(recipe.losses, subject)
     teachable(main)
+    _check_teachers(recipe)
     choices = losses_of(recipe)
     terms_of(choices, subject)
     first = None
@@ -104,7 +106,9 @@ def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
         first = first or net
     assert first is not None
     students = candidates(recipe.student)
-    _fits("student", build(Choice(name=recipe.student.name, options=students[0]), subject), subject)
+    student = build(Choice(name=recipe.student.name, options=students[0]), subject)
+    _fits("student", student, subject)
+    _check_writing(recipe, student, subject)
     looked = [loss for loss in choices if loss.layers]
     start = recipe.student.initialise.layers
     if not looked and not start:
@@ -118,6 +122,33 @@ def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
     for term in terms_of(looked, subject):  # shapes that do not go together are found before the training
         Comparison(term, subject, first, student)
     return Agreed(layers=tuple(sorted(seen)))
+
+
+def _check_teachers(recipe: Recipe) -> None:
+    for teacher in teachers_of(recipe).values():
+        if teacher.training.own_generations:
+            raise ConfigError(
+                f"teacher {teacher.name} has own_generations, and nobody who tells it what they are worth",
+                hint="that is for [student.training]",
+            )
+
+
+def _check_writing(recipe: Recipe, student: Net, subject: Subject) -> None:
+    """Raise ConfigError where a student is to learn from what it writes, and cannot."""
+    main = Stage(training=recipe.student.training, losses=recipe.losses)
+    for stage in (*recipe.stages, main):
+        if not stage.training.own_generations:
+            continue
+        if student.step is None:
+            raise ConfigError(
+                f"own_generations = {stage.training.own_generations}: the student {recipe.student.name} does not write",
+                hint='a student that writes token after token is name = "decoder"; or leave own_generations out',
+            )
+        if not any(term.needs_teacher for term in terms_of(stage.losses, subject)):
+            raise ConfigError(
+                "own_generations: no loss of that training hears the teacher, and nobody else can judge them",
+                hint='add the loss "divergence"',
+            )
 
 
 def _fits(who: str, net: Net, subject: Subject) -> None:

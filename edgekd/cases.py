@@ -189,6 +189,11 @@ def _of_run(request: Request, path: Path, where: _Where, scratch: Path) -> Case:
     viewer = viewer_of(work, data, "test", student.preprocessing)
     chosen = np.linspace(0, len(viewer) - 1, min(request.examples, len(viewer))).round().astype(np.int64)
     labels, subject = labels_of(work, data, "test", chosen), data.subject
+    if artifact and artifact.steps:
+        raise ConfigError(
+            f"{artifact.export} is one step of a net that writes, and what it hands to the next is not followed",
+            hint="`edgekd verify RUN` leads it through whole texts",
+        )
     side = FileSide.of(path, request.engine or _engine(where))
     against = _against(request.against)[0] if request.against else None
     examples = in_layouts(viewer.inputs(chosen), student.inputs)

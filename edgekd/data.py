@@ -67,6 +67,7 @@ def examine(arrays: Arrays, heads: Mapping[str, Head], name: str) -> tuple[Subje
         kind=kind,
         outputs=outputs,
         vocabulary=tuple(arrays.vocabulary),
+        end=arrays.end,
         beside=tuple(_input(one, given, arrays, name) for one, given in arrays.beside.items()),
     )
     return subject, train, test

@@ -6,7 +6,7 @@ from typing import Final, Literal
 import msgspec
 
 from edgekd.lessons import Learned, Lesson, build, learn
-from edgekd.nets import Net, examine, input_shape
+from edgekd.nets import Net, anatomy_executed, input_shape
 from edgekd.runs import Work
 from edgekd.specs import Data, Knowledge, Output, Plan, Student, Subject, TensorSpec
 from edgekd.workers import call, cores, together
@@ -45,14 +45,14 @@ def _train(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: s
 def _describe(work: Work, plan: Plan, data: Data, taught: Learned, alone: Learned) -> Student:
     subject = data.subject
     net = build(plan.student, subject)
-    described = examine(net, subject)
+    described = anatomy_executed(net, subject)
     return Student(
         weights=work.keep(work.out / taught.weights),
         twin_weights=work.keep(work.out / alone.weights),
         choice=plan.student,
         preprocessing=net.preprocessing,
-        inputs=_inputs(net, subject),
-        outputs=tuple(_answer(one) for one in subject.outputs),
+        inputs=net.step.inputs if net.step else _inputs(net, subject),
+        outputs=net.step.outputs(subject.outputs[0].name) if net.step else tuple(map(_answer, subject.outputs)),
         subject=subject,
         parameters=described.parameters,
         macs=described.macs,

@@ -155,6 +155,8 @@ def falls_short(slope: Slope, agreement: Agreement) -> bool:
 
 def climb(slope: Slope, agreement: Agreement, remedies: Sequence[Remedy] = REMEDIES) -> Climb:
     """Try remedies until one holds accuracy and budget; every one that was tried is told."""
+    if slope.first.steps:  # the others follow a net from one input to its outputs, which a step with its state is not
+        remedies = remedies[:1]
     rungs = [_rung(slope, FIRST, Tried(artifact=slope.first), agreement)]
     way = slope.first.quantization
     for number, remedy in enumerate(remedies, start=1):

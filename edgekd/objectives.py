@@ -130,10 +130,12 @@ class Objective(nn.Module):
         """s = log sigma^2 of each output."""
 
     def forward(self, answers: tuple[Tensor, ...], shown: Shown) -> Tensor:
-        """Scalar; weights are shares of their sum."""
-        labels = targets(self._labels, shown.indices)
+        """Scalar; weights are shares of their sum. What a student wrote itself is nobody's example: of that, only the
+        teachers are heard."""
+        labels = targets(self._labels, shown.indices) if shown.labels is None else [shown.labels]
         said = self._oracle.outputs(shown) if self._oracle else [None] * len(answers)
-        losses = [(term, self._of_outputs(term, heads, answers, said, labels)) for term, heads in self._on_outputs]
+        on_outputs = [one for one in self._on_outputs if shown.labels is None or one[0].needs_teacher]
+        losses = [(term, self._of_outputs(term, heads, answers, said, labels)) for term, heads in on_outputs]
         if self._on_layers:
             assert self._oracle is not None and self._tap is not None
             heard = self._oracle.layers(shown)

@@ -193,7 +193,14 @@ def build(
 
 def _what_is_agreed(recipe: Recipe) -> Recipe:
     """The recipe without what nothing must be agreed on, so that a new title or seed is no new work."""
-    of_no_matter: dict[str, Any] = {"student_seed": None, "top_k": 0, "scales": {}, "minutes": 0.0, "memory_bytes": 0}
+    of_no_matter: dict[str, Any] = {
+        "student_seed": None,
+        "top_k": 0,
+        "instead": {},
+        "scales": {},
+        "minutes": 0.0,
+        "memory_bytes": 0,
+    }
     return msgspec.structs.replace(recipe, title="-", seed=0, measure="rapid", **of_no_matter)
 
 

@@ -34,11 +34,17 @@ class Shown:
     epoch: int
     progress: float
     """Share of the training that is done, 0 up to 1."""
+    labels: Tensor | None = None
+    """Of texts that the net has written itself, (batch, length); None where the examples are those of the data."""
 
 
 Objective = Callable[[tuple[Tensor, ...], Shown], Tensor]
 """Loss of a batch: (the net's answers, one an output; what it was shown) -> scalar. Where it is a module, what is
 trainable in it is trained as well."""
+
+Writer = Callable[[Tensor, NDArray[np.int64], int], tuple[Tensor, Tensor] | None]
+"""From a batch, its indices and the number of the step to what the net makes of it, inputs and labels; None where the
+batch stays as it is."""
 
 CHECKPOINT_SECONDS = 3.0
 BATCH_OF_INFERENCE = 200
@@ -57,10 +63,12 @@ def fit(
     checkpoint: Path,
     what: str,
     examples: NDArray[np.int64] | None = None,
+    writer: Writer | None = None,
 ) -> None:
     """Train a module in place on `examples` (all by default), from its checkpoint where there is one.
 
-    Epoch e shows view e modulo `views`. Examples that do not fill a last batch are left for another epoch.
+    Epoch e shows view e modulo `views`, or what the `writer` makes of it. Examples that do not fill a last batch are
+    left for another epoch.
 
     Raises:
         TrainingDiverged: the loss is not finite; the checkpoint before it is kept.
@@ -87,9 +95,13 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(training, step, steps)
         inputs = viewer.inputs(indices, epoch % views)
+        written = writer(inputs[0], indices, step) if writer else None
+        labels = None
+        if written:
+            inputs, labels = (written[0],), written[1]
         with torch.autocast("cpu", torch.bfloat16, enabled=training.autocast):
             answers = answers_of(module(*map(_channels_last, inputs)))
-        loss = objective(tuple(one.float() for one in answers), Shown(inputs, indices, epoch, step / steps))
+        loss = objective(tuple(one.float() for one in answers), Shown(inputs, indices, epoch, step / steps, labels))
         if not math.isfinite(loss.item()):
             raise TrainingDiverged(
                 f"{what}: the loss is {loss.item()} at step {step} of {steps}",

@@ -5,6 +5,8 @@ from functools import partial
 
 import msgspec
 import numpy as np
+import torch
+from torch import Tensor
 
 from edgekd import devices, engines, heads, parity
 from edgekd.devices import Connection, Device
@@ -57,12 +59,14 @@ def _verify(work: Work, student: Student, data: Data, artifact: Artifact, engine
             tell(f"verifying {artifact.export}", start, len(viewer))
             chunk = np.arange(start, min(start + CHUNK, len(viewer)))
             expected.append(predict(net.module, viewer, examples=chunk))
-            inputs = in_layouts(viewer.inputs(chunk), artifact.inputs)
-            found.append(_execute(work, connection, inputs))
+            given = viewer.inputs(chunk)
+            found.append(execute(work, connection, artifact, given))
             if text is not None:
                 ours_alone.append(written_by(net.module, viewer, subject, chunk))
-                drafts = drafted(inputs[1 + text][:, 0], ours_alone[-1], subject)
-                theirs_alone.append(settle(partial(_answer, work, connection, inputs, 1 + text), drafts, subject))
+                drafts = drafted(given[1 + text].numpy(), ours_alone[-1], subject)
+                theirs_alone.append(
+                    settle(partial(_answer, work, connection, artifact, given, 1 + text), drafts, subject)
+                )
     tell(f"verifying {artifact.export}", len(viewer), len(viewer))
     ours, theirs = _joined(expected), _joined(found)
     alone = None if text is None else (_joined(ours_alone), _joined(theirs_alone))
@@ -78,20 +82,28 @@ def _joined(chunks: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
 
 
 def _answer(
-    work: Work, connection: Connection, inputs: Sequence[Array], text: int, drafts: Array, which: Array
+    work: Work,
+    connection: Connection,
+    artifact: Artifact,
+    inputs: Sequence[Tensor],
+    text: int,
+    drafts: Array,
+    which: Array,
 ) -> tuple[Array, ...]:
     """What an artifact answers to other texts of some of the examples."""
     given = [one[which] for one in inputs]
-    given[text] = drafts[:, None].astype(given[text].dtype)
-    return _execute(work, connection, given)
+    given[text] = torch.from_numpy(drafts)
+    return execute(work, connection, artifact, given)
 
 
-def _execute(work: Work, connection: Connection, inputs: Sequence[Array]) -> tuple[Array, ...]:
+def execute(work: Work, connection: Connection, artifact: Artifact, examples: Sequence[Tensor]) -> tuple[Array, ...]:
+    """For each output the answers (examples, ...) of a loaded artifact; one that is a step is led through the texts."""
     given, answered = work.out / "inputs.npz", work.out / "outputs.npz"
+    inputs = (examples[0].numpy().astype(np.int32),) if artifact.steps else in_layouts(examples, artifact.inputs)
     try:
         write_inputs(given, *inputs)
-        request = {"do": "run", "inputs": connection.put(given), "outputs": str(answered)}
-        connection.ask(request, RUN_TIMEOUT_S)
+        request = {"do": "unroll" if artifact.steps else "run", "inputs": connection.put(given)}
+        connection.ask({**request, "outputs": str(answered)}, RUN_TIMEOUT_S)
         return tuple(answer[:, 0] for answer in read_arrays(answered))
     finally:
         given.unlink(missing_ok=True)

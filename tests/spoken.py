@@ -33,7 +33,7 @@ def arrays(count: int = 120, test: int = 40) -> Arrays:
         VOCABULARY,
         "CC0-1.0",
         VOCABULARY,
-        {"text": beside},
+        beside={"text": beside},
     )
 
 

@@ -33,7 +33,7 @@ title = "Four words"
 task = "transcription"
 prefer = "most capable within the budget"
 top_k = 0
-exports = ["onnx-fp32"]
+instead = {{ tflite-int8 = "onnx-fp32", onnx-int8 = "onnx-fp32", tflite-fp32 = "onnx-fp32" }}
 budget = {{ latency_ms = 500 }}
 dataset = {{ name = "{here}:requests", options = {{ count = 160, wrong = 20 }} }}
 pseudo_labels = {{ least = 0.9 }}

@@ -46,6 +46,8 @@ class Arrays:
     licence: str = "unknown"
     vocabulary: tuple[str, ...] = ()
     """What tokens stand for; the first is padding."""
+    end: int = 0
+    """The token that ends a text which a net goes on with; 0 where texts end with their padding."""
     beside: Mapping[str, Beside] = field(default_factory=dict)
     """Further inputs by name, in the order in which nets take them."""
 

@@ -16,7 +16,7 @@ from edgekd.datasets._text import NEEDS, TextOptions, classified, here, parsed, 
 FILE: Final = "clinc/data/data_full.json"
 
 
-class Published(msgspec.Struct):
+class _Published(msgspec.Struct):
     """The splits that are used, of [text, class] pairs."""
 
     train: list[tuple[str, str]]
@@ -32,14 +32,20 @@ class _Clinc150:
         return here()
 
     def load(self, options: Any) -> Arrays:
-        (content,) = read(options.archive, [FILE])
-        found = parsed(options.archive, FILE, content, splits)
-        return classified(found.train, found.test, options, self.licence)
+        published = _published(options.archive)
+        return classified(published.train, published.test, options, self.licence)
 
 
-def splits(content: bytes) -> Published:
-    """What the file holds."""
-    return msgspec.json.decode(content, type=Published)
+def questions(archive: str) -> list[list[str]]:
+    """The texts of the training split, and of the test split."""
+    published = _published(archive)
+    return [[text for text, _ in split] for split in (published.train, published.test)]
+
+
+def _published(archive: str) -> _Published:
+    (content,) = read(archive, [FILE])
+    found: _Published = parsed(archive, FILE, content, lambda raw: msgspec.json.decode(raw, type=_Published))
+    return found
 
 
 PLUGIN: Final[Dataset] = _Clinc150()

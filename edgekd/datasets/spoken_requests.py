@@ -110,7 +110,7 @@ class _SpokenRequests:
             pieces,
             self.licence,
             pieces,
-            {"tokens": beside},
+            beside={"tokens": beside},
         )
 
 
@@ -119,10 +119,8 @@ class _SpokenRequests:
 
 def _texts(options: Options) -> tuple[dict[str, list[str]], tuple[str, ...]]:
     """Sentences that may be said, in the order in which they are tried, and the vocabulary."""
-    (content,) = _text.read(options.archive, [clinc150.FILE])
-    published = _text.parsed(options.archive, clinc150.FILE, content, clinc150.splits)
-    test = _sayable(text for text, _ in published.test)
-    train = [text for text in _sayable(text for text, _ in published.train) if text not in set(test)]
+    train, test = map(_sayable, clinc150.questions(options.archive))
+    train = [text for text in train if text not in set(test)]
     pieces = vocabulary(train)
     random = np.random.default_rng(options.seed)
     drawn = {}

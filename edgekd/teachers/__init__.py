@@ -21,6 +21,7 @@ EXTRAS = {
     "efficientnet_lite": "teachers",
     "minilm": "text",
     "whisper": "speech",
+    "smollm": "chatbot",
     "model_file": "train",
 }
 
