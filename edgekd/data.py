@@ -87,7 +87,7 @@ def _input(name: str, given: Beside, arrays: Arrays, data: str) -> Input:
         raise ConfigError(f"{data}, {name}: images are a first input", hint="give them as floats, or in front")
     if kind == "tokens":
         _check_tokens(arrays.vocabulary, (given.train, given.test), f"{data}, {name}")
-    return Input(name=name, shape=tuple(given.train.shape[1:]), kind=kind, prompt=given.prompt, end=given.end)
+    return Input(name=name, shape=tuple(given.train.shape[1:]), kind=kind, prompt=given.prompt)
 
 
 def _by_head(given: Any, heads: Mapping[str, Head], name: str) -> dict[str, Any]:

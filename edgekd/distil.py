@@ -8,7 +8,7 @@ import msgspec
 from edgekd.lessons import Learned, Lesson, build, learn
 from edgekd.nets import Net, anatomy_executed, input_shape
 from edgekd.runs import Work
-from edgekd.specs import Data, Knowledge, Output, Plan, Student, Subject, TensorSpec
+from edgekd.specs import Choice, Data, Knowledge, Output, Student, Subject, TensorSpec
 from edgekd.workers import call, cores, together
 
 VERSION = 3
@@ -16,7 +16,7 @@ VERSION = 3
 NAMES: Final = {"images": "image", "tokens": "tokens", "numbers": "input"}
 
 
-def distil(work: Work, lesson: Lesson, plan: Plan, data: Data, given: Data, knowledge: Knowledge) -> Student:
+def distil(work: Work, lesson: Lesson, choice: Choice, data: Data, given: Data, knowledge: Knowledge) -> Student:
     """The student and its twin: same start, same batches, same number of steps.
 
     The student learns from `data`, the twin from `given`, whose labels are not the teacher's.
@@ -24,7 +24,7 @@ def distil(work: Work, lesson: Lesson, plan: Plan, data: Data, given: Data, know
     Each trains in a process of its own on a single thread: two small nets fill two cores better that way than one
     after the other on two threads, and their sums are the same to the bit on any number of cores.
     """
-    lesson = msgspec.structs.replace(lesson, student=plan.student)
+    lesson = msgspec.structs.replace(lesson, student=choice)
     taught, alone = together(
         [
             partial(_train, work, lesson, data, knowledge, "student"),
@@ -32,7 +32,7 @@ def distil(work: Work, lesson: Lesson, plan: Plan, data: Data, given: Data, know
         ],
         at_once=cores(),
     )
-    student = call(_describe, work, plan, data, taught, alone, threads=1, log=work.out / "worker.log")
+    student = call(_describe, work, choice, data, taught, alone, threads=1, log=work.out / "worker.log")
     for checkpoint in work.out.glob("*.checkpoint"):
         checkpoint.unlink()
     return student
@@ -42,14 +42,14 @@ def _train(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: s
     return call(learn, work, lesson, data, knowledge, name, threads=1, log=work.out / f"{name}.log")
 
 
-def _describe(work: Work, plan: Plan, data: Data, taught: Learned, alone: Learned) -> Student:
+def _describe(work: Work, choice: Choice, data: Data, taught: Learned, alone: Learned) -> Student:
     subject = data.subject
-    net = build(plan.student, subject)
+    net = build(choice, subject)
     described = anatomy_executed(net, subject)
     return Student(
         weights=work.keep(work.out / taught.weights),
         twin_weights=work.keep(work.out / alone.weights),
-        choice=plan.student,
+        choice=choice,
         preprocessing=net.preprocessing,
         inputs=net.step.inputs if net.step else _inputs(net, subject),
         outputs=net.step.outputs(subject.outputs[0].name) if net.step else tuple(map(_answer, subject.outputs)),

@@ -260,7 +260,7 @@ def _take(
     made = msgspec.structs.replace(made, plan=plan)
     yield "plan", made
 
-    student = run.step(f"{at}/2-distil", distil, lesson, plan, taught, given, knowledge)
+    student = run.step(f"{at}/2-distil", distil, lesson, plan.student, taught, given, knowledge)
     made = msgspec.structs.replace(made, student=student)
     yield "distil", made
 

@@ -419,8 +419,6 @@ class Input(Spec, frozen=True, kw_only=True):
     prompt: Size = 0
     """Tokens that are given where a net writes the others itself, each the likeliest that it answers one place before;
     0 where all are given."""
-    end: Size = 0
-    """The token that such a text ends with."""
 
 
 class Subject(Spec, frozen=True, kw_only=True):

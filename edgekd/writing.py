@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from edgekd.fronts import Fronted
 from edgekd.nets import answers_of, evaluating
 from edgekd.progress import tell
-from edgekd.specs import Input, Subject
+from edgekd.specs import Subject
 from edgekd.training import predict
 from edgekd.views import Viewer
 
@@ -92,7 +92,7 @@ def settle(ask: Ask, drafts: Array, subject: Subject) -> tuple[Array, ...]:
         found = found or tuple(np.empty((len(drafts), *one.shape[1:]), one.dtype) for one in answers)
         for whole, part in zip(found, answers, strict=True):
             whole[still] = part
-        after = follow(tokens[still], answers[output], given)
+        after = follow(tokens[still], answers[output], given.prompt, subject.end)
         changed = (after != tokens[still]).any(axis=1)
         tokens[still] = after
         still = still[changed]
@@ -104,18 +104,18 @@ def settle(ask: Ask, drafts: Array, subject: Subject) -> tuple[Array, ...]:
 def drafted(tokens: Array, answers: Sequence[Array], subject: Subject) -> Array:
     """The texts that follow from answers to some; `tokens` have what is given in front."""
     assert subject.written is not None
-    return follow(tokens, answers[text_output(subject)], subject.beside[subject.written])
+    return follow(tokens, answers[text_output(subject)], subject.beside[subject.written].prompt, subject.end)
 
 
-def follow(tokens: Array, answer: Array, given: Input) -> Array:
+def follow(tokens: Array, answer: Array, prompt: int, end: int) -> Array:
     """The next drafts: each token the likeliest at the place before it, up to the one that ends the text.
 
     tokens (examples, length); answer (examples, words, length).
     """
     after = tokens.copy()
-    after[:, given.prompt :] = answer.argmax(axis=1)[:, given.prompt - 1 : -1]
-    ends = np.isin(after, (given.end, PADDING))
-    ends[:, : given.prompt] = False
+    after[:, prompt:] = answer.argmax(axis=1)[:, prompt - 1 : -1]
+    ends = np.isin(after, (end, PADDING))
+    ends[:, :prompt] = False
     after[np.cumsum(ends, axis=1) - ends > 0] = PADDING
     return after
 

@@ -23,7 +23,7 @@ def arrays(count: int = 120, test: int = 40) -> Arrays:
     """Sounds, texts and labels."""
     random = np.random.default_rng(0)
     sounds, tokens = _said(random, count + test)
-    beside = Beside(tokens[:count], tokens[count:], prompt=1, end=END)
+    beside = Beside(tokens[:count], tokens[count:], prompt=1)
     labels = labels_of(tokens)
     return Arrays(
         sounds[:count],
@@ -33,6 +33,7 @@ def arrays(count: int = 120, test: int = 40) -> Arrays:
         VOCABULARY,
         "CC0-1.0",
         VOCABULARY,
+        end=END,
         beside={"text": beside},
     )
 
@@ -59,7 +60,8 @@ SUBJECT = Subject(
     shape=(BANDS, FRAMES),
     kind="numbers",
     vocabulary=VOCABULARY,
-    beside=(Input(name="text", shape=(LENGTH,), kind="tokens", prompt=1, end=END),),
+    beside=(Input(name="text", shape=(LENGTH,), kind="tokens", prompt=1),),
+    end=END,
     outputs=(
         Output(
             name="logits",
@@ -85,6 +87,7 @@ def requests(count: int = 120, test: int = 40, wrong: int = 0) -> dict[str, Any]
         "test_labels": made.test_labels,
         "classes": VOCABULARY,
         "vocabulary": VOCABULARY,
+        "end": END,
         "beside": made.beside,
     }
 

@@ -37,8 +37,8 @@ def speech(length: int = 8) -> Subject:
     answer = Output(
         name="logits", task="transcription", shape=(len(pieces), length), classes=pieces, metric="word_accuracy"
     )
-    text = Input(name="text", shape=(length,), kind="tokens", prompt=1, end=1)
-    return Subject(shape=(80, 200), kind="numbers", outputs=(answer,), vocabulary=pieces, beside=(text,))
+    text = Input(name="text", shape=(length,), kind="tokens", prompt=1)
+    return Subject(shape=(80, 200), kind="numbers", outputs=(answer,), vocabulary=pieces, end=1, beside=(text,))
 
 
 def example(net: Net, wanted: Subject, batch: int) -> tuple[Tensor, ...]:

@@ -97,9 +97,15 @@ def test_whisper_hears_what_somebody_said() -> None:
 
 def hearing(pieces: tuple[str, ...]) -> Subject:
     """Sounds of some seconds, and texts of these pieces."""
-    text = Input(name="tokens", shape=(LENGTH,), kind="tokens", prompt=4, end=pieces.index(END))
+    text = Input(name="tokens", shape=(LENGTH,), kind="tokens", prompt=4)
     answer = Output(
         name="logits", task="transcription", shape=(len(pieces), LENGTH), classes=pieces, metric="word_accuracy"
     )
-    shape = (80, 100 * SECONDS)
-    return Subject(shape=shape, kind="numbers", outputs=(answer,), vocabulary=pieces, beside=(text,))
+    return Subject(
+        shape=(80, 100 * SECONDS),
+        kind="numbers",
+        outputs=(answer,),
+        vocabulary=pieces,
+        end=pieces.index(END),
+        beside=(text,),
+    )

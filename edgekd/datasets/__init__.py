@@ -23,8 +23,6 @@ class Beside:
     test: NDArray[Any]
     prompt: int = 0
     """Tokens that are given where a net writes the others itself; 0 where all are given."""
-    end: int = 0
-    """The token that what it writes ends with."""
 
 
 @dataclass(frozen=True)

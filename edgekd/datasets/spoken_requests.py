@@ -101,7 +101,7 @@ class _SpokenRequests:
         said = {split: [texts[split][row] for row in np.load(folder / f"{split}-rows.npy")] for split in SPLITS}
         tokens = {split: _tokens(said[split], pieces, options.length) for split in SPLITS}
         planes = {split: np.load(folder / f"{split}-planes.npy").astype(np.float32) for split in SPLITS}
-        beside = Beside(tokens["train"], tokens["test"], prompt=len(PROMPT), end=pieces.index(END))
+        beside = Beside(tokens["train"], tokens["test"], prompt=len(PROMPT))
         return Arrays(
             planes["train"],
             _labels(tokens["train"]),
@@ -110,6 +110,7 @@ class _SpokenRequests:
             pieces,
             self.licence,
             pieces,
+            end=pieces.index(END),
             beside={"tokens": beside},
         )
 
