@@ -37,7 +37,7 @@ def distil(work: Work, lesson: Lesson, plan: Plan, data: Data, knowledge: Knowle
 
 
 def _train(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: str) -> Learned:
-    return call(learn, work, lesson, data, knowledge, name, threads=1, log=work.out / f"{name}.log")
+    return call(learn, work, lesson, data, knowledge, name, threads=1, log=work.out / f"{name}.log", trains=True)
 
 
 def _describe(work: Work, plan: Plan, data: Data, taught: Learned, alone: Learned) -> Student:

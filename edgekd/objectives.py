@@ -130,13 +130,15 @@ class Objective(nn.Module):
 
     def forward(self, answers: tuple[Tensor, ...], shown: Shown) -> Tensor:
         """Scalar; weights are shares of their sum."""
-        labels = targets(self._labels, shown.indices)
-        said = self._oracle.outputs(shown) if self._oracle else [None] * len(answers)
+        device = shown.inputs.device
+        labels = [one.to(device) for one in targets(self._labels, shown.indices)]
+        heard: Sequence[Tensor | None] = self._oracle.outputs(shown) if self._oracle else [None] * len(answers)
+        said = [None if one is None else one.to(device) for one in heard]
         losses = [(term, self._of_outputs(term, heads, answers, said, labels)) for term, heads in self._on_outputs]
         if self._on_layers:
             assert self._oracle is not None and self._tap is not None
-            heard = self._oracle.layers(shown)
-            losses += [(one.term, one.loss(self._tap.found, heard, shown, labels[0])) for one in self._on_layers]
+            layers = {path: one.to(device) for path, one in self._oracle.layers(shown).items()}
+            losses += [(one.term, one.loss(self._tap.found, layers, shown, labels[0])) for one in self._on_layers]
         weights = [term.weight(shown.progress) for term, _ in losses]
         weighed = [weight * loss for weight, (_, loss) in zip(weights, losses, strict=True)]
         total = torch.stack(weighed).sum() / (sum(weights) or 1.0)
@@ -181,7 +183,7 @@ class Comparison:
     def loss(self, student: dict[str, Tensor], teacher: dict[str, Tensor], shown: Shown, labels: Tensor) -> Tensor:
         """Of what the layers answered."""
         mask = shown.inputs != 0 if self._tokens else None
-        indices = torch.from_numpy(shown.indices)
+        indices = torch.from_numpy(shown.indices).to(shown.inputs.device)
         found = self.module(
             [Features(student[ours], teacher[theirs], mask, labels, indices) for theirs, ours in self.paths]
         )

@@ -48,7 +48,7 @@ def train_rounded(work: Work, lesson: Lesson, student: Student, data: Data, know
         TrainingDiverged: the loss is not finite.
     """
     log = work.out / "worker.log"
-    trained = call(_train, work, lesson, student, data, knowledge, threads=1, log=log, timeout_s=TIMEOUT_S)
+    trained = call(_train, work, lesson, student, data, knowledge, threads=1, log=log, timeout_s=TIMEOUT_S, trains=True)
     (work.out / "student.checkpoint").unlink(missing_ok=True)
     return trained
 

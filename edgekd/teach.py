@@ -53,9 +53,8 @@ def taught_by(teacher: TeacherChoice, subject: Subject) -> tuple[int, ...]:
 
 def teach(work: Work, curriculum: Curriculum, data: Data) -> Teacher:
     """Train the teacher, or take it as it is where its training has no epochs; one that was trained before is used."""
-    return call(
-        _teach, work, curriculum, data, threads=curriculum.threads, log=work.out / "worker.log", timeout_s=TIMEOUT_S
-    )
+    log, threads = work.out / "worker.log", curriculum.threads
+    return call(_teach, work, curriculum, data, threads=threads, log=log, timeout_s=TIMEOUT_S, trains=True)
 
 
 def _teach(work: Work, curriculum: Curriculum, data: Data) -> Teacher:
@@ -112,7 +111,7 @@ def _train(work: Work, curriculum: Curriculum, data: Data, net: Net, taught: tup
     labels = [train_labels(work, data)[index] for index in taught]
 
     def objective(answers: tuple[torch.Tensor, ...], shown: Shown) -> torch.Tensor:
-        wanted = targets(labels, shown.indices)
+        wanted = [one.to(shown.inputs.device) for one in targets(labels, shown.indices)]
         return heads.label_loss(subject, answers, wanted, choice.training.label_smoothing)
 
     fit(

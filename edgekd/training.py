@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from edgekd.crew import joined
 from edgekd.errors import ConfigError, TrainingDiverged
 from edgekd.files import replacing
 from edgekd.nets import answers_of, evaluating
@@ -68,10 +69,12 @@ def fit(
     pool = np.arange(len(viewer)) if examples is None else examples
     if not len(pool):
         raise ConfigError(f"{what}: no examples are left to learn from", hint="more data, or a smaller share held out")
-    batch = min(training.batch, len(pool))
+    batch, crew = min(training.batch, len(pool)), joined()
+    crew.check(batch, what)
     steps_per_epoch = len(pool) // batch
     steps = training.epochs * steps_per_epoch
     learned = nn.ModuleDict({"net": module, "loss": objective} if isinstance(objective, nn.Module) else {"net": module})
+    learned.to(crew.device)
     optimiser = _optimiser(learned, training)
     start = _resume(learned, optimiser, checkpoint)
     module.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stub lacks this form
@@ -82,27 +85,28 @@ def fit(
         if within == 0 or not len(order):
             order = np.random.default_rng([seed, epoch]).permutation(pool)
             tell(what, step, steps)
-        indices = np.sort(order[within * batch : (within + 1) * batch])
-        torch.manual_seed(seed * 1_000_003 + step)  # dropout
+        indices = crew.part(np.sort(order[within * batch : (within + 1) * batch]))
+        torch.manual_seed(seed * 1_000_003 + step + crew.rank * 1_000_000_007)  # dropout
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(training, step, steps)
-        inputs = viewer.batch(indices, epoch % views)
-        with torch.autocast("cpu", torch.bfloat16, enabled=training.autocast):
+        inputs = viewer.batch(indices, epoch % views).to(crew.device)
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=training.autocast):
             answers = answers_of(module(_channels_last(inputs)))
         loss = objective(tuple(one.float() for one in answers), Shown(inputs, indices, epoch, step / steps))
-        if not math.isfinite(loss.item()):
+        if not math.isfinite(whole := crew.mean(loss).item()):
             raise TrainingDiverged(
-                f"{what}: the loss is {loss.item()} at step {step} of {steps}",
+                f"{what}: the loss is {whole} at step {step} of {steps}",
                 hint=f"lower learning_rate (now {training.learning_rate}); the checkpoint before it is kept",
             )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch
+        crew.average(learned.parameters())
         optimiser.step()
-        if time.monotonic() - saved > CHECKPOINT_SECONDS or step + 1 == steps:
+        if crew.rank == 0 and (time.monotonic() - saved > CHECKPOINT_SECONDS or step + 1 == steps):
             _save(learned, optimiser, step + 1, checkpoint)
             saved = time.monotonic()
     tell(what, steps, steps)
-    module.eval()
+    module.cpu().eval()
 
 
 def learning_rate(training: Training, step: int, steps: int) -> float:
