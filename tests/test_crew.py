@@ -58,9 +58,11 @@ def test_they_go_on_from_the_checkpoint_of_one(tmp_path: Path) -> None:
 def test_what_ends_one_ends_all(how: str, batch: int, error: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(error, match=message):
         train(tmp_path, 2, how, batch)
-    time.sleep(2)
-    left = [int(pid) for pid in (tmp_path / "pids").read_text().split()] if (tmp_path / "pids").exists() else []
-    assert not [pid for pid in left if _runs(pid)]
+    started = [int(pid) for pid in (tmp_path / "pids").read_text().split()] if (tmp_path / "pids").exists() else []
+    until = time.monotonic() + 60
+    while any(map(_runs, started)) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not any(map(_runs, started))
 
 
 def _runs(pid: int) -> bool:
