@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd import progress, workers
-from edgekd.errors import ConfigError
+from edgekd.errors import ConfigError, WorkerDied
 
 if TYPE_CHECKING:
     import torch
@@ -81,10 +81,7 @@ class Crew:
 
     def mean(self, value: "torch.Tensor") -> "torch.Tensor":
         """Of a number of all processes."""
-        if not self.accelerator:
-            return value
-        mean: torch.Tensor = self.accelerator.reduce(value.detach(), "mean")
-        return mean
+        return self._mean(value.detach()) if self.accelerator else value
 
     def average(self, parameters: "Iterable[torch.nn.Parameter]") -> None:
         """Give each parameter the mean of all processes' gradients, by one message."""
@@ -93,9 +90,16 @@ class Crew:
         import torch
 
         gradients = [one.grad for one in parameters if one.grad is not None]
-        mean = self.accelerator.reduce(torch.cat([one.flatten() for one in gradients]), "mean")
+        mean = self._mean(torch.cat([one.flatten() for one in gradients]))
         for gradient, part in zip(gradients, mean.split([one.numel() for one in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
+
+    def _mean(self, values: "torch.Tensor") -> "torch.Tensor":
+        try:
+            mean: torch.Tensor = self.accelerator.reduce(values, "mean")
+        except RuntimeError as error:
+            raise WorkerDied("another process of this training ended", hint="the log says why") from error
+        return mean
 
 
 _joined = [Crew()]
