@@ -91,7 +91,7 @@ class Crew:
 
         gradients = [one.grad for one in parameters if one.grad is not None]
         mean = self._mean(torch.cat([one.flatten() for one in gradients]))
-        for gradient, part in zip(gradients, mean.split([one.numel() for one in gradients]), strict=True):
+        for gradient, part in zip(gradients, torch.split(mean, [one.numel() for one in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
 
     def _mean(self, values: "torch.Tensor") -> "torch.Tensor":
