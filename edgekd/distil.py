@@ -8,21 +8,20 @@ import msgspec
 from edgekd.lessons import Learned, Lesson, build, learn
 from edgekd.nets import anatomy, input_shape
 from edgekd.runs import Work
-from edgekd.specs import Data, Knowledge, Output, Plan, Student, Subject, TensorSpec
+from edgekd.specs import Choice, Data, Knowledge, Output, Student, Subject, TensorSpec
 from edgekd.workers import call, cores, together
 
-VERSION = 2
+VERSION = 3
 
 NAMES: Final = {"images": "image", "tokens": "tokens", "numbers": "input"}
 
 
-def distil(work: Work, lesson: Lesson, plan: Plan, data: Data, knowledge: Knowledge) -> Student:
+def distil(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge) -> Student:
     """The student and its twin: same start, same batches, same number of steps.
 
     Each trains in a process of its own on a single thread: two small nets fill two cores better that way than one
     after the other on two threads, and their sums are the same to the bit on any number of cores.
     """
-    lesson = msgspec.structs.replace(lesson, student=plan.student)
     taught, alone = together(
         [
             partial(_train, work, msgspec.structs.replace(lesson, with_teacher=with_teacher), data, knowledge, name)
@@ -30,7 +29,7 @@ def distil(work: Work, lesson: Lesson, plan: Plan, data: Data, knowledge: Knowle
         ],
         at_once=cores(),
     )
-    student = call(_describe, work, plan, data, taught, alone, threads=1, log=work.out / "worker.log")
+    student = call(_describe, work, lesson.student, data, taught, alone, threads=1, log=work.out / "worker.log")
     for checkpoint in work.out.glob("*.checkpoint"):
         checkpoint.unlink()
     return student
@@ -40,15 +39,15 @@ def _train(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: s
     return call(learn, work, lesson, data, knowledge, name, threads=1, log=work.out / f"{name}.log", trains=True)
 
 
-def _describe(work: Work, plan: Plan, data: Data, taught: Learned, alone: Learned) -> Student:
+def _describe(work: Work, choice: Choice, data: Data, taught: Learned, alone: Learned) -> Student:
     subject = data.subject
-    net = build(plan.student, subject)
+    net = build(choice, subject)
     shape = input_shape(net, subject.shape)
     described = anatomy(net.module, shape, subject.kind == "tokens")
     return Student(
         weights=work.keep(work.out / taught.weights),
         twin_weights=work.keep(work.out / alone.weights),
-        choice=plan.student,
+        choice=choice,
         preprocessing=net.preprocessing,
         inputs=(_input(subject, shape),),
         outputs=tuple(_answer(one) for one in subject.outputs),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edgekd import heads, store, topk
 from edgekd.columns import Column, shards_of
 from edgekd.errors import ConfigError, StorageError
-from edgekd.files import digest
+from edgekd.files import digest, link
 from edgekd.layers import Tap, shapes_of
 from edgekd.nets import Net
 from edgekd.objectives import example_of
@@ -189,7 +189,7 @@ def _take(asked: _Asked, shelf: Path, view: int, folder: Path) -> None:
     part.mkdir(exist_ok=True)
     layers = sum(name.startswith("layer-") for name in columns)
     for column, name in zip(columns.values(), _names(len(columns) - layers, layers), strict=True):
-        store.take(column.path, part / name)
+        link(column.path, part / name)
     part.replace(folder)
 
 

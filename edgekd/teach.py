@@ -8,7 +8,7 @@ import torch
 
 from edgekd import heads, store
 from edgekd.errors import ConfigError
-from edgekd.files import content, decode_json, digest, dumps, read_text, write_text
+from edgekd.files import content, decode_json, digest, dumps, link, read_text, write_text
 from edgekd.nets import Net, anatomy, input_shape, save, weights_digest
 from edgekd.oracles import build_teacher, identity
 from edgekd.runs import Work
@@ -69,10 +69,10 @@ def _teach(work: Work, curriculum: Curriculum, data: Data) -> Teacher:
             save(net.module, weights)
             teacher = _described(work, curriculum, data, net, taught)
             weights.chmod(0o444)  # runs will hold links to it
-            store.take(weights, shelf / _WEIGHTS)
+            link(weights, shelf / _WEIGHTS)
             write_text(shelf / _NOUN, dumps(teacher))
         else:
-            store.take(shelf / _WEIGHTS, weights)
+            link(shelf / _WEIGHTS, weights)
     (work.out / "checkpoint.safetensors").unlink(missing_ok=True)
     store.make_room()
     return msgspec.structs.replace(teacher, weights=work.keep(weights))
