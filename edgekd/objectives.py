@@ -177,7 +177,7 @@ class Comparison:
         self.paths = pairs_of(teacher.module, student.module, term.choice.layers)
         theirs = shapes_of(teacher.module, _distinct(path for path, _ in self.paths), example_of(teacher, subject))
         ours = shapes_of(student.module, _distinct(path for _, path in self.paths), example_of(student, subject))
-        pairs = [Pair(student=ours[path], teacher=theirs[other]) for other, path in self.paths]
+        pairs = [_pair(ours[path], theirs[other], subject) for other, path in self.paths]
         self.module: nn.Module = term.plugin.build(term.options, pairs)
 
     def loss(self, student: dict[str, Tensor], teacher: dict[str, Tensor], shown: Shown, labels: Tensor) -> Tensor:
@@ -189,6 +189,11 @@ class Comparison:
         )
         assert isinstance(found, Tensor)
         return found
+
+
+def _pair(student: tuple[int, ...], teacher: tuple[int, ...], subject: Subject) -> Pair:
+    by_token = subject.kind == "tokens" and subject.shape == student[:1] == teacher[:1]
+    return Pair(student=student, teacher=teacher, by_token=by_token)
 
 
 def example_of(net: Net, subject: Subject) -> Tensor:

@@ -42,6 +42,8 @@ Objective = Callable[[tuple[Tensor, ...], Shown], Tensor]
 trainable in it is trained as well."""
 
 CHECKPOINT_SECONDS = 3.0
+CHECKPOINT_SHARE = 0.03
+"""Of the time of a training, that checkpoints may take."""
 BATCH_OF_INFERENCE = 200
 LABELS_AT_ONCE = 1000
 """That are looked at together, for the sake of memory."""
@@ -78,7 +80,7 @@ def fit(
     optimiser = _optimiser(learned, training)
     start = _resume(learned, optimiser, checkpoint)
     module.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stub lacks this form
-    saved = time.monotonic()
+    due = time.monotonic() + CHECKPOINT_SECONDS
     order = np.empty(0, np.int64)
     for step in range(start, steps):
         epoch, within = divmod(step, steps_per_epoch)
@@ -102,11 +104,17 @@ def fit(
         loss.backward()  # type: ignore[no-untyped-call]  # torch
         crew.average(learned.parameters())
         optimiser.step()
-        if crew.rank == 0 and (time.monotonic() - saved > CHECKPOINT_SECONDS or step + 1 == steps):
+        if crew.rank == 0 and (time.monotonic() > due or step + 1 == steps):
+            began = time.monotonic()
             _save(learned, optimiser, step + 1, checkpoint)
-            saved = time.monotonic()
+            due = _next_save(began, time.monotonic())
     tell(what, steps, steps)
     module.cpu().eval()
+
+
+def _next_save(began: float, ended: float) -> float:
+    """When to save again: some seconds later, and so that a large net spends little of its time on it."""
+    return ended + max(CHECKPOINT_SECONDS, (ended - began) / CHECKPOINT_SHARE)
 
 
 def learning_rate(training: Training, step: int, steps: int) -> float:

@@ -1,5 +1,6 @@
 """Training for integers: what leaves is the student's own weights, better for integers, and the same after a stop."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +91,7 @@ def test_a_stopped_training_ends_at_the_same_bits(
     """Ranges among them, which are no weights."""
     whole = train(uneven, tmp_path / "whole")
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(training, "CHECKPOINT_SHARE", math.inf)
     with pytest.raises(Stopped):
         train(uneven, tmp_path / "stopped", stop_at=9)
     assert train(uneven, tmp_path / "stopped") == whole
