@@ -10,22 +10,25 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edgekd import converters
+from edgekd import converters, decoding
 from edgekd.converters import Source
 from edgekd.corrections import correct_biases, equalize
+from edgekd.decoding import Step
 from edgekd.errors import ConvertError, WorkerDied
 from edgekd.lessons import build
 from edgekd.nets import load
 from edgekd.runs import Work
 from edgekd.specs import Artifact, Data, Quantization, Student, TensorSpec
 from edgekd.tensors import write_inputs
-from edgekd.training import in_layout, viewer_of
+from edgekd.training import in_layouts, labels_of, viewer_of
 from edgekd.workers import call
 
 VERSION = 2
 
 CALIBRATION_EXAMPLES = 200
 SAMPLES = 32
+TEXTS = 16
+"""That an artifact which writes goes on with."""
 TIMEOUT_S = 900.0
 FIRST_TRY = Quantization()
 
@@ -74,14 +77,21 @@ def _module(nouns: bytes, quantization: Quantization) -> nn.Module:
     return module_of(*msgspec.json.decode(nouns, type=tuple[Work, Student, Data]), quantization)
 
 
-def module_of(work: Work, student: Student, data: Data, quantization: Quantization) -> nn.Module:
-    """The student's net in evaluation mode, corrected as it says."""
+def module_whole(work: Work, student: Student) -> nn.Module:
+    """The student's net in evaluation mode, for whole examples."""
     net = build(student.choice, student.subject)
     load(net.module, work.path(student.weights))
-    module = net.module.eval()
+    return net.module.eval()
+
+
+def module_of(work: Work, student: Student, data: Data, quantization: Quantization) -> nn.Module:
+    """What a device executes of the student's net, in evaluation mode, corrected as it says."""
+    net = build(student.choice, student.subject)
+    load(net.module, work.path(student.weights))
+    module = (net.step or net.module).eval()
     if not (quantization.equalization or quantization.bias_correction):
         return module
-    examples = [torch.from_numpy(_calibration(work, student, data)[:, 0])]
+    examples = [torch.from_numpy(one[:, 0]) for one in _calibration(work, student, data, module)]
     if quantization.equalization:
         module = equalize(module, examples)
     if quantization.bias_correction:
@@ -104,7 +114,7 @@ def convert(
         module=module,
         inputs=student.inputs,
         outputs=student.outputs,
-        calibration=(_calibration(work, student, data),),
+        calibration=_calibration(work, student, data, module),
         properties=_properties(work, student, data, precision),
         quantization=quantization,
         newest_set=newest_set,
@@ -118,16 +128,20 @@ def convert(
         model=work.keep(out),
         inputs=inputs,
         outputs=outputs,
-        samples=work.keep(_samples(work, student, data, inputs)),
+        samples=work.keep(_samples(work, student, data, module, inputs)),
         tools=tools,
         quantization=quantization,
+        **_texts(work, data) if isinstance(module, Step) else {},
     )
 
 
-def _calibration(work: Work, student: Student, data: Data) -> NDArray[Any]:
-    """Training examples as they are, spread evenly over the split."""
+def _calibration(work: Work, student: Student, data: Data, module: nn.Module) -> tuple[NDArray[Any], ...]:
+    """For each input training examples as they are, spread evenly over the split."""
     viewer = viewer_of(work, data, "train", student.preprocessing)
-    return in_layout(viewer.batch(calibration_indices(len(viewer))).numpy(), student.inputs[0])
+    examples = viewer.inputs(calibration_indices(len(viewer)))
+    if isinstance(module, Step):
+        return decoding.examples(module, examples[0], decoding.spread(examples[0]))
+    return in_layouts(examples, student.inputs)
 
 
 def calibration_indices(examples: int) -> NDArray[np.int64]:
@@ -135,12 +149,25 @@ def calibration_indices(examples: int) -> NDArray[np.int64]:
     return np.linspace(0, examples - 1, min(CALIBRATION_EXAMPLES, examples)).round().astype(np.int64)
 
 
-def _samples(work: Work, student: Student, data: Data, inputs: tuple[TensorSpec, ...]) -> Path:
+def _samples(work: Work, student: Student, data: Data, module: nn.Module, inputs: tuple[TensorSpec, ...]) -> Path:
     viewer = viewer_of(work, data, "test", student.preprocessing)
-    examples = viewer.batch(np.arange(min(SAMPLES, len(viewer)))).numpy()
+    examples = viewer.inputs(np.arange(min(SAMPLES, len(viewer))))
     path = work.out / "samples.npz"
-    write_inputs(path, in_layout(examples, inputs[0]))
+    if isinstance(module, Step):
+        write_inputs(path, *decoding.examples(module, examples[0], decoding.spread(examples[0])))
+    else:
+        write_inputs(path, *in_layouts(examples, inputs))
     return path
+
+
+def _texts(work: Work, data: Data) -> dict[str, Any]:
+    """What an artifact that is a step of a net needs besides, to write."""
+    viewer = viewer_of(work, data, "test", None)
+    chosen = np.arange(min(TEXTS, len(viewer)))
+    labels = labels_of(work, data, "test", chosen)[0]
+    path = work.out / "texts.npz"
+    write_inputs(path, viewer.batch(chosen).numpy().astype(np.int32), decoding.given(labels).astype(np.int32))
+    return {"steps": data.subject.shape[0], "texts": work.keep(path), "end": data.subject.end}
 
 
 def _properties(work: Work, student: Student, data: Data, precision: str) -> dict[str, str]:

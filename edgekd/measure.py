@@ -17,7 +17,18 @@ from edgekd.files import content
 from edgekd.parity import closeness
 from edgekd.progress import tell
 from edgekd.runs import Work
-from edgekd.specs import Artifact, Conditions, Counted, Latency, Machine, Measurement, Memory, Mode, Planned
+from edgekd.specs import (
+    Artifact,
+    Conditions,
+    Counted,
+    Latency,
+    Machine,
+    Measurement,
+    Memory,
+    Mode,
+    Planned,
+    Writing,
+)
 from edgekd.tensors import first_inputs, read_arrays
 
 VERSION = 2
@@ -46,6 +57,7 @@ TICKS_PER_S: Final = 100
 KEPT_SAMPLES: Final = 4096
 BURST: Final = 0.1
 """Of the time that a run takes; a device that was idle is still cool then."""
+WRITING_TIMEOUT_S: Final = 1800.0
 INFERENCES: Final = 8
 """Inferences; counts repeat, so a few are enough."""
 THROTTLED_NOW: Final = 0b1111
@@ -68,6 +80,10 @@ class Job(NamedTuple):
     threads: int
     rounds: int = 1
     """Fresh processes that the latency is taken in; from two on they tell how much two runs of the same differ."""
+    texts: Path | None = None
+    """Of an artifact that is one step of a net that writes: what it is to go on with."""
+    end: int = 0
+    """The token that ends such a text."""
 
 
 def measure(work: Work, artifact: Artifact, engine: str, device: str, mode: Mode, threads: int) -> Measurement:
@@ -77,7 +93,9 @@ def measure(work: Work, artifact: Artifact, engine: str, device: str, mode: Mode
         MeasureError: the engine cannot load or execute the artifact.
         DeviceUnreachable: the device does not answer.
     """
-    job = Job(artifact.export, work.path(artifact.model), engine, device, mode, threads)
+    texts = work.path(artifact.texts) if artifact.texts else None
+    model = work.path(artifact.model)
+    job = Job(artifact.export, model, engine, device, mode, threads, texts=texts, end=artifact.end)
     return take(job, lambda _: work.path(artifact.samples), work.out)
 
 
@@ -126,6 +144,7 @@ def take(job: Job, draw: Draw, scratch: Path) -> Measurement:
         before=msgspec.convert(first.timed["before"], Conditions),
         after=msgspec.convert(rounds[-1].timed["after"], Conditions),
         outputs_sha256=first.timed["outputs_sha256"],
+        writing=_writing(first.written) if first.written else None,
         valid=not reasons,
         reasons=reasons,
     )
@@ -221,6 +240,8 @@ class _Round:
     loaded: dict[str, Any]
     planned: list[dict[str, Any]]
     timed: dict[str, Any]
+    written: list[dict[str, Any]]
+    """Of each text that a step of a net went on with."""
     inputs: Path
 
     @property
@@ -252,7 +273,24 @@ def _time(job: Job, draw: Draw, scratch: Path) -> _Round:
         planned = connection.ask({"do": "plan", "model": load["model"]}, 600)["plan"]
         inputs = draw(loaded["inputs"])
         request = {"do": "time", "inputs": connection.put(inputs), **protocol._asdict()}
-        return _Round(facts, loaded, planned, connection.ask(request, protocol.max_s * 2 + 120), inputs)
+        timed = connection.ask(request, protocol.max_s * 2 + 120)
+        written = []
+        if job.texts:
+            asked = {"do": "write", "inputs": connection.put(job.texts), "end": job.end}
+            written = connection.ask(asked, WRITING_TIMEOUT_S)["written"]
+        return _Round(facts, loaded, planned, timed, written, inputs)
+
+
+def _writing(texts: Sequence[Mapping[str, Any]]) -> Writing:
+    """How fast texts were written; what is written with a single token tells no speed."""
+    speeds = [1000 * (one["tokens"] - 1) / (one["text_ms"] - one["first_ms"]) for one in texts if one["tokens"] > 1]
+    return Writing(
+        texts=len(texts),
+        tokens=sum(one["tokens"] for one in texts),
+        tokens_s=float(np.median(speeds)) if speeds else 0.0,
+        first_token_ms=float(np.median([one["first_ms"] for one in texts])),
+        text_ms=tuple(round(one["text_ms"], 5) for one in texts),
+    )
 
 
 def _weigh(job: Job, inputs: Path, scratch: Path) -> dict[str, Any]:

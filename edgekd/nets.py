@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -14,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from edgekd.decoding import Step
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.files import digest, replacing
-from edgekd.specs import Preprocessing, Size, Spec, Subject
+from edgekd.specs import Input, Preprocessing, Size, Spec, Subject
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Net:
     """What it expects of an image; None takes the data as they are."""
     classes: tuple[str, ...] = ()
     """The classes that its outputs stand for, where it says so."""
+    step: Step | None = None
+    """What a device executes instead of the module where it writes token after token; it shares the module's parts."""
 
 
 def wrap(made: Any, where: str) -> Net:
@@ -175,8 +179,18 @@ class Anatomy(Spec, frozen=True, kw_only=True):
     """Most activation elements alive at once, by liveness."""
 
 
-def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False) -> Anatomy:
-    """Examine a module on one example of `shape`, of floats or of tokens, without computing anything.
+def examine(net: Net, subject: Subject) -> Anatomy:
+    """What a net is made of for one example of the subject.
+
+    Raises:
+        Disagreement: it does not take such examples.
+    """
+    return anatomy(net.module, input_shape(net, subject.shape), subject.kind == "tokens", subject.beside)
+
+
+def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False, beside: Sequence[Input] = ()) -> Anatomy:
+    """Examine a module on one example of `shape`, of floats or of tokens, and further inputs, without computing
+    anything.
 
     One that cannot do without computing says itself what it is made of, by an attribute `anatomy`.
 
@@ -186,16 +200,34 @@ def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False) -> 
     own = getattr(module, "anatomy", None)
     if isinstance(own, Anatomy):
         return own
+    further = [((1, *one.shape), torch.int64 if one.kind == "tokens" else torch.float32) for one in beside]
+    return _examined(module, [((1, *shape), torch.int64 if tokens else torch.float32), *further])
+
+
+def anatomy_executed(net: Net, subject: Subject) -> Anatomy:
+    """Of what a device executes at once: the net on one example, or one step of a net that writes.
+
+    Raises:
+        Disagreement: the net does not take examples of this shape.
+    """
+    if net.step is None:
+        return examine(net, subject)
+    return _examined(net.step, [(one.shape, getattr(torch, one.dtype)) for one in net.step.inputs])
+
+
+def _examined(module: nn.Module, inputs: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> Anatomy:
     meta = module.to("meta") if _is_meta(module) else _on_meta(module)
     recorder = _Recorder()
     try:
         with torch.no_grad(), recorder:
-            example = torch.empty(1, *shape, device="meta", dtype=torch.int64 if tokens else torch.float32)
-            recorder.define(example)
-            answer = meta.eval()(example)
+            examples = [torch.empty(shape, device="meta", dtype=dtype) for shape, dtype in inputs]
+            for example in examples:
+                recorder.define(example)
+            answer = meta.eval()(*examples)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise Disagreement(f"the net does not take an input of shape {shape}: {line}") from error
+        shapes = ", ".join(str(shape[1:]) for shape, _ in inputs)
+        raise Disagreement(f"the net does not take an input of shape {shapes}: {line}") from error
     layers = tuple(recorder.layers)
     return Anatomy(
         outputs=tuple(tuple(one.shape[1:]) for one in answers_of(answer)),

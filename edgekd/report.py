@@ -115,8 +115,8 @@ def _span(one: Measurement | Counted) -> tuple[float, float] | None:
 
 
 def effective_budget(recipe: Recipe, target: Target) -> Budget:
-    """The target's budget, with the recipe's accuracy floor where that is higher."""
-    floor = max(recipe.accuracy_floor, target.budget.accuracy_floor)
+    """The target's budget, with the recipe's accuracy floor where it has one."""
+    floor = recipe.accuracy_floor or target.budget.accuracy_floor
     return msgspec.structs.replace(target.budget, accuracy_floor=floor)
 
 
@@ -218,7 +218,7 @@ def _estimated_memory(evidence: Evidence, artifact: Artifact, budget: Budget) ->
 def _accuracy(evidence: Evidence, agreement: Agreement, budget: Budget) -> Verdict:
     metric = evidence.data.subject.metric
     value = agreement.metrics[metric]
-    whose = "recipe" if evidence.recipe.accuracy_floor > evidence.target.budget.accuracy_floor else "target"
+    whose = "recipe" if evidence.recipe.accuracy_floor else "target"
     return Verdict(
         limit="accuracy_floor",
         allowed=budget.accuracy_floor,
@@ -252,6 +252,7 @@ def findings(evidence: Evidence) -> list[str]:
         for one in evidence.measurements
         if not one.valid
     ]
+    found += [_writes(one) for one in evidence.measurements if one.writing]
     found += [_not_measured(one) for one in evidence.failures]
     found += [_differs(one) for one in evidence.counted if _surprises(evidence, one)]
     found += _silent(evidence)
@@ -262,6 +263,15 @@ def findings(evidence: Evidence) -> list[str]:
         if one.export not in verified
     ]
     return found
+
+
+def _writes(measured: Measurement) -> str:
+    writing = measured.writing
+    assert writing is not None
+    return (
+        f"{measured.artifact} writes {writing.tokens_s:.0f} tokens/s on {measured.device}, {measured.provenance} "
+        f"({measured.engine}, {measured.threads} threads); the first comes after {writing.first_token_ms:.0f} ms."
+    )
 
 
 def _not_measured(failure: Failure) -> str:

@@ -21,6 +21,8 @@ EXTRAS = {
     "unet": "train",
     "efficientnet_lite": "teachers",
     "minilm": "text",
+    "whisper": "speech",
+    "smollm": "chatbot",
     "model_file": "train",
 }
 
