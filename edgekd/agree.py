@@ -1,5 +1,6 @@
 """Find out before any long work whether recipe, targets, teacher, student and data fit together."""
 
+from collections.abc import Sequence
 from math import prod
 
 import msgspec
@@ -11,6 +12,7 @@ from edgekd.layers import copy_layers
 from edgekd.lessons import build
 from edgekd.nets import Net, examine
 from edgekd.objectives import Comparison, teachable, terms_of, watched
+from edgekd.objectives import heads_of as looked_at
 from edgekd.oracles import build_teacher
 from edgekd.plan import candidates
 from edgekd.plugins import known
@@ -105,6 +107,7 @@ def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
         _fits(name if name == "teacher" else f"teacher {teacher.name}", net, taught)
         first = first or net
     assert first is not None
+    _all_heard(choices, recipe, subject)
     students = candidates(recipe.student)
     student = build(Choice(name=recipe.student.name, options=students[0]), subject)
     _fits("student", student, subject)
@@ -122,6 +125,17 @@ def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
     for term in terms_of(looked, subject):  # shapes that do not go together are found before the training
         Comparison(term, subject, first, student)
     return Agreed(layers=tuple(sorted(seen)))
+
+
+def _all_heard(choices: Sequence[LossChoice], recipe: Recipe, subject: Subject) -> None:
+    """Refuse a loss that wants to hear of outputs of which no teacher says anything."""
+    heard = {output for teacher in teachers_of(recipe).values() for output in taught_by(teacher, subject)}
+    for term in terms_of(choices, subject):
+        if term.needs_teacher and not term.on_layers and not heard.intersection(looked_at(term, subject)):
+            raise ConfigError(
+                f"loss {term.choice.name} is for the head {term.choice.head!r}, which no teacher teaches",
+                hint="add it to `heads` of a teacher, or name another head",
+            )
 
 
 def _check_teachers(recipe: Recipe) -> None:

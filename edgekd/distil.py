@@ -13,7 +13,7 @@ from edgekd.workers import call, cores, together
 VERSION = 3
 
 
-def distil(work: Work, lesson: Lesson, choice: Choice, data: Data, given: Data, knowledge: Knowledge) -> Student:
+def distil(work: Work, lesson: Lesson, data: Data, given: Data, knowledge: Knowledge) -> Student:
     """The student and its twin: same start, same batches, same number of steps.
 
     The student learns from `data`, the twin from `given`, whose labels are not the teacher's.
@@ -21,7 +21,6 @@ def distil(work: Work, lesson: Lesson, choice: Choice, data: Data, given: Data, 
     Each trains in a process of its own on a single thread: two small nets fill two cores better that way than one
     after the other on two threads, and their sums are the same to the bit on any number of cores.
     """
-    lesson = msgspec.structs.replace(lesson, student=choice)
     taught, alone = together(
         [
             partial(_train, work, lesson, data, knowledge, "student"),
@@ -29,14 +28,14 @@ def distil(work: Work, lesson: Lesson, choice: Choice, data: Data, given: Data, 
         ],
         at_once=cores(),
     )
-    student = call(_describe, work, choice, data, taught, alone, threads=1, log=work.out / "worker.log")
+    student = call(_describe, work, lesson.student, data, taught, alone, threads=1, log=work.out / "worker.log")
     for checkpoint in work.out.glob("*.checkpoint"):
         checkpoint.unlink()
     return student
 
 
 def _train(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: str) -> Learned:
-    return call(learn, work, lesson, data, knowledge, name, threads=1, log=work.out / f"{name}.log")
+    return call(learn, work, lesson, data, knowledge, name, threads=1, log=work.out / f"{name}.log", trains=True)
 
 
 def _describe(work: Work, choice: Choice, data: Data, taught: Learned, alone: Learned) -> Student:

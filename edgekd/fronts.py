@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from edgekd import store
 from edgekd.columns import Column, shards_of
-from edgekd.files import digest
+from edgekd.files import digest, link
 from edgekd.nets import Net, code_digest, evaluating, weights_digest
 from edgekd.progress import tell
 from edgekd.rows import Rows
@@ -80,7 +80,7 @@ def _take(front: nn.Module, examples: str, viewer: Viewer, what: str, path: Path
                 column.finish(number)
             tell("computing the front", len(shards), len(shards))
             column.seal()
-        store.take(column.path, path)
+        link(column.path, path)
 
 
 def _answer(front: nn.Module, viewer: Viewer, rows: Sequence[int], column: Column) -> None:

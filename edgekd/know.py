@@ -20,7 +20,7 @@ from torch import nn
 from edgekd import heads, store, topk
 from edgekd.columns import Column, shards_of
 from edgekd.errors import ConfigError, StorageError
-from edgekd.files import digest
+from edgekd.files import digest, link
 from edgekd.fronts import seen
 from edgekd.layers import Tap, shapes_of
 from edgekd.nets import Net
@@ -197,7 +197,7 @@ def _take(asked: _Asked, shelf: Path, view: int, folder: Path) -> None:
     part.mkdir(exist_ok=True)
     layers = sum(name.startswith("layer-") for name in columns)
     for column, name in zip(columns.values(), _names(len(columns) - layers, layers), strict=True):
-        store.take(column.path, part / name)
+        link(column.path, part / name)
     part.replace(folder)
 
 

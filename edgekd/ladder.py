@@ -128,8 +128,7 @@ def _mix(slope: Slope, step: str, so_far: Quantization) -> tuple[Student, Tried]
 
 def _train(slope: Slope, step: str, so_far: Quantization) -> tuple[Student, Tried]:
     at = f"{slope.target.name}/2-distil.int8"  # one training for all exports of the target
-    lesson = msgspec.structs.replace(slope.lesson, student=slope.plan.student)
-    student = slope.run.step(at, train_rounded, lesson, slope.student, slope.data, slope.knowledge)
+    student = slope.run.step(at, train_rounded, slope.lesson, slope.student, slope.data, slope.knowledge)
     ways = [Quantization(ranges=rule) for rule in ("full", "percentile", "mse", "entropy")]
     return student, slope.run.step(step, try_out, slope.aim(student), tuple(ways))
 

@@ -132,14 +132,17 @@ class Objective(nn.Module):
     def forward(self, answers: tuple[Tensor, ...], shown: Shown) -> Tensor:
         """Scalar; weights are shares of their sum. What a student wrote itself is nobody's example: of that, only the
         teachers are heard."""
-        labels = targets(self._labels, shown.indices) if shown.labels is None else [shown.labels]
-        said = self._oracle.outputs(shown) if self._oracle else [None] * len(answers)
+        device = shown.device
+        given = targets(self._labels, shown.indices) if shown.labels is None else [shown.labels]
+        labels = [one.to(device) for one in given]
+        heard: Sequence[Tensor | None] = self._oracle.outputs(shown) if self._oracle else [None] * len(answers)
+        said = [None if one is None else one.to(device) for one in heard]
         on_outputs = [one for one in self._on_outputs if shown.labels is None or one[0].needs_teacher]
         losses = [(term, self._of_outputs(term, heads, answers, said, labels)) for term, heads in on_outputs]
         if self._on_layers:
             assert self._oracle is not None and self._tap is not None
-            heard = self._oracle.layers(shown)
-            losses += [(one.term, one.loss(self._tap.found, heard, shown, labels[0])) for one in self._on_layers]
+            layers = {path: one.to(device) for path, one in self._oracle.layers(shown).items()}
+            losses += [(one.term, one.loss(self._tap.found, layers, shown, labels[0])) for one in self._on_layers]
         weights = [term.weight(shown.progress) for term, _ in losses]
         weighed = [weight * loss for weight, (_, loss) in zip(weights, losses, strict=True)]
         total = torch.stack(weighed).sum() / (sum(weights) or 1.0)
@@ -183,18 +186,23 @@ class Comparison:
             )
         theirs = shapes_of(teacher.module, _distinct(path for path, _ in self.paths), *example_of(teacher, subject))
         ours = shapes_of(student.module, _distinct(path for _, path in self.paths), *example_of(student, subject))
-        pairs = [Pair(student=ours[path], teacher=theirs[other]) for other, path in self.paths]
+        pairs = [_pair(ours[path], theirs[other], subject) for other, path in self.paths]
         self.module: nn.Module = term.plugin.build(term.options, pairs)
 
     def loss(self, student: dict[str, Tensor], teacher: dict[str, Tensor], shown: Shown, labels: Tensor) -> Tensor:
         """Of what the layers answered."""
         mask = shown.inputs[0] != 0 if self._tokens else None
-        indices = torch.from_numpy(shown.indices)
+        indices = torch.from_numpy(shown.indices).to(shown.device)
         found = self.module(
             [Features(student[ours], teacher[theirs], mask, labels, indices) for theirs, ours in self.paths]
         )
         assert isinstance(found, Tensor)
         return found
+
+
+def _pair(student: tuple[int, ...], teacher: tuple[int, ...], subject: Subject) -> Pair:
+    by_token = subject.kind == "tokens" and subject.shape == student[:1] == teacher[:1]
+    return Pair(student=student, teacher=teacher, by_token=by_token)
 
 
 def example_of(net: Net, subject: Subject) -> tuple[Tensor, ...]:

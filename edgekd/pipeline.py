@@ -260,7 +260,8 @@ def _take(
     made = msgspec.structs.replace(made, plan=plan)
     yield "plan", made
 
-    student = run.step(f"{at}/2-distil", distil, lesson, plan.student, taught, given, knowledge)
+    lesson = msgspec.structs.replace(lesson, student=plan.student)
+    student = run.step(f"{at}/2-distil", distil, lesson, taught, given, knowledge)
     made = msgspec.structs.replace(made, student=student)
     yield "distil", made
 

@@ -8,7 +8,7 @@ import torch
 
 from edgekd import heads, store
 from edgekd.errors import ConfigError
-from edgekd.files import content, decode_json, digest, dumps, read_text, write_text
+from edgekd.files import content, decode_json, digest, dumps, link, read_text, write_text
 from edgekd.fronts import seen
 from edgekd.nets import Net, examine, save, weights_digest
 from edgekd.oracles import build_teacher, identity
@@ -55,9 +55,8 @@ def taught_by(teacher: TeacherChoice, subject: Subject) -> tuple[int, ...]:
 
 def teach(work: Work, curriculum: Curriculum, data: Data) -> Teacher:
     """Train the teacher, or take it as it is where its training has no epochs; one that was trained before is used."""
-    return call(
-        _teach, work, curriculum, data, threads=curriculum.threads, log=work.out / "worker.log", timeout_s=TIMEOUT_S
-    )
+    log, threads = work.out / "worker.log", curriculum.threads
+    return call(_teach, work, curriculum, data, threads=threads, log=log, timeout_s=TIMEOUT_S, trains=True)
 
 
 def _teach(work: Work, curriculum: Curriculum, data: Data) -> Teacher:
@@ -72,10 +71,10 @@ def _teach(work: Work, curriculum: Curriculum, data: Data) -> Teacher:
             save(net.module, weights)
             teacher = _described(work, curriculum, data, net, taught)
             weights.chmod(0o444)  # runs will hold links to it
-            store.take(weights, shelf / _WEIGHTS)
+            link(weights, shelf / _WEIGHTS)
             write_text(shelf / _NOUN, dumps(teacher))
         else:
-            store.take(shelf / _WEIGHTS, weights)
+            link(shelf / _WEIGHTS, weights)
     (work.out / "checkpoint.safetensors").unlink(missing_ok=True)
     store.make_room()
     return msgspec.structs.replace(teacher, weights=work.keep(weights))
@@ -114,7 +113,7 @@ def _train(work: Work, curriculum: Curriculum, data: Data, net: Net, taught: tup
     labels = [train_labels(work, data)[index] for index in taught]
 
     def objective(answers: tuple[torch.Tensor, ...], shown: Shown) -> torch.Tensor:
-        wanted = targets(labels, shown.indices)
+        wanted = [one.to(shown.device) for one in targets(labels, shown.indices)]
         return heads.label_loss(subject, answers, wanted, choice.training.label_smoothing)
 
     with seen(work, data, "train", net, views, curriculum.seed + _OTHER_VIEWS) as (module, viewer):

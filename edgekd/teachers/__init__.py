@@ -16,6 +16,7 @@ from edgekd.nets import wrap as net_of
 from edgekd.specs import Subject
 
 EXTRAS = {
+    "family": "train",
     "residual": "train",
     "unet": "train",
     "efficientnet_lite": "teachers",
