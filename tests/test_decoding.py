@@ -1,4 +1,4 @@
-"""Nets that write: a step with its state answers as the net does at once, in torch and as an artifact; what it writes."""
+"""Nets that write: a step with its state answers as the net does at once, in torch and as an artifact."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,6 @@ from edgekd.nets import anatomy_executed, parameters
 from edgekd.plugins import find
 from edgekd.specs import Artifact, Budget, LayerMap, Measurement
 from tests import talkers
-
 
 TALKERS = Path(__file__).with_name("talkers.py")
 
