@@ -6,12 +6,13 @@ import torch
 from edgekd import teachers
 from edgekd.errors import Disagreement, PluginUnavailable
 from edgekd.plugins import find, names
-from tests.subjects import example, subject, text
+from tests.subjects import example, story, subject, text
 
 SUBJECTS = {
     "an image": subject((3, 48, 48)),
     "numbers": subject((1, 32, 49), kind="numbers"),
     "text": text(),
+    "a text to go on with": story(),
 }
 
 NAMES = [name for name in names(teachers) if name != "model_file"]
@@ -32,5 +33,5 @@ def test_answers_a_value_a_class_or_says_that_it_does_not(name: str) -> None:
         assert (net.preprocessing is None) == (wanted.kind != "images")
         with torch.no_grad():
             logits = net.module.eval()(example(net, wanted, batch=2))
-        assert logits.shape == (2, 3) and torch.isfinite(logits).all()
+        assert logits.shape == (2, *wanted.outputs[0].shape) and torch.isfinite(logits).all()
     assert refused < len(SUBJECTS), f"{name} takes none of {', '.join(SUBJECTS)}"
