@@ -20,7 +20,7 @@ from edgekd.nets import load
 from edgekd.runs import Work
 from edgekd.specs import Artifact, Data, Quantization, Student, TensorSpec
 from edgekd.tensors import write_inputs
-from edgekd.training import in_layout, labels_of, viewer_of
+from edgekd.training import in_layouts, labels_of, viewer_of
 from edgekd.workers import call
 
 VERSION = 2
@@ -138,10 +138,10 @@ def convert(
 def _calibration(work: Work, student: Student, data: Data, module: nn.Module) -> tuple[NDArray[Any], ...]:
     """For each input training examples as they are, spread evenly over the split."""
     viewer = viewer_of(work, data, "train", student.preprocessing)
-    examples = viewer.batch(calibration_indices(len(viewer)))
+    examples = viewer.inputs(calibration_indices(len(viewer)))
     if isinstance(module, Step):
-        return decoding.examples(module, examples, decoding.spread(examples))
-    return (in_layout(examples.numpy(), student.inputs[0]),)
+        return decoding.examples(module, examples[0], decoding.spread(examples[0]))
+    return in_layouts(examples, student.inputs)
 
 
 def calibration_indices(examples: int) -> NDArray[np.int64]:
@@ -151,12 +151,12 @@ def calibration_indices(examples: int) -> NDArray[np.int64]:
 
 def _samples(work: Work, student: Student, data: Data, module: nn.Module, inputs: tuple[TensorSpec, ...]) -> Path:
     viewer = viewer_of(work, data, "test", student.preprocessing)
-    examples = viewer.batch(np.arange(min(SAMPLES, len(viewer))))
+    examples = viewer.inputs(np.arange(min(SAMPLES, len(viewer))))
     path = work.out / "samples.npz"
     if isinstance(module, Step):
-        write_inputs(path, *decoding.examples(module, examples, decoding.spread(examples)))
+        write_inputs(path, *decoding.examples(module, examples[0], decoding.spread(examples[0])))
     else:
-        write_inputs(path, in_layout(examples.numpy(), inputs[0]))
+        write_inputs(path, *in_layouts(examples, inputs))
     return path
 
 

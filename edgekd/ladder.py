@@ -128,8 +128,7 @@ def _mix(slope: Slope, step: str, so_far: Quantization) -> tuple[Student, Tried]
 
 def _train(slope: Slope, step: str, so_far: Quantization) -> tuple[Student, Tried]:
     at = f"{slope.target.name}/2-distil.int8"  # one training for all exports of the target
-    lesson = msgspec.structs.replace(slope.lesson, student=slope.plan.student)
-    student = slope.run.step(at, train_rounded, lesson, slope.student, slope.data, slope.knowledge)
+    student = slope.run.step(at, train_rounded, slope.lesson, slope.student, slope.data, slope.knowledge)
     ways = [Quantization(ranges=rule) for rule in ("full", "percentile", "mse", "entropy")]
     return student, slope.run.step(step, try_out, slope.aim(student), tuple(ways))
 
@@ -148,7 +147,7 @@ REMEDIES: Final = (
 
 def falls_short(slope: Slope, agreement: Agreement) -> bool:
     """Whether an export needs the ladder: integers cost it more accuracy than is allowed, or it does not agree."""
-    if slope.first.precision not in CLIMBS:
+    if slope.first.precision not in CLIMBS or slope.data.subject.beside:  # remedies follow nets of one input
         return False
     return not agreement.ok or _drop(slope, agreement) > slope.most_drop + 1e-9
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from edgekd import heads, students
 from edgekd.errors import ConfigError
+from edgekd.fronts import seen
 from edgekd.generations import OwnTexts
 from edgekd.layers import copy_layers
 from edgekd.nets import Net, save
@@ -22,7 +23,8 @@ from edgekd.plugins import find, options
 from edgekd.rows import Rows
 from edgekd.runs import Work
 from edgekd.specs import Choice, Data, Initialise, Knowledge, LossChoice, Seed, Spec, Stage, Subject, Training, Views
-from edgekd.training import fit, labelled, labels_of, predict, train_labels, viewer_of
+from edgekd.training import fit, labelled, labels_of, train_labels
+from edgekd.writing import written_by
 
 VERSION = 3
 
@@ -81,28 +83,33 @@ def learn(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: st
     initialise(work, lesson, net, data, knowledge)
     labels, stages = train_labels(work, data), lesson.all_stages()
     taught, held = _divide(len(labels[0]), lesson)
+    if data.subject.written is not None:  # what has no label has no text either that could be shown
+        everything = np.arange(len(labels[0])) if taught is None else taught
+        taught = np.intersect1d(everything, labelled(labels))
     if not lesson.with_teacher:
         taught, stages = _alone(np.arange(len(labels[0])) if taught is None else taught, stages, labelled(labels))
     for index, stage in enumerate(stages):
         last = index == len(lesson.stages)
         objective = objective_of(work, lesson, stage, data, knowledge, net)
-        fit(
-            net.module,
-            viewer_of(work, data, "train", net.preprocessing, lesson.views, lesson.views_seed),
-            objective,
-            stage.training,
-            views=lesson.views.count,
-            seed=lesson.seed,
-            checkpoint=work.out / (f"{name}.checkpoint" if last else f"{name}-{index}.checkpoint"),
-            what=f"training {name}" if last else f"training {name}, stage {index + 1}",
-            examples=taught,
-            writer=writer_of(lesson, stage.training, net, data, labels),
-        )
+        with seen(work, data, "train", net, lesson.views, lesson.views_seed) as (module, viewer):
+            fit(
+                module,
+                viewer,
+                objective,
+                stage.training,
+                views=lesson.views.count,
+                seed=lesson.seed,
+                checkpoint=work.out / (f"{name}.checkpoint" if last else f"{name}-{index}.checkpoint"),
+                what=f"training {name}" if last else f"training {name}, stage {index + 1}",
+                examples=taught,
+                writer=writer_of(lesson, stage.training, net, data, labels),
+            )
         objective.close()
     weights = work.out / f"{name}.safetensors"
     save(net.module, weights)
     split: Literal["train", "test"] = "train" if lesson.held_out else "test"
-    answers = predict(net.module, viewer_of(work, data, split, net.preprocessing), examples=held)
+    with seen(work, data, split, net) as (module, viewer):
+        answers = written_by(module, viewer, data.subject, held, f"examining {name}")
     metrics = heads.judged(data.subject, answers, labels_of(work, data, split, held))
     return Learned(weights=weights.name, metrics=metrics, score=metrics[data.subject.metric])
 

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from edgekd.decoding import Step
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.files import digest, replacing
-from edgekd.specs import Preprocessing, Size, Spec, Subject
+from edgekd.specs import Input, Preprocessing, Size, Spec, Subject
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,18 @@ class Anatomy(Spec, frozen=True, kw_only=True):
     """Most activation elements alive at once, by liveness."""
 
 
-def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False) -> Anatomy:
-    """Examine a module on one example of `shape`, of floats or of tokens, without computing anything.
+def examine(net: Net, subject: Subject) -> Anatomy:
+    """What a net is made of for one example of the subject.
+
+    Raises:
+        Disagreement: it does not take such examples.
+    """
+    return anatomy(net.module, input_shape(net, subject.shape), subject.kind == "tokens", subject.beside)
+
+
+def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False, beside: Sequence[Input] = ()) -> Anatomy:
+    """Examine a module on one example of `shape`, of floats or of tokens, and further inputs, without computing
+    anything.
 
     One that cannot do without computing says itself what it is made of, by an attribute `anatomy`.
 
@@ -190,7 +200,8 @@ def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False) -> 
     own = getattr(module, "anatomy", None)
     if isinstance(own, Anatomy):
         return own
-    return _examined(module, [((1, *shape), torch.int64 if tokens else torch.float32)])
+    further = [((1, *one.shape), torch.int64 if one.kind == "tokens" else torch.float32) for one in beside]
+    return _examined(module, [((1, *shape), torch.int64 if tokens else torch.float32), *further])
 
 
 def anatomy_executed(net: Net, subject: Subject) -> Anatomy:
@@ -200,7 +211,7 @@ def anatomy_executed(net: Net, subject: Subject) -> Anatomy:
         Disagreement: the net does not take examples of this shape.
     """
     if net.step is None:
-        return anatomy(net.module, input_shape(net, subject.shape), subject.kind == "tokens")
+        return examine(net, subject)
     return _examined(net.step, [(one.shape, getattr(torch, one.dtype)) for one in net.step.inputs])
 
 

@@ -90,7 +90,7 @@ class Oracle:
         """For each output of the subject the mean of what its teachers say; None where none teaches it."""
         if shown.labels is not None:
             assert self._live is not None
-            return self._live.outputs(shown.inputs)
+            return self._live.outputs(shown.inputs[0])
         said: list[list[Tensor]] = [[] for _ in self._subject.outputs]
         for opened in self._told:
             for output, rows in zip(opened.told.outputs, opened.outputs(shown.epoch), strict=True):
@@ -101,11 +101,11 @@ class Oracle:
         """What the first teacher's layers answer, by their paths; of shape (batch, ...)."""
         if shown.labels is not None:
             assert self._live is not None
-            return self._live.layers(shown.inputs)
+            return self._live.layers(shown.inputs[0])
         first = self._told[0]
         if self._asked is not None:
             with evaluating(self._asked):
-                self._asked(self._viewer.batch(shown.indices, shown.epoch % len(first.told.views)))
+                self._asked(*self._viewer.inputs(shown.indices, shown.epoch % len(first.told.views)))
             return self._tap.found
         found = zip(first.told.layers, first.layers(shown.epoch), strict=True)
         return {path: torch.from_numpy(rows[shown.indices].astype(np.float32)) for path, rows in found}

@@ -259,7 +259,7 @@ def _one_probe(work: Work, candidate: Candidate, lesson: Lesson, data: Data, kno
         lesson, student=Choice(name=lesson.student.name, options=candidate.options), held_out=HELD_OUT
     )
     if not done.exists():  # a killed try's finished probes are kept
-        learned = call(learn, work, probe, data, knowledge, name, threads=1, log=work.out / f"{name}.log")
+        learned = call(learn, work, probe, data, knowledge, name, threads=1, log=work.out / f"{name}.log", trains=True)
         write_text(done, dumps(learned))
         for left in (*work.out.glob(f"{name}*.checkpoint"), work.out / learned.weights):
             left.unlink(missing_ok=True)

@@ -271,9 +271,9 @@ class LayerMap(Spec, frozen=True, kw_only=True):
 
     teacher: Text
     student: Text
-    map: Literal["uniform", "first", "last", "same"] = "uniform"
+    map: Literal["uniform", "spaced", "first", "last", "same"] = "uniform"
     """Which of the teacher's layers the student's get, where there are more: evenly spread and ending with the last,
-    the first ones, the last ones; "same" wants as many."""
+    evenly spread from the first to the last, the first ones, the last ones; "same" wants as many."""
 
 
 class LossChoice(Spec, frozen=True, kw_only=True):
@@ -326,6 +326,14 @@ class TeacherChoice(Spec, frozen=True, kw_only=True):
     """What it teaches; () is everything."""
 
 
+class PseudoLabels(Spec, frozen=True, kw_only=True):
+    """A student learns from what the teacher writes about the training examples instead of their labels (Kim and Rush
+    2016, arXiv:1606.07947), where that is not too far from those (Gandhi et al. 2023, arXiv:2311.00430)."""
+
+    least: Share
+    """Least headline metric of what the teacher writes about an example, held against its label."""
+
+
 class StudentChoice(Spec, frozen=True, kw_only=True):
     """The family of students, what may vary in it, and how the chosen one is trained."""
 
@@ -359,7 +367,11 @@ class Recipe(Spec, frozen=True, kw_only=True):
     teachers: dict[Name, TeacherChoice] = {}
     """Further ones; where several teach a head, the mean of their outputs does."""
     stages: tuple[Stage, ...] = ()
+    pseudo_labels: PseudoLabels | None = None
+    """Where nets write texts; the twin learns from the labels as they are."""
     accuracy_floor: Share = 0.0
+    budget: dict[Literal["latency_ms", "peak_memory_bytes", "file_bytes", "energy_mj"], Limit] = {}
+    """Limits of this job in place of the target's; those that are left out stay."""
     views: Views = Views()
     probe_epochs: Count = 5
     """Length of the short distillations that "smallest above the accuracy floor" compares candidates by."""
@@ -397,6 +409,18 @@ class Output(Spec, frozen=True, kw_only=True):
     """The task's headline metric."""
 
 
+class Input(Spec, frozen=True, kw_only=True):
+    """What a net is shown beside its first input."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Of one example."""
+    kind: Literal["numbers", "tokens"]
+    prompt: Size = 0
+    """Tokens that are given where a net writes the others itself, each the likeliest that it answers one place before;
+    0 where all are given."""
+
+
 class Subject(Spec, frozen=True, kw_only=True):
     """What a net is made for: what it is shown, and what it shall answer."""
 
@@ -410,6 +434,8 @@ class Subject(Spec, frozen=True, kw_only=True):
     """Of tokens: the words or pieces of words that the numbers stand for; the first is padding."""
     end: Size = 0
     """The token that ends a text which a net goes on with; 0 where texts end with their padding."""
+    beside: tuple[Input, ...] = ()
+    """Further inputs, in the order in which a net takes them behind the first."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -420,6 +446,11 @@ class Subject(Spec, frozen=True, kw_only=True):
     def metric(self) -> str:
         """The headline metric: of several outputs the mean of theirs."""
         return self.outputs[0].metric if len(self.outputs) == 1 else "mean"
+
+    @property
+    def written(self) -> int | None:
+        """Which of the further inputs is a text that a net writes itself; None where none is."""
+        return next((index for index, one in enumerate(self.beside) if one.prompt), None)
 
     @property
     def images(self) -> bool:
@@ -438,6 +469,13 @@ class Data(Spec, frozen=True, kw_only=True):
     """For each output an array of shape (examples, ...)."""
     test_inputs: File
     test_labels: tuple[File, ...]
+    train_beside: tuple[File, ...] = ()
+    """For each further input an array of shape (examples, ...)."""
+    test_beside: tuple[File, ...] = ()
+
+    def inputs(self, split: Literal["train", "test"]) -> tuple[File, ...]:
+        """Of all inputs of a split, the first in front."""
+        return (self.train_inputs, *self.train_beside) if split == "train" else (self.test_inputs, *self.test_beside)
 
 
 class Teacher(Spec, frozen=True, kw_only=True):

@@ -5,6 +5,8 @@ from functools import partial
 
 import msgspec
 import numpy as np
+import torch
+from torch import Tensor
 
 from edgekd import devices, engines, heads, parity
 from edgekd.devices import Connection, Device
@@ -16,8 +18,9 @@ from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Agreement, Artifact, Data, Student, Subject
 from edgekd.tensors import Array, read_arrays, write_array, write_inputs
-from edgekd.training import in_layout, labels_of, predict, viewer_of
+from edgekd.training import in_layouts, labels_of, predict, viewer_of
 from edgekd.workers import call
+from edgekd.writing import drafted, settle, written_by
 
 VERSION = 3
 
@@ -46,7 +49,8 @@ def _verify(work: Work, student: Student, data: Data, artifact: Artifact, engine
     load(net.module, work.path(student.weights))
     viewer = viewer_of(work, data, "test", student.preprocessing)
     labels = labels_of(work, data, "test")
-    expected, found = [], []
+    subject, text = data.subject, data.subject.written
+    expected, found, ours_alone, theirs_alone = [], [], [], []
     host: Device = find(devices, "host")
     with host.start("", engines.GUEST, engines.path(engine), work.out) as connection:
         model = connection.put(work.path(artifact.model))
@@ -55,10 +59,18 @@ def _verify(work: Work, student: Student, data: Data, artifact: Artifact, engine
             tell(f"verifying {artifact.export}", start, len(viewer))
             chunk = np.arange(start, min(start + CHUNK, len(viewer)))
             expected.append(predict(net.module, viewer, examples=chunk))
-            found.append(execute(work, connection, artifact, viewer.batch(chunk).numpy()))
+            given = viewer.inputs(chunk)
+            found.append(execute(work, connection, artifact, given))
+            if text is not None:
+                ours_alone.append(written_by(net.module, viewer, subject, chunk))
+                drafts = drafted(given[1 + text].numpy(), ours_alone[-1], subject)
+                theirs_alone.append(
+                    settle(partial(_answer, work, connection, artifact, given, 1 + text), drafts, subject)
+                )
     tell(f"verifying {artifact.export}", len(viewer), len(viewer))
     ours, theirs = _joined(expected), _joined(found)
-    agreement = compare(artifact, engine, ours, theirs, labels, data.subject)
+    alone = None if text is None else (_joined(ours_alone), _joined(theirs_alone))
+    agreement = compare(artifact, engine, ours, theirs, labels, subject, alone)
     files = [work.out / f"output-{index}.npy" for index in range(len(theirs))]
     for path, answer in zip(files, theirs, strict=True):
         write_array(path, answer)
@@ -69,12 +81,27 @@ def _joined(chunks: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
     return tuple(np.concatenate(one) for one in zip(*chunks, strict=True))
 
 
-def execute(work: Work, connection: Connection, artifact: Artifact, examples: Array) -> tuple[Array, ...]:
+def _answer(
+    work: Work,
+    connection: Connection,
+    artifact: Artifact,
+    inputs: Sequence[Tensor],
+    text: int,
+    drafts: Array,
+    which: Array,
+) -> tuple[Array, ...]:
+    """What an artifact answers to other texts of some of the examples."""
+    given = [one[which] for one in inputs]
+    given[text] = torch.from_numpy(drafts)
+    return execute(work, connection, artifact, given)
+
+
+def execute(work: Work, connection: Connection, artifact: Artifact, examples: Sequence[Tensor]) -> tuple[Array, ...]:
     """For each output the answers (examples, ...) of a loaded artifact; one that is a step is led through the texts."""
     given, answered = work.out / "inputs.npz", work.out / "outputs.npz"
-    inputs = examples.astype(np.int32) if artifact.steps else in_layout(examples, artifact.inputs[0])
+    inputs = (examples[0].numpy().astype(np.int32),) if artifact.steps else in_layouts(examples, artifact.inputs)
     try:
-        write_inputs(given, inputs)
+        write_inputs(given, *inputs)
         request = {"do": "unroll" if artifact.steps else "run", "inputs": connection.put(given)}
         connection.ask({**request, "outputs": str(answered)}, RUN_TIMEOUT_S)
         return tuple(answer[:, 0] for answer in read_arrays(answered))
@@ -90,8 +117,11 @@ def compare(
     found: Sequence[Array],
     labels: Sequence[Array],
     subject: Subject,
+    alone: tuple[Sequence[Array], Sequence[Array]] | None = None,
 ) -> Agreement:
     """Hold what an artifact answers against the student's answers: for each output (examples, ...).
+
+    Metrics are of these answers, or of those that both gave to what they wrote `alone`.
 
     Raises:
         MeasureError: the number of outputs or the shapes differ.
@@ -101,7 +131,7 @@ def compare(
         raise MeasureError(
             f"{artifact.export} answers {', '.join(map(str, shapes))}, the student {', '.join(map(str, wanted))}"
         )
-    ours, theirs = (heads.counts(subject, answers, labels) for answers in (expected, found))
+    ours, theirs = (heads.counts(subject, answers, labels) for answers in alone or (expected, found))
     score = partial(heads.score, subject)
     drop = score(ours) - score(theirs)
     low, high = parity.drop_interval(score, ours, theirs)

@@ -42,7 +42,7 @@ class _NextToken:
             return outputs.sum() * 0
         return F.cross_entropy(outputs, labels.long(), ignore_index=UNLABELLED, label_smoothing=smoothing)
 
-    def counts(self, outputs: Array, labels: Array) -> NDArray[Any]:
+    def counts(self, outputs: Array, labels: Array, classes: Sequence[str] = ()) -> NDArray[Any]:
         """Right tokens, tokens, and -log of the probability of what follows."""
         surprise = [_surprise(logits, follows) for logits, follows in zip(outputs, labels, strict=True)]
         return np.concatenate([hits(outputs, labels), np.array(surprise)[:, None]], axis=1)

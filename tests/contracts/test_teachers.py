@@ -6,13 +6,14 @@ import torch
 from edgekd import teachers
 from edgekd.errors import Disagreement, PluginUnavailable
 from edgekd.plugins import find, names
-from tests.subjects import example, story, subject, text
+from tests.subjects import example, speech, story, subject, text
 
 SUBJECTS = {
     "an image": subject((3, 48, 48)),
     "numbers": subject((1, 32, 49), kind="numbers"),
     "text": text(),
     "a text to go on with": story(),
+    "speech": speech(),
 }
 
 NAMES = [name for name in names(teachers) if name != "model_file"]
@@ -32,6 +33,6 @@ def test_answers_a_value_a_class_or_says_that_it_does_not(name: str) -> None:
             pytest.skip(f"the weights of {name} are not installed: {missing}")
         assert (net.preprocessing is None) == (wanted.kind != "images")
         with torch.no_grad():
-            logits = net.module.eval()(example(net, wanted, batch=2))
+            logits = net.module.eval()(*example(net, wanted, batch=2))
         assert logits.shape == (2, *wanted.outputs[0].shape) and torch.isfinite(logits).all()
     assert refused < len(SUBJECTS), f"{name} takes none of {', '.join(SUBJECTS)}"
