@@ -73,7 +73,7 @@ class _Told:
 
     def outputs(self, shown: Any) -> list[Tensor | None]:
         with torch.no_grad():
-            return [self._teacher(shown.inputs)]
+            return [self._teacher(*shown.inputs)]
 
 
 def test_a_step_is_the_divergence_on_what_the_student_wrote(tmp_path: Path) -> None:
