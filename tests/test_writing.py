@@ -22,7 +22,7 @@ from edgekd.specs import Data
 from edgekd.tensors import write_array
 from edgekd.views import Viewer
 from edgekd.whisper import executed_by_steps, transcriber
-from edgekd.writing import drafted, settle, written_by
+from edgekd.writing import drafted, saying, settle, written_by
 from tests import spoken, toys
 from tests.spoken import END, LENGTH, START, SUBJECT, VOCABULARY
 from tests.subjects import subject
@@ -101,6 +101,7 @@ def test_any_draft_comes_to_the_same_text_and_only_what_is_open_is_asked(net: Fr
     rounds = len(asked)
     right = settle(ask, from_noise, SUBJECT)
     assert np.array_equal(drafted(texts.numpy(), right, SUBJECT), from_noise)
+    assert np.array_equal(drafted(texts.numpy(), [saying(from_noise, SUBJECT)], SUBJECT), from_noise)
     assert rounds > 1 and asked[rounds:] == [30] and asked[rounds - 1] < 30
 
 
