@@ -274,11 +274,10 @@ def _writes(measured: Measurement, subject: Subject) -> str:
         " ".join(spelled(subject.vocabulary[token] for token in tokens).split())
         for tokens in (writing.question, writing.answer)
     )
-    threads = f"{measured.threads} thread{'s' * (measured.threads != 1)}"
+    where = f"{measured.device} ({measured.engine}, {measured.threads} thread{'s' * (measured.threads != 1)})"
     return (
-        f"{measured.artifact} writes {writing.tokens_s:.0f} tokens/s on {measured.device}, {measured.provenance} "
-        f"({measured.engine}, {threads}); the first comes after {writing.first_token_ms:.0f} ms. "
-        f"Given {asked!r} it writes {said!r}."
+        f"{measured.artifact} writes {writing.tokens_s:.0f} tokens/s on {where} [{measured.provenance}]; "
+        f"the first comes after {writing.first_token_ms:.0f} ms. Given {asked!r} it writes {said!r}."
     )
 
 
