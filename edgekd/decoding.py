@@ -12,7 +12,8 @@ To have a net executed like this, write a subclass of Step that shares its modul
 `edgekd.nets.Net`. What is exported, calibrated, timed and weighed then is the step, and an artifact agrees when texts
 that it is led through token by token get the logits that the whole net gives them at once. `unrolled` does that in
 torch, the requests `unroll` and `write` of edgekd/engines/_guest.py on an engine. A net with a context, such as
-Whisper's decoder, gives the arrays of each text to `unrolled`, `walk` or `written`.
+Whisper's decoder, gives the arrays of each text to `unrolled`, `walk` or `written`; what makes them is `Net(module,
+step=..., context=...)`, a model of its own on the device, which is executed once a text.
 """
 
 from collections.abc import Iterator, Sequence
@@ -59,16 +60,16 @@ class Step(nn.Module):
         later = (TensorSpec(name=NEXT + one.name, shape=one.shape) for one in self.state)
         return (TensorSpec(name=logits, shape=(1, self.pieces)), *later)
 
-    def start(self, texts: int) -> tuple[Tensor, ...]:
+    def start(self, texts: int, device: torch.device) -> tuple[Tensor, ...]:
         """The state before the first token."""
-        return tuple(torch.zeros(texts, *one.shape[1:]) for one in self.state)
+        return tuple(torch.zeros(texts, *one.shape[1:], device=device) for one in self.state)
 
 
 def walk(step: Step, tokens: Tensor, context: Sequence[Tensor] = ()) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
     """Lead a step through texts (batch, length): at each position what it is given, and its logits (batch, pieces)."""
-    state = step.start(len(tokens))
+    state = step.start(len(tokens), tokens.device)
     for place in range(tokens.shape[1]):
-        given = (tokens[:, place : place + 1], torch.tensor([place]), *context, *state)
+        given = (tokens[:, place : place + 1], torch.tensor([place], device=tokens.device), *context, *state)
         logits, *later = step(*given)
         state = tuple(later)
         yield given, logits
@@ -79,11 +80,13 @@ def unrolled(step: Step, tokens: Tensor, context: Sequence[Tensor] = ()) -> Tens
     return torch.stack([logits for _, logits in walk(step, tokens, context)], dim=2)
 
 
-def examples(step: Step, tokens: Tensor, positions: Sequence[int]) -> tuple[NDArray[Any], ...]:
+def examples(
+    step: Step, tokens: Tensor, positions: Sequence[int], context: Sequence[Tensor] = ()
+) -> tuple[NDArray[Any], ...]:
     """What a step of each text is given at its position: for each input an array of (texts, *shape)."""
     found: list[list[NDArray[Any]]] = [[] for _ in tokens]
     with torch.no_grad():
-        for place, (given, _) in enumerate(walk(step, tokens[:, : max(positions) + 1])):
+        for place, (given, _) in enumerate(walk(step, tokens[:, : max(positions) + 1], context)):
             for text, wanted in enumerate(positions):
                 if wanted == place:
                     found[text] = [_alone(one, text, spec) for one, spec in zip(given, step.inputs, strict=True)]
@@ -121,11 +124,12 @@ def written(
     What comes next is drawn from the softmax of the logits over `temperature`; without a generator it is the most
     likely piece. Behind the first written `end` everything is 0.
     """
-    made, state, length = texts.clone(), step.start(len(texts)), texts.shape[1]
-    done = torch.zeros(len(texts), dtype=torch.bool)
+    made, device = texts.clone(), texts.device
+    state, done = step.start(len(texts), device), torch.zeros(len(texts), dtype=torch.bool, device=device)
     with torch.no_grad():
-        for place in range(length - 1):
-            logits, *later = step(made[:, place : place + 1], torch.tensor([place]), *context, *state)
+        for place in range(texts.shape[1] - 1):
+            at = torch.tensor([place], device=device)
+            logits, *later = step(made[:, place : place + 1], at, *context, *state)
             state = tuple(later)
             free = known <= place + 1
             chosen = _drawn(logits, generator, temperature).masked_fill(done, 0)
@@ -140,4 +144,5 @@ def written(
 def _drawn(logits: Tensor, generator: torch.Generator | None, temperature: float) -> Tensor:
     if generator is None:
         return logits.argmax(1)
-    return torch.multinomial((logits / temperature).softmax(1), 1, generator=generator)[:, 0]
+    chances = (logits.float() / temperature).softmax(1).cpu()  # a generator belongs to one device
+    return torch.multinomial(chances, 1, generator=generator)[:, 0].to(logits.device)

@@ -34,7 +34,7 @@ class OwnTexts:
         if random.random() >= self._share:
             return None
         generator = torch.Generator().manual_seed(int(random.integers(2**62)))
-        known = torch.from_numpy(decoding.given(self._labels[indices]))
+        known = torch.from_numpy(decoding.given(self._labels[indices])).to(inputs.device)
         with evaluating(self._step):
             texts = decoding.written(self._step, inputs, known, self._end, generator)
         return texts, follows(texts, known, self._end)
@@ -42,7 +42,7 @@ class OwnTexts:
 
 def follows(texts: Tensor, known: Tensor, end: int) -> Tensor:
     """Labels of texts whose first `known` tokens are given: what follows each token, for the others up to the end."""
-    places = torch.arange(texts.shape[1] - 1)
+    places = torch.arange(texts.shape[1] - 1, device=texts.device)
     later = texts[:, 1:]
     written = places + 1 >= known[:, None]
     ended = ((later == end) & written).cumsum(1)

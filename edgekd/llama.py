@@ -22,8 +22,9 @@ from edgekd.decoding import Step
 from edgekd.errors import Disagreement
 from edgekd.specs import Subject, TensorSpec
 
-UNSEEN: Final = -100.0
-"""Added to the scores of what comes later: its probability is 1e-44 of an equal score's, and numbers stay finite."""
+UNSEEN: Final = -200.0
+"""Added to the scores of what comes later. Its probability is 0 then: half as much would leave denormal numbers, which
+processors multiply slowly, and more would leave integers less for the other scores."""
 EPSILON: Final = 1e-5
 """Of the norms."""
 EMBEDDING_DEVIATION: Final = 0.02

@@ -126,9 +126,9 @@ class Live:
     def outputs(self, inputs: Tensor) -> list[Tensor | None]:
         """As `Oracle.outputs`, of inputs that nobody has seen before."""
         said: list[list[Tensor]] = [[] for _ in self._subject.outputs]
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
+        with torch.no_grad(), torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._autocast):
             for outputs, module in self._nets:
-                for output, answer in zip(outputs, answers_of(module(inputs)), strict=True):
+                for output, answer in zip(outputs, answers_of(module.to(inputs.device)(inputs)), strict=True):
                     said[output].append(answer.float())
         self._last = inputs
         return _means(said)

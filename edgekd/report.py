@@ -13,6 +13,7 @@ from edgekd.specs import (
     Artifact,
     Budget,
     Climb,
+    Context,
     Cost,
     Counted,
     Data,
@@ -127,7 +128,7 @@ def judge(evidence: Evidence, artifact: Artifact, budget: Budget) -> tuple[Verdi
     else against the estimate, the upper end of its latency.
     """
     agreement = next((one for one in evidence.agreements if one.artifact == artifact.export), None)
-    verdicts = [*_cost(evidence, artifact, budget), file_size(artifact.model.size_bytes, budget)]
+    verdicts = [*_cost(evidence, artifact, budget), file_size(artifact.file_bytes, budget)]
     if agreement:
         verdicts.append(_accuracy(evidence, agreement, budget))
         verdicts.append(
@@ -268,9 +269,10 @@ def findings(evidence: Evidence) -> list[str]:
 def _writes(measured: Measurement) -> str:
     writing = measured.writing
     assert writing is not None
+    once = f", behind {measured.once_ms:.0f} ms for what is executed once a text" if measured.once_ms else ""
     return (
         f"{measured.artifact} writes {writing.tokens_s:.0f} tokens/s on {measured.device}, {measured.provenance} "
-        f"({measured.engine}, {measured.threads} threads); the first comes after {writing.first_token_ms:.0f} ms."
+        f"({measured.engine}, {measured.threads} threads); the first comes after {writing.first_token_ms:.0f} ms{once}."
     )
 
 
@@ -365,11 +367,12 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
             {
                 "export": artifact.export,
                 "file": artifact.model.path,
-                "file_bytes": artifact.model.size_bytes,
+                "file_bytes": artifact.file_bytes,
                 "sha256": artifact.model.sha256,
                 "metrics": metrics.get(artifact.export, {}),
                 "inputs": _plain(artifact.inputs),
                 "outputs": _plain(artifact.outputs),
+                **({"context": _context(artifact.context)} if artifact.context else {}),
                 "parity": parity[artifact.export],
                 **({"ladder": ladders[artifact.export]} if artifact.export in ladders else {}),
             }
@@ -387,6 +390,15 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
         "verdicts": [_plain(verdict) for verdict in verdicts],
         "findings": list(found),
         "environment": evidence.environment,
+    }
+
+
+def _context(context: Context) -> dict[str, Any]:
+    return {
+        "file": context.model.path,
+        "sha256": context.model.sha256,
+        "inputs": _plain(context.inputs),
+        "outputs": _plain(context.outputs),
     }
 
 

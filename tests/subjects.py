@@ -31,6 +31,13 @@ def text(length: int = 12) -> Subject:
     return Subject(shape=(length,), kind="tokens", outputs=(output(),), vocabulary=pieces)
 
 
+def story(length: int = 12) -> Subject:
+    """Texts of a few pieces to go on with, which every net that writes knows."""
+    pieces = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "a", "b", "c", "!")
+    wanted = Output(name="logits", task="next_token", shape=(len(pieces), length), classes=pieces, metric="accuracy")
+    return Subject(shape=(length,), kind="tokens", outputs=(wanted,), vocabulary=pieces, end=2)
+
+
 def speech(length: int = 8) -> Subject:
     """Sounds of two seconds and texts of words that Whisper knows, which a net writes."""
     pieces = ("<|padding|>", "<|endoftext|>", "<|startoftranscript|>", "Ġhello", "Ġworld", "!")

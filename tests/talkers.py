@@ -51,3 +51,8 @@ def teacher(width: int = 32, layers: int = 2) -> Net:
     """A decoder."""
     net = WritingNet(Size(width=width, heads=4, groups=2, feed_forward=2 * width, layers=layers), subject())
     return Net(net, step=WritingStep(net))
+
+
+def mute() -> Net:
+    """A net that answers as a decoder does, and says nothing of a step."""
+    return Net(teacher().module)

@@ -8,7 +8,7 @@ from edgekd.errors import Disagreement
 from edgekd.nets import Net, examine, parameters
 from edgekd.plugins import find, names
 from edgekd.specs import Subject
-from tests.subjects import example, speech, subject, text
+from tests.subjects import example, speech, story, subject, text
 
 SUBJECTS = {
     "a small grey image": subject((1, 28, 28)),
@@ -16,6 +16,7 @@ SUBJECTS = {
     "an image": subject((3, 100, 100)),
     "numbers": subject((1, 32, 49), kind="numbers"),
     "text": text(),
+    "a text to go on with": story(),
     "speech": speech(),
 }
 

@@ -6,12 +6,13 @@ import torch
 from edgekd import teachers
 from edgekd.errors import Disagreement, PluginUnavailable
 from edgekd.plugins import find, names
-from tests.subjects import example, speech, subject, text
+from tests.subjects import example, speech, story, subject, text
 
 SUBJECTS = {
     "an image": subject((3, 48, 48)),
     "numbers": subject((1, 32, 49), kind="numbers"),
     "text": text(),
+    "a text to go on with": story(),
     "speech": speech(),
 }
 
