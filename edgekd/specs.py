@@ -785,6 +785,10 @@ class Writing(Spec, frozen=True, kw_only=True):
     """Median over the texts, from the first token given to the first written."""
     text_ms: tuple[float, ...]
     """Of each text, from the first token given to the last written."""
+    question: tuple[int, ...]
+    """Tokens of the first text that were given."""
+    answer: tuple[int, ...]
+    """And what it went on with."""
 
 
 class Conditions(Spec, frozen=True, kw_only=True):

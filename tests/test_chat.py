@@ -3,16 +3,19 @@
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
+import edgekd
 from edgekd import datasets, heads, smollm, teachers
 from edgekd.data import examine
 from edgekd.datasets import Arrays
 from edgekd.decoding import given
 from edgekd.errors import ConfigError, Disagreement, PluginUnavailable
 from edgekd.plugins import find
+from edgekd.shipped import load_recipe
 from edgekd.specs import Head
 
 CHAT = find(datasets, "chat")
@@ -120,3 +123,19 @@ def test_what_is_not_here_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_foreign_vocabulary_is_refused() -> None:
     with pytest.raises(Disagreement, match="does not know 'xyzzy~' and 0 others"):
         smollm.weights(("<|endoftext|>", "xyzzy~"))
+
+
+@needs_smollm
+@pytest.mark.slow
+def test_the_recipe_goes_all_the_way_at_its_small_scale(tmp_path: Path) -> None:
+    for package in ("litert_torch", "onnxruntime"):
+        pytest.importorskip(package, reason="pip install 'edgekd[tflite,onnx]'")
+    board = msgspec.structs.replace(edgekd.load_target("raspberry-pi-4"), emulator="")
+    found = edgekd.run(load_recipe("chatbot", "small"), board, out=tmp_path / "run")
+    made = found.made
+    assert made.teacher.metrics["accuracy"] > 0.9, "the texts are its own"
+    assert made.student is not None and made.student.metrics["accuracy"] > 0.15
+    assert [one.export for one in made.artifacts] == ["tflite-dynamic", "onnx-fp32", "tflite-fp32"]
+    assert all(one.ok for one in made.agreements), [one.reason for one in made.agreements]
+    assert all(one.writing and one.writing.tokens_s > 1 for one in made.measurements)
+    assert all(one.model.size_bytes < 8 * 2**20 for one in made.artifacts[:1])

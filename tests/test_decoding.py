@@ -11,11 +11,11 @@ from torch import Tensor
 
 import edgekd
 from edgekd import decoding, students
-from edgekd.decoding import unrolled, written
+from edgekd.decoding import Step, unrolled, written
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.layers import Tap, copy_layers
 from edgekd.llama import Size, WritingNet, WritingStep
-from edgekd.nets import anatomy_executed, parameters
+from edgekd.nets import anatomy_executed, load, parameters
 from edgekd.plugins import find
 from edgekd.specs import Artifact, Budget, LayerMap, Measurement
 from tests import talkers
@@ -204,13 +204,16 @@ def test_a_net_that_writes_goes_all_the_way_to_a_device(tmp_path: Path) -> None:
     assert made.student.macs < 60_000, "of one token"
     floor = {one.limit: one.allowed for one in found.verdicts}["accuracy_floor"]
     assert floor == pytest.approx(0.6), "the recipe's own"
+    family = find(students, "decoder")
+    learned = family.build(family.Options(**made.student.choice.options), talkers.subject())
+    load(learned.module.eval(), found.folder / made.student.weights.path)
     for measured in made.measurements:
-        written_by(found.folder, measured, made.artifacts)
+        written_by(found.folder, measured, made.artifacts, learned.step)
         assert any(f"{measured.artifact} writes" in line and "host" in line for line in found.summary()["findings"])
 
 
-def written_by(folder: Path, measured: Measurement, artifacts: tuple[Artifact, ...]) -> None:
-    """What was measured is what the data allow."""
+def written_by(folder: Path, measured: Measurement, artifacts: tuple[Artifact, ...], step: Step) -> None:
+    """What was measured is what the data allow, and what was written is what torch writes."""
     artifact = next(one for one in artifacts if one.export == measured.artifact)
     writing = measured.writing
     assert writing is not None and artifact.texts is not None and artifact.steps == talkers.LENGTH
@@ -219,3 +222,9 @@ def written_by(folder: Path, measured: Measurement, artifacts: tuple[Artifact, .
     assert writing.texts == len(given) == len(writing.text_ms)
     assert len(given) <= writing.tokens <= (talkers.LENGTH - given).sum()
     assert writing.tokens_s > 0 and 0 < writing.first_token_ms <= max(writing.text_ms)
+    assert len(writing.question) == given[0] and writing.question[0] == talkers.ASK
+    if measured.artifact.endswith("fp32"):
+        text = torch.zeros(1, talkers.LENGTH, dtype=torch.int64)
+        text[0, : given[0]] = torch.tensor(writing.question)
+        (expected,) = written(step, text, torch.tensor(given[:1]), talkers.END)
+        assert list(writing.answer) == expected[given[0] :][: len(writing.answer)].tolist()

@@ -97,7 +97,7 @@ class Guest:
 
         The .npz has tokens (texts, length), how many of them are given (texts,), then as for `unroll`. A text ends with
         the token `end`, or when it is full. Of each text: `tokens` that were written, `first_ms` until the first of
-        them and `text_ms` until the last.
+        them and `text_ms` until the last, what was `given`, and the `text` behind it.
         """
         tokens, given, *context = arrays(request["inputs"])
         before = conditions()
@@ -119,7 +119,14 @@ class Guest:
             first_ms = first_ms or since_ms(start)
             if text[place + 1] == end:
                 break
-        return {"tokens": count, "first_ms": first_ms, "text_ms": since_ms(start), "text": text.tolist()}
+        text_ms, written = since_ms(start), text[given : given + count].tolist()
+        return {
+            "tokens": count,
+            "first_ms": first_ms,
+            "text_ms": text_ms,
+            "given": text[:given].tolist(),
+            "text": written,
+        }
 
     def time(self, request: dict[str, Any]) -> dict[str, Any]:
         """Time single inferences, a fresh input each, after a warm-up by count and by time.

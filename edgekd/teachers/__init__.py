@@ -24,6 +24,7 @@ EXTRAS = {
     "whisper": "speech",
     "smollm": "chatbot",
     "model_file": "train",
+    "transformers": "transformers",
 }
 
 

@@ -16,8 +16,8 @@ SUBJECTS = {
     "speech": speech(),
 }
 
-NAMES = [name for name in names(teachers) if name != "model_file"]
-"""What a file holds depends on the file: see tests/test_teachers.py."""
+NAMES = [name for name in names(teachers) if name not in {"model_file", "transformers"}]
+"""What a file holds depends on the file: see tests/test_teachers.py and tests/test_transformers.py."""
 
 
 @pytest.mark.parametrize("name", NAMES)
