@@ -12,7 +12,8 @@ To have a net executed like this, write a subclass of Step that shares its modul
 `edgekd.nets.Net`. What is exported, calibrated, timed and weighed then is the step, and an artifact agrees when texts
 that it is led through token by token get the logits that the whole net gives them at once. `unrolled` does that in
 torch, the requests `unroll` and `write` of edgekd/engines/_guest.py on an engine. A net with a context, such as
-Whisper's decoder, gives the arrays of each text to `unrolled`, `walk` or `written`.
+Whisper's decoder, gives the arrays of each text to `unrolled`, `walk` or `written`; what makes them is `Net(module,
+step=..., context=...)`, a model of its own on the device, which is executed once a text.
 """
 
 from collections.abc import Iterator, Sequence
@@ -79,11 +80,13 @@ def unrolled(step: Step, tokens: Tensor, context: Sequence[Tensor] = ()) -> Tens
     return torch.stack([logits for _, logits in walk(step, tokens, context)], dim=2)
 
 
-def examples(step: Step, tokens: Tensor, positions: Sequence[int]) -> tuple[NDArray[Any], ...]:
+def examples(
+    step: Step, tokens: Tensor, positions: Sequence[int], context: Sequence[Tensor] = ()
+) -> tuple[NDArray[Any], ...]:
     """What a step of each text is given at its position: for each input an array of (texts, *shape)."""
     found: list[list[NDArray[Any]]] = [[] for _ in tokens]
     with torch.no_grad():
-        for place, (given, _) in enumerate(walk(step, tokens[:, : max(positions) + 1])):
+        for place, (given, _) in enumerate(walk(step, tokens[:, : max(positions) + 1], context)):
             for text, wanted in enumerate(positions):
                 if wanted == place:
                     found[text] = [_alone(one, text, spec) for one, spec in zip(given, step.inputs, strict=True)]

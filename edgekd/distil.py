@@ -1,19 +1,16 @@
 """Train the planned student against the teacher, and beside it a twin that never hears of the teacher."""
 
 from functools import partial
-from typing import Final, Literal
 
 import msgspec
 
 from edgekd.lessons import Learned, Lesson, build, learn
-from edgekd.nets import Net, anatomy_executed, input_shape
+from edgekd.nets import anatomy_executed, inputs_of
 from edgekd.runs import Work
-from edgekd.specs import Choice, Data, Knowledge, Output, Student, Subject, TensorSpec
+from edgekd.specs import Choice, Data, Knowledge, Output, Student, TensorSpec
 from edgekd.workers import call, cores, together
 
 VERSION = 3
-
-NAMES: Final = {"images": "image", "tokens": "tokens", "numbers": "input"}
 
 
 def distil(work: Work, lesson: Lesson, data: Data, given: Data, knowledge: Knowledge) -> Student:
@@ -50,7 +47,7 @@ def _describe(work: Work, choice: Choice, data: Data, taught: Learned, alone: Le
         twin_weights=work.keep(work.out / alone.weights),
         choice=choice,
         preprocessing=net.preprocessing,
-        inputs=net.step.inputs if net.step else _inputs(net, subject),
+        inputs=net.step.inputs if net.step else inputs_of(net, subject),
         outputs=net.step.outputs(subject.outputs[0].name) if net.step else tuple(map(_answer, subject.outputs)),
         subject=subject,
         parameters=described.parameters,
@@ -60,20 +57,5 @@ def _describe(work: Work, choice: Choice, data: Data, taught: Learned, alone: Le
     )
 
 
-def _inputs(net: Net, subject: Subject) -> tuple[TensorSpec, ...]:
-    shape = input_shape(net, subject.shape)
-    first = TensorSpec(name=NAMES[subject.kind], shape=(1, *shape), dtype=_dtype(subject.kind), layout=_layout(shape))
-    further = (TensorSpec(name=one.name, shape=(1, *one.shape), dtype=_dtype(one.kind)) for one in subject.beside)
-    return (first, *further)
-
-
-def _dtype(kind: str) -> str:
-    return "int32" if kind == "tokens" else "float32"
-
-
 def _answer(output: Output) -> TensorSpec:
     return TensorSpec(name=output.name, shape=(1, *output.shape))
-
-
-def _layout(shape: tuple[int, ...]) -> Literal["NCHW", ""]:
-    return "NCHW" if len(shape) == 3 else ""

@@ -233,7 +233,7 @@ def _rung(slope: Slope, name: str, tried: Tried, agreement: Agreement, refused: 
         agreement=agreement,
         holds_accuracy=agreement.ok and _drop(slope, agreement) <= slope.most_drop + 1e-9,
         holds_budget=not refused
-        and tried.artifact.model.size_bytes <= budget.file_bytes
+        and tried.artifact.file_bytes <= budget.file_bytes
         and predicted.latency_ms.high <= budget.latency_ms
         and predicted.peak_memory_bytes <= budget.peak_memory_bytes,
         unfit=refused,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -18,7 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from edgekd.decoding import Step
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.files import digest, replacing
-from edgekd.specs import Input, Preprocessing, Size, Spec, Subject
+from edgekd.specs import Input, Preprocessing, Size, Spec, Subject, TensorSpec
+
+NAMES: Final = {"images": "image", "tokens": "tokens", "numbers": "input"}
+"""Kind of the first input -> what it is called on devices."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,8 @@ class Net:
     """The classes that its outputs stand for, where it says so."""
     step: Step | None = None
     """What a device executes instead of the module where it writes token after token; it shares the module's parts."""
+    context: nn.Module | None = None
+    """What makes the step's context of all inputs but the text; it shares the module's parts."""
 
 
 def wrap(made: Any, where: str) -> Net:
@@ -205,14 +210,47 @@ def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False, bes
 
 
 def anatomy_executed(net: Net, subject: Subject) -> Anatomy:
-    """Of what a device executes at once: the net on one example, or one step of a net that writes.
+    """Of what a device executes at once: the net on one example, or one step of a net that writes, and what makes its
+    context.
 
     Raises:
         Disagreement: the net does not take examples of this shape.
     """
     if net.step is None:
         return examine(net, subject)
-    return _examined(net.step, [(one.shape, getattr(torch, one.dtype)) for one in net.step.inputs])
+    step = _executed(net.step, net.step.inputs)
+    if net.context is None:
+        return step
+    once = _executed(net.context, context_inputs(net, subject))
+    return Anatomy(
+        outputs=step.outputs,
+        layers=once.layers + step.layers,
+        parameters=parameters(net.module),
+        macs=once.macs + step.macs,
+        arena_elements=max(once.arena_elements, step.arena_elements),
+    )
+
+
+def _executed(module: nn.Module, inputs: Sequence[TensorSpec]) -> Anatomy:
+    return _examined(module, [(one.shape, getattr(torch, one.dtype)) for one in inputs])
+
+
+def inputs_of(net: Net, subject: Subject) -> tuple[TensorSpec, ...]:
+    """What the whole net takes, as devices know it."""
+    shape = input_shape(net, subject.shape)
+    layout: Literal["NCHW", ""] = "NCHW" if len(shape) == 3 else ""
+    first = TensorSpec(name=NAMES[subject.kind], shape=(1, *shape), dtype=_dtype(subject.kind), layout=layout)
+    further = (TensorSpec(name=one.name, shape=(1, *one.shape), dtype=_dtype(one.kind)) for one in subject.beside)
+    return (first, *further)
+
+
+def context_inputs(net: Net, subject: Subject) -> tuple[TensorSpec, ...]:
+    """What makes a context takes: all inputs but the text."""
+    return tuple(one for index, one in enumerate(inputs_of(net, subject)) if index != subject.text)
+
+
+def _dtype(kind: str) -> str:
+    return "int32" if kind == "tokens" else "float32"
 
 
 def _examined(module: nn.Module, inputs: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> Anatomy:

@@ -415,13 +415,18 @@ def _exports(run: Run, target: Target, student: Student, data: Data) -> list[tup
 def _export(run: Run, target: Target, student: Student, data: Data, wanted: str) -> tuple[Artifact, tuple[str, ...]]:
     """An export, or what the target says stands in for it where its runtimes do not execute it; and what they say."""
     artifact = _write(run, target, student, data, wanted)
-    reasons = unfit(run.folder / artifact.model.path, artifact.precision, target)
+    reasons = _unfit(run, artifact, target)
     if not reasons or wanted not in target.fallbacks:
         return artifact, reasons
     instead = target.fallbacks[wanted]
     run.log(step=f"{target.name}/3-export/{wanted}", event="replaced", by=instead, reasons=list(reasons))
     artifact = _write(run, target, student, data, instead)
-    return artifact, unfit(run.folder / artifact.model.path, artifact.precision, target)
+    return artifact, _unfit(run, artifact, target)
+
+
+def _unfit(run: Run, artifact: Artifact, target: Target) -> tuple[str, ...]:
+    models = [artifact.model, *([artifact.context.model] if artifact.context else [])]
+    return tuple(line for one in models for line in unfit(run.folder / one.path, artifact.precision, target))
 
 
 def _write(run: Run, target: Target, student: Student, data: Data, wanted: str) -> Artifact:

@@ -5,16 +5,19 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from edgekd import heads
+from edgekd import heads, store
+from edgekd.columns import Column, shards_of
 from edgekd.errors import ConfigError
+from edgekd.files import digest
 from edgekd.fronts import seen
-from edgekd.oracles import trained
+from edgekd.oracles import identity, trained
+from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Data, PseudoLabels, Spec, Teacher
 from edgekd.tensors import Array, write_array
 from edgekd.training import labels_of
 from edgekd.workers import call
-from edgekd.writing import PADDING, drafted, writing
+from edgekd.writing import AT_ONCE, PADDING, drafted, saying, writing
 
 VERSION: Final = 1
 
@@ -38,29 +41,28 @@ def relabel(work: Work, teacher: Teacher, data: Data, wanted: PseudoLabels, sour
         ConfigError: nets write nothing here, or nothing that the teacher writes is kept.
     """
     log = work.out / "worker.log"
-    return call(_relabel, work, teacher, data, wanted, threads=threads, log=log, timeout_s=TIMEOUT_S)
+    return call(_relabel, work, teacher, data, wanted, source, threads=threads, log=log, timeout_s=TIMEOUT_S)
 
 
-def _relabel(work: Work, teacher: Teacher, data: Data, wanted: PseudoLabels) -> Relabelled:
+def _relabel(work: Work, teacher: Teacher, data: Data, wanted: PseudoLabels, source: str) -> Relabelled:
     subject = data.subject
     if subject.written is None or len(subject.outputs) != 1:
         raise ConfigError(
             f"the recipe wants pseudo labels, and nets write no texts about {data.name}",
             hint="leave pseudo_labels out: what a teacher says of classes is a loss, soft_targets",
         )
-    net = trained(work, teacher, subject)
     (given,) = labels_of(work, data, "train")
-    labels = np.full_like(given, UNLABELLED)
     texts = np.load(work.path(data.train_beside[subject.written]), allow_pickle=False)
-    with seen(work, data, "train", net) as (module, viewer):
-        for indices, answers in writing(module, viewer, subject, what="the teacher writes labels"):
-            counts = heads.counts(subject, answers, [given[indices]])
-            good = [heads.score(subject, tuple(one[[row]] for one in counts)) for row in range(len(indices))]
-            kept = np.array(good) >= wanted.least
-            written = drafted(texts[indices], answers, subject)
-            given[indices[~kept]] = UNLABELLED
-            texts[indices[kept]] = written[kept]
-            labels[indices[kept]] = labels_from(written[kept], subject.beside[subject.written].prompt)
+    written = _written(work, teacher, data, source)
+    labels = np.full_like(given, UNLABELLED)
+    for start in range(0, len(texts), AT_ONCE):
+        some = np.arange(start, min(start + AT_ONCE, len(texts)))
+        counts = heads.counts(subject, [saying(written[some], subject)], [given[some]])
+        scores = [heads.score(subject, tuple(one[[row]] for one in counts)) for row in range(len(some))]
+        kept = some[np.array(scores) >= wanted.least]
+        texts[kept] = written[kept]
+        labels[kept] = labels_from(written[kept], subject.beside[subject.written].prompt)
+        given[np.setdiff1d(some, kept)] = UNLABELLED
     if (labels == UNLABELLED).all():
         raise ConfigError(
             f"nothing that the teacher writes about {data.name} scores {wanted.least}", hint="lower pseudo_labels.least"
@@ -75,6 +77,30 @@ def _relabel(work: Work, teacher: Teacher, data: Data, wanted: PseudoLabels) -> 
         taught=msgspec.structs.replace(data, train_beside=tuple(beside), train_labels=labelled),
         given=msgspec.structs.replace(data, train_labels=(work.keep(work.out / "given.npy"),)),
     )
+
+
+def _written(work: Work, teacher: Teacher, data: Data, source: str) -> Array:
+    """What the teacher writes about each training example, (examples, length), by the store: a killed try goes on, and
+    another share of it can be learned without asking again."""
+    subject, net = data.subject, trained(work, teacher, data.subject)
+    assert subject.written is not None
+    asked = [[file.sha256 for file in data.inputs("train")], msgspec.to_builtins(subject)]
+    key = digest(["texts", VERSION, teacher.weights.sha256, source, identity(teacher.choice, net), asked])
+    drafts = np.load(work.path(data.train_beside[subject.written]), allow_pickle=False)
+    shards = shards_of(len(drafts), AT_ONCE)
+    with store.entry(key, "texts", f"{teacher.choice.name} of {data.name}") as shelf:
+        column = Column(shelf, "texts", shards)
+        if not column.intact():
+            lacking = column.lacks()
+            with seen(work, data, "train", net) as (module, viewer):
+                for number in sorted(lacking):
+                    tell("the teacher writes labels", number, len(shards))
+                    for indices, answers in writing(module, viewer, subject, np.asarray(shards[number])):
+                        column.write(int(indices[0]), drafted(drafts[indices], answers, subject))
+                    column.finish(number)
+            column.seal()
+        tell("the teacher writes labels", len(shards), len(shards))
+        return np.array(np.load(column.path, allow_pickle=False))
 
 
 def labels_from(tokens: Array, prompt: int) -> Array:

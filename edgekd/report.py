@@ -14,6 +14,7 @@ from edgekd.specs import (
     Artifact,
     Budget,
     Climb,
+    Context,
     Cost,
     Counted,
     Data,
@@ -129,7 +130,7 @@ def judge(evidence: Evidence, artifact: Artifact, budget: Budget) -> tuple[Verdi
     else against the estimate, the upper end of its latency.
     """
     agreement = next((one for one in evidence.agreements if one.artifact == artifact.export), None)
-    verdicts = [*_cost(evidence, artifact, budget), file_size(artifact.model.size_bytes, budget)]
+    verdicts = [*_cost(evidence, artifact, budget), file_size(artifact.file_bytes, budget)]
     if agreement:
         verdicts.append(_accuracy(evidence, agreement, budget))
         verdicts.append(
@@ -275,9 +276,11 @@ def _writes(measured: Measurement, subject: Subject) -> str:
         for tokens in (writing.question, writing.answer)
     )
     where = f"{measured.device} ({measured.engine}, {measured.threads} thread{'s' * (measured.threads != 1)})"
+    once = f", behind {measured.once_ms:.0f} ms for what is executed once a text" if measured.once_ms else ""
     return (
         f"{measured.artifact} writes {writing.tokens_s:.0f} tokens/s on {where} [{measured.provenance}]; "
-        f"the first comes after {writing.first_token_ms:.0f} ms. Given {asked!r} it writes {said!r}."
+        f"the first comes after {writing.first_token_ms:.0f} ms{once}. "
+        f"{f'Given {asked!r} it' if asked else 'It'} writes {said!r}."
     )
 
 
@@ -372,11 +375,12 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
             {
                 "export": artifact.export,
                 "file": artifact.model.path,
-                "file_bytes": artifact.model.size_bytes,
+                "file_bytes": artifact.file_bytes,
                 "sha256": artifact.model.sha256,
                 "metrics": metrics.get(artifact.export, {}),
                 "inputs": _plain(artifact.inputs),
                 "outputs": _plain(artifact.outputs),
+                **({"context": _context(artifact.context)} if artifact.context else {}),
                 "parity": parity[artifact.export],
                 **({"ladder": ladders[artifact.export]} if artifact.export in ladders else {}),
             }
@@ -394,6 +398,15 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
         "verdicts": [_plain(verdict) for verdict in verdicts],
         "findings": list(found),
         "environment": evidence.environment,
+    }
+
+
+def _context(context: Context) -> dict[str, Any]:
+    return {
+        "file": context.model.path,
+        "sha256": context.model.sha256,
+        "inputs": _plain(context.inputs),
+        "outputs": _plain(context.outputs),
     }
 
 

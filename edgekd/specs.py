@@ -453,6 +453,11 @@ class Subject(Spec, frozen=True, kw_only=True):
         return next((index for index, one in enumerate(self.beside) if one.prompt), None)
 
     @property
+    def text(self) -> int:
+        """Which of all inputs is the text, where a net writes one."""
+        return 0 if self.written is None else 1 + self.written
+
+    @property
     def images(self) -> bool:
         """Whether views and preprocessing apply."""
         return self.kind == "images"
@@ -581,6 +586,16 @@ class Student(Spec, frozen=True, kw_only=True):
     twin_metrics: dict[str, float]
 
 
+class Context(Spec, frozen=True, kw_only=True):
+    """The model that makes what stays the same in a text: executed once, before the steps that write it."""
+
+    model: File
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    samples: File
+    """As of the Artifact."""
+
+
 class Artifact(Spec, frozen=True, kw_only=True):
     """A student in a device's own format."""
 
@@ -603,6 +618,13 @@ class Artifact(Spec, frozen=True, kw_only=True):
     """Test texts for such an artifact to go on with: a .npz of tokens (texts, steps) and how many of them are given."""
     end: Size = 0
     """The token that ends what it writes."""
+    context: Context | None = None
+    """Of such an artifact, where its steps are given something that is made of other inputs."""
+
+    @property
+    def file_bytes(self) -> int:
+        """Of everything that the device gets."""
+        return self.model.size_bytes + (self.context.model.size_bytes if self.context else 0)
 
 
 class Agreement(Spec, frozen=True, kw_only=True):
@@ -825,6 +847,8 @@ class Measurement(Spec, frozen=True, kw_only=True):
     outputs_sha256: str
     writing: Writing | None = None
     """Of artifacts that are a step of a net that writes, whose latency is that of one step."""
+    once_ms: float | None = None
+    """90th percentile of what is executed once before the steps of a text, where something is."""
     valid: bool
     reasons: tuple[str, ...] = ()
     """Why a run is not valid, or what to know about it."""

@@ -9,7 +9,6 @@ from typing import Final
 
 import msgspec
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
@@ -140,7 +139,7 @@ class Bench:
             metric=metric,
             metric_drop=reference - metric,
             sqnr_db=closeness(self._expected, found).sqnr_db,
-            file_bytes=artifact.model.size_bytes,
+            file_bytes=artifact.file_bytes,
         )
         return Done(trial=trial, artifact=artifact)
 
@@ -154,7 +153,7 @@ class Bench:
         model = work.out / artifact.model.path.rpartition("/")[2]
         with host.start("", engines.GUEST, engines.path(self._aim.engine), work.out) as connection:
             connection.ask({"do": "load", "model": connection.put(model), "threads": 1}, RUN_TIMEOUT_S)
-            found = execute(work, connection, artifact, (torch.from_numpy(self.inputs),))
+            found = execute(work, connection, artifact, (self.inputs,))
         shapes, wanted = ([one.shape for one in answers] for answers in (found, self._expected))
         if shapes != wanted:
             raise MeasureError(f"{artifact.export} answers {shapes}, the student {wanted}")

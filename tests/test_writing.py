@@ -9,9 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from edgekd import fronts, run
+from edgekd import fronts, nets, run
 from edgekd.data import examine
 from edgekd.datasets import Arrays, Beside
+from edgekd.decoding import unrolled, written
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.fronts import Fronted, seen
 from edgekd.nets import Net
@@ -20,8 +21,8 @@ from edgekd.runs import Work
 from edgekd.specs import Data
 from edgekd.tensors import write_array
 from edgekd.views import Viewer
-from edgekd.whisper import transcriber
-from edgekd.writing import drafted, settle, written_by
+from edgekd.whisper import executed_by_steps, transcriber
+from edgekd.writing import drafted, saying, settle, written_by
 from tests import spoken, toys
 from tests.spoken import END, LENGTH, START, SUBJECT, VOCABULARY
 from tests.subjects import subject
@@ -100,6 +101,7 @@ def test_any_draft_comes_to_the_same_text_and_only_what_is_open_is_asked(net: Fr
     rounds = len(asked)
     right = settle(ask, from_noise, SUBJECT)
     assert np.array_equal(drafted(texts.numpy(), right, SUBJECT), from_noise)
+    assert np.array_equal(drafted(texts.numpy(), [saying(from_noise, SUBJECT)], SUBJECT), from_noise)
     assert rounds > 1 and asked[rounds:] == [30] and asked[rounds - 1] < 30
 
 
@@ -111,6 +113,23 @@ def test_the_whole_net_and_what_is_behind_its_front_write_the_same(net: Fronted,
     np.testing.assert_allclose(
         written_by(net.rest, behind, SUBJECT)[0], written_by(net, viewer, SUBJECT)[0], rtol=0, atol=1e-5
     )
+
+
+def test_a_step_writes_what_the_whole_net_does(net: Fronted, viewer: Viewer) -> None:
+    """With what listens to the sound once: as devices execute it."""
+    devices = executed_by_steps(spoken.SIZE, net.eval(), SUBJECT)
+    assert devices.step is not None and devices.context is not None
+    sounds, texts = viewer.inputs(np.arange(30))
+    with torch.no_grad():
+        context = devices.context(sounds)
+        expected, found = net(sounds, texts), unrolled(devices.step, texts, context)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+        free = written(devices.step, texts, torch.ones(30, dtype=torch.int64), END, context=context)
+    assert [tuple(one.shape) for one in context] == [(30, *one.shape[1:]) for one in devices.step.context]
+    free[(free == 0).cumsum(1) > 0] = 0  # padding ends a text too
+    assert torch.equal(free, torch.from_numpy(drafted(texts.numpy(), written_by(net, viewer, SUBJECT), SUBJECT)))
+    whole, executed = nets.examine(devices, SUBJECT), nets.anatomy_executed(devices, SUBJECT)
+    assert executed.parameters == whole.parameters and executed.macs < whole.macs
 
 
 def test_a_front_is_never_trained_and_computed_once(
@@ -168,6 +187,9 @@ def test_what_a_teacher_writes_is_learned_where_it_is_near_the_labels(tmp_path: 
     (agreement,), student = made.agreements, made.student
     assert student is not None and made.teacher.metrics["wer"] < 0.4
     assert agreement.ok and agreement.sqnr_db > 80
+    (artifact,) = made.artifacts
+    assert artifact.context is not None and artifact.steps == LENGTH
+    assert artifact.file_bytes == sum(path.stat().st_size for path in (tmp_path / "run").rglob("*.onnx"))
     assert agreement.metrics == pytest.approx(student.metrics)
     assert student.metrics["wer"] == pytest.approx(1 - student.metrics["word_accuracy"])
     labels, given = (np.load(tmp_path / f"run/pseudo-labels/{name}.npy") for name in ("labels", "given"))

@@ -12,7 +12,7 @@ from edgekd.errors import ConfigError
 from edgekd.nets import Net
 from edgekd.specs import Subject
 from edgekd.students import StudentFamily
-from edgekd.whisper import Size, transcriber
+from edgekd.whisper import Size, executed_by_steps, transcriber
 
 Layers = Annotated[int, msgspec.Meta(ge=1, le=32)]
 
@@ -45,7 +45,7 @@ class _Whisper:
             encoder_layers=options.encoder_layers,
             decoder_layers=options.decoder_layers,
         )
-        return Net(transcriber(size, subject), classes=subject.classes)
+        return executed_by_steps(size, transcriber(size, subject), subject)
 
 
 PLUGIN: Final[StudentFamily] = _Whisper()

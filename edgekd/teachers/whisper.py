@@ -10,8 +10,10 @@ from edgekd.errors import Disagreement
 from edgekd.nets import Net
 from edgekd.specs import Subject
 from edgekd.teachers import TeacherSource
-from edgekd.whisper import BANDS, transcriber
-from edgekd.whisper_base import PLACES, SIZE, weights
+from edgekd.whisper import BANDS, Size, transcriber
+from edgekd.whisper_base import LAYERS, PLACES, weights
+
+SIZE: Final = Size(width=512, heads=8, feed_forward=2048, encoder_layers=LAYERS, decoder_layers=LAYERS)
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
