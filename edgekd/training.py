@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,13 +105,8 @@ def fit(
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(training, step, steps)
         inputs = tuple(one.to(crew.device) for one in viewer.inputs(indices, epoch % views))
-        written = writer(inputs[0], indices, step) if writer else None
-        labels = None
-        if written:
-            inputs, labels = (written[0],), written[1]
-        with torch.autocast(inputs[0].device.type, torch.bfloat16, enabled=training.autocast):
-            answers = answers_of(module(*map(_channels_last, inputs)))
-        loss = objective(tuple(one.float() for one in answers), Shown(inputs, indices, epoch, step / steps, labels))
+        shown = Shown(inputs, indices, epoch, step / steps)
+        loss = _loss(module, objective, _rewritten(shown, writer, step), training.autocast)
         if not math.isfinite(whole := crew.mean(loss).item()):
             raise TrainingDiverged(
                 f"{what}: the loss is {whole} at step {step} of {steps}",
@@ -127,6 +122,18 @@ def fit(
             due = _next_save(began, time.monotonic())
     tell(what, steps, steps)
     module.cpu().eval()
+
+
+def _rewritten(shown: Shown, writer: Writer | None, step: int) -> Shown:
+    """What the net makes of a batch itself, where it does."""
+    written = writer(shown.inputs[0], shown.indices, step) if writer else None
+    return replace(shown, inputs=(written[0],), labels=written[1]) if written else shown
+
+
+def _loss(module: nn.Module, objective: Objective, shown: Shown, autocast: bool) -> Tensor:
+    with torch.autocast(shown.device.type, torch.bfloat16, enabled=autocast):
+        answers = answers_of(module(*map(_channels_last, shown.inputs)))
+    return objective(tuple(one.float() for one in answers), shown)
 
 
 def _next_save(began: float, ended: float) -> float:
