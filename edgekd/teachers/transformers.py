@@ -16,7 +16,6 @@ from edgekd.nets import Net, planes, values
 from edgekd.specs import Preprocessing, Subject
 from edgekd.teachers import TeacherSource
 
-
 UNSEEN: Final = -1e9
 """Added to scores of what is not to be seen. Masks are made here, for the library's own look at the numbers in them,
 which a net that is only examined does not have."""
