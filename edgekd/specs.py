@@ -390,6 +390,11 @@ class Output(Spec, frozen=True, kw_only=True):
     metric: str
     """The task's headline metric."""
 
+    @property
+    def is_choice(self) -> bool:
+        """Whether each place of an answer is a choice of one class: they are the first axis, and nothing else is."""
+        return bool(self.classes) and self.shape[:1] == (len(self.classes),)
+
 
 class Subject(Spec, frozen=True, kw_only=True):
     """What a net is made for: what it is shown, and what it shall answer."""

@@ -8,6 +8,7 @@ is known of a frame:
     depth     metres to what each pixel shows, along the camera's axis; NaN in the sky
     steering  degrees of the front wheels to the left that lead to the middle of the lane
     obstacle  metres to the nearest vehicle or pedestrian in sight; NaN where there is none
+    boxes     of vehicles and pedestrians in sight, as the task `detection` has them; each is around what is to be seen
 
 Mask and depth have a value for every second pixel in each direction. Frames are drawn once, on all cores, and kept in
 the user's cache.
@@ -31,14 +32,19 @@ from edgekd.files import decode_json, digest, file_digest, read_text
 from edgekd.progress import tell
 from edgekd.workers import call, cores, together
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of what is drawn; another one makes new frames."""
 CLASSES: Final = ("sky", "ground", "road", "marking", "vehicle", "pedestrian", "tree")
+THINGS: Final = ("vehicle", "pedestrian")
+"""Classes of boxes."""
+MOST_THINGS: Final = 8
+"""In one frame."""
 LABEL_STRIDE: Final = 2
 """Pixels of an image, in each direction, for one of mask and depth."""
 
 _SPLITS = ("train", "test")
-_LABELS = ("mask", "depth", "steering", "obstacle")
+_LABELS = ("mask", "depth", "steering", "obstacle", "boxes")
+_CLASSES = {"mask": CLASSES, "boxes": THINGS}
 _AT_ONCE = 250
 """Frames that a process draws: it starts in half a second, and draws forty a second."""
 
@@ -71,7 +77,7 @@ class _Driving:
             {name: np.load(folder / f"{split}-{name}.npy", mmap_mode="r") for name in ("images", *_LABELS)}
             for split in _SPLITS
         )
-        classes = {name: CLASSES if name == "mask" else () for name in _LABELS}
+        classes = {name: _CLASSES.get(name, ()) for name in _LABELS}
         return Arrays(train.pop("images"), train, test.pop("images"), test, classes, self.licence)
 
 
@@ -115,6 +121,7 @@ def _arrays(folder: Path, options: Options, split: str) -> Iterator[tuple[Path, 
         ("depth", "<f4", labelled),
         ("steering", "<f4", ()),
         ("obstacle", "<f4", ()),
+        ("boxes", "<f4", (MOST_THINGS, 5)),
     ):
         yield folder / f"{split}-{name}.npy", kind, (_count(options, split), *shape)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgekd.errors import Disagreement
 from edgekd.nets import Net, centred, planes
-from edgekd.pyramids import halved, joined, resized
+from edgekd.pyramids import finest, halved, joined, resized
 from edgekd.specs import Output, Subject
 from edgekd.students import StudentFamily
 from edgekd.students._blocks import InvertedResidual, convolution, divisible, initialise, separable
@@ -59,9 +59,7 @@ class MultitaskMobileNet(nn.Module):
             _down(fine, coarse, max(1, round(blocks * options.depth)), options.expansion, dense=level == 0)
             for level, (fine, coarse, blocks) in enumerate(zip(widths, widths[1:], _BLOCKS, strict=False))
         )
-        self.finest = min(
-            (_level(sizes, output) for output in outputs if len(output.shape) == 3), default=len(sizes) - 1
-        )
+        self.finest = finest(sizes, [output.shape for output in outputs])
         ups = range(self.finest, len(sizes) - 1)
         self.lateral = nn.ModuleList(convolution(widths[level + 1], widths[level], 1, activation=None) for level in ups)
         self.up = nn.ModuleList(separable(widths[level], widths[level]) for level in ups)
@@ -75,8 +73,8 @@ class MultitaskMobileNet(nn.Module):
         levels = [self.stem(images)]
         for down in self.down:
             levels.append(down(levels[-1]))
-        finest = joined(levels, self.lateral, self.up)
-        answers = tuple(head(finest if isinstance(head, _Dense) else levels[-1]) for head in self.heads)
+        features = joined(levels, self.lateral, self.up)
+        answers = tuple(head(features if isinstance(head, _Dense) else levels[-1]) for head in self.heads)
         return answers if len(answers) > 1 else answers[0]
 
 
@@ -126,12 +124,6 @@ def _down(inputs: int, outputs: int, blocks: int, expansion: int, dense: bool) -
     return nn.Sequential(
         first, *(InvertedResidual(outputs, outputs, 1, expansion=expansion) for _ in range(blocks - 1))
     )
-
-
-def _level(sizes: list[tuple[int, int]], output: Output) -> int:
-    """The coarsest level that is no coarser than the output; the finest where all are."""
-    height, width = output.shape[1:]
-    return max((level for level, size in enumerate(sizes) if size[0] >= height and size[1] >= width), default=0)
 
 
 PLUGIN: Final[StudentFamily] = _MultitaskMobile()

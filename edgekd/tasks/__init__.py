@@ -27,8 +27,9 @@ class Task(Protocol):
     def check(self, labels: Array, classes: Sequence[str]) -> None:
         """Raise ConfigError when labels and classes do not make a data set of this task."""
 
-    def output(self, labels: tuple[int, ...], classes: Sequence[str]) -> tuple[int, ...]:
-        """Shape of a net's answer for one example whose labels are of that shape; classes are the first axis."""
+    def output(self, labels: tuple[int, ...], classes: Sequence[str], example: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of a net's answer for one example, by the shapes of its labels and of the example; where each place is
+        of one class, the classes are the first axis."""
 
     def label_loss(self, outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:
         """Scalar loss of outputs (batch, *output) on labels (batch, ...)."""

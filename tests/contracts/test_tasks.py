@@ -14,13 +14,24 @@ from edgekd.plugins import find, names
 from edgekd.tasks import Task
 
 RANDOM = np.random.default_rng(0)
+IMAGE = (3, 16, 24)
+NONE = [np.nan] * 5
+BOXES = [
+    [[0, 0.3, 0.4, 0.4, 0.6], [1, 0.8, 0.7, 0.2, 0.3]],
+    [[1, 0.5, 0.5, 1.0, 1.0], NONE],
+    [[1, 0.2, 0.8, 0.05, 0.06], [-1, 0.9, 0.1, 0.1, 0.1]],
+    [[-1, *NONE[1:]], NONE],
+    [[0, 0.7, 0.3, 0.3, 0.4], NONE],
+    [NONE, NONE],
+]
 LABELS: list[tuple[NDArray[Any], tuple[str, ...]]] = [
     (np.array([0, 2, 1, 1, 0, -1]), ("a", "b", "c")),
     (np.append(RANDOM.integers(0, 3, (5, 7)), [[0, 2, 1, -1, -1, -1, -1]], axis=0), ("O", "B-x", "I-x")),
     (np.append(RANDOM.integers(0, 3, (5, 4, 6)), np.full((1, 4, 6), -1), axis=0), ("a", "b", "c")),
     (np.array([0.5, 3.0, 40.0, 7.0, 1.0, np.nan], np.float32), ()),
+    (np.array(BOXES, np.float32), ("a", "b")),
 ]
-"""Of an example, of its tokens and of its pixels a class each, and a number; the last example has no label."""
+"""Of an example, of its tokens and of its pixels a class each, a number, and boxes; the last example has no label."""
 
 
 def example(name: str) -> tuple[Task, NDArray[Any], tuple[int, ...]]:
@@ -29,7 +40,7 @@ def example(name: str) -> tuple[Task, NDArray[Any], tuple[int, ...]]:
     for labels, classes in LABELS:
         try:
             task.check(labels, classes)
-            return task, labels, (len(labels), *task.output(labels.shape[1:], classes))
+            return task, labels, (len(labels), *task.output(labels.shape[1:], classes, IMAGE))
         except ConfigError:
             continue
     raise AssertionError(f"give an example of labels of {name}")
