@@ -163,5 +163,5 @@ def _precisions(found: Array, things: float) -> Array:
     precision = right / np.maximum(right + wrong, 1)
     reached = np.maximum.accumulate(precision[::-1], axis=0)[::-1]  # at this recall, or at a greater one
     reached = np.concatenate([reached, np.zeros((1, len(THRESHOLDS)))])
-    at = [np.searchsorted(one, _RECALLS * things - 1e-9) for one in right.T]
+    at = [np.searchsorted(recall, _RECALLS) for recall in right.T / things]
     return np.array([one[index].mean() for one, index in zip(reached.T, at, strict=True)])
