@@ -159,7 +159,7 @@ def softplus(value: float) -> float:
 
 
 def test_the_loss_is_that_of_the_paper() -> None:
-    """One box over four cells, of which its centre is in the last; one tiny box; and nothing is learned under a third."""
+    """A box over four cells, a tiny one in the last cell, and a thing that does not count over two."""
     labels = np.array([[[1, 0.25, 1 / 3, 0.25, 1 / 3], [0, 0.99, 0.99, 0.01, 0.01], [-1, 0.75, 1 / 12, 0.25, 1 / 6]]])
     outputs = RANDOM.normal(0, 2, (1, 4 * BINS + CLASSES, HEIGHT, WIDTH))
     boxes = {0: (1.0, 1.0, 3.0, 3.0, 1), 1: (7.88, 5.91, 7.96, 5.97, 0)}  # in cells: corners and class
@@ -244,7 +244,7 @@ def test_scores_are_learned_as_in_the_paper() -> None:
     loss = find(losses, "detection_scores")
     batch = Batch(student, teacher, torch.zeros(2, 1, 5), TASK, 0.0)
     assert loss(batch, loss.Options()).item() == pytest.approx(total / things)
-    with pytest.raises(ConfigError, match="no class after 4 sides of 10 bins"):
+    with pytest.raises(ConfigError, match="have no class beside 4 sides of 10 bins"):
         loss(batch, loss.Options(bins=10))
 
 

@@ -36,6 +36,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Multiplies the blocks of a level."""
     expansion: Annotated[int, msgspec.Meta(ge=1, le=8)] = 4
     """Channels of a block's depthwise convolution, as a multiple of the block's."""
+    head: Annotated[int, msgspec.Meta(ge=8, le=1024)] | None = None
+    """Channels that answers for each place are made of; None takes as many as their level has."""
 
 
 class _MultitaskMobile:
@@ -64,7 +66,9 @@ class MultitaskMobileNet(nn.Module):
         self.lateral = nn.ModuleList(convolution(widths[level + 1], widths[level], 1, activation=None) for level in ups)
         self.up = nn.ModuleList(separable(widths[level], widths[level]) for level in ups)
         self.heads = nn.ModuleList(
-            _Dense(widths[self.finest], output) if len(output.shape) == 3 else _Whole(widths[-1], sizes[-1], output)
+            _Dense(widths[self.finest], options.head, output)
+            if len(output.shape) == 3
+            else _Whole(widths[-1], sizes[-1], output)
             for output in outputs
         )
         initialise(self)
@@ -81,10 +85,11 @@ class MultitaskMobileNet(nn.Module):
 class _Dense(nn.Module):
     """Answers for each place of a grid."""
 
-    def __init__(self, inputs: int, output: Output) -> None:
+    def __init__(self, inputs: int, hidden: int | None, output: Output) -> None:
         super().__init__()
         self.size = output.shape[1:]
-        self.layers = nn.Sequential(separable(inputs, inputs), nn.Conv2d(inputs, output.shape[0], 1))
+        hidden = hidden or inputs
+        self.layers = nn.Sequential(separable(inputs, hidden), nn.Conv2d(hidden, output.shape[0], 1))
 
     def forward(self, features: Tensor) -> Tensor:
         return resized(self.layers(features), self.size)

@@ -6,6 +6,7 @@ To add one, write `edgekd/tasks/<name>.py` that ends in `PLUGIN: Task = ...`. te
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,8 +16,20 @@ from edgekd.errors import ConfigError
 Array = NDArray[Any]
 
 
+class Mark(msgspec.Struct, frozen=True):
+    """A box that is drawn over an image."""
+
+    name: str
+    corners: tuple[float, ...]
+    """Left, top, right and bottom, in 0..1."""
+    score: float | None = None
+
+
 class Task(Protocol):
     """A task of one output.
+
+    One whose answers can be drawn over images has a method `marks(outputs, labels, classes)` as well, which gives for
+    each example the Marks that are true and those that are found.
 
     Labels are arrays of (examples, ...); what is not labelled counts nowhere: -1 in whole numbers, NaN in floats.
     """

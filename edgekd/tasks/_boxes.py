@@ -89,7 +89,8 @@ def overlaps(first: Array, second: Array) -> Array:
     """Intersection over union of each of `first` with each of `second`, (first, second)."""
     shared = _shared(first, second)
     union = _area(first)[:, None] + _area(second) - shared
-    return shared / np.maximum(union, 1e-12)
+    share: Array = shared / np.maximum(union, 1e-12)
+    return share
 
 
 def _shared(first: Array, second: Array) -> Array:

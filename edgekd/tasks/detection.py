@@ -11,8 +11,8 @@ answered, so that the net itself has operators of any runtime alone.
 """
 
 import math
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 import torch
@@ -21,11 +21,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from edgekd.errors import ConfigError
-from edgekd.tasks import Array, Task
-from edgekd.tasks._boxes import BEHIND, BINS, NEAR, decode, examined, mean_precisions, pitch
+from edgekd.tasks import Array, Mark, Task
+from edgekd.tasks._boxes import BEHIND, BINS, NEAR, corners_of, decode, examined, mean_precisions, pitch
 
 FINEST: Final = 4
 """Pixels of the smallest cells."""
+SURE: Final = 0.3
+"""Least score of a box that is shown to people."""
 MOST_CELLS: Final = 48
 """Along the longer side of an image; larger images have larger cells."""
 
@@ -59,7 +61,9 @@ class _Detection:
 
     def output(self, labels: tuple[int, ...], classes: Sequence[str], example: tuple[int, ...]) -> tuple[int, ...]:
         if len(example) != 3:
-            raise ConfigError(f"an example is of shape {example}", hint="boxes are in images: (channels, height, width)")
+            raise ConfigError(
+                f"an example is of shape {example}", hint="boxes are in images: (channels, height, width)"
+            )
         height, width = example[1:]
         cell = max(FINEST, 2 ** math.ceil(math.log2(max(height, width) / MOST_CELLS)))
         return (4 * BINS + len(classes), -(-height // cell), -(-width // cell))
@@ -67,7 +71,7 @@ class _Detection:
     def label_loss(self, outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:
         """Quality focal loss of the classes, 2 GIoU loss of boxes and 1/4 distribution focal loss of their sides, as in
         the paper; the last one less the least that it can be. All are averaged over the cells that see a thing."""
-        sides = outputs[:, : 4 * BINS].unflatten(1, (4, BINS)).movedim(2, -1)
+        sides = outputs[:, : 4 * BINS].reshape(len(outputs), 4, BINS, *outputs.shape[2:]).movedim(2, -1)
         logits = outputs[:, 4 * BINS :]
         which, spared = _assigned(labels, *outputs.shape[2:])
         example, y, x = (which >= 0).nonzero(as_tuple=True)
@@ -88,15 +92,33 @@ class _Detection:
     def counts(self, outputs: Array, labels: Array) -> NDArray[np.float64]:
         """What each image's boxes are worth, for the average over any images: see `examined`."""
         classes = outputs.shape[1] - 4 * BINS
-        return np.stack(
-            [examined(boxes, label, classes) for boxes, label in zip(decode(outputs), labels, strict=True)]
-        )
+        return np.stack([examined(boxes, label, classes) for boxes, label in zip(decode(outputs), labels, strict=True)])
 
     def metrics(self, counts: NDArray[np.float64]) -> dict[str, float]:
         """map50: mean average precision where a box is right from an intersection over union of 0.5 on; map: the mean
         of that over 0.5, 0.55 ... 0.95, as COCO ranks detectors."""
         precisions = mean_precisions(counts)
         return {"map50": float(precisions[0]), "map": float(precisions.mean())}
+
+    def marks(self, outputs: Array, labels: Array, classes: Sequence[str]) -> Iterator[tuple[list[Mark], list[Mark]]]:
+        """Of each image the boxes that count, and those that are found and rather right than not."""
+        for boxes, label in zip(decode(outputs), labels, strict=True):
+            things = label[label[:, 0] >= 0]
+            truth = [
+                Mark(classes[int(kind)], tuple(corners)) for kind, corners in _listed(things[:, 0], corners_of(things))
+            ]
+            found = [
+                Mark(classes[kind], tuple(corners), score)
+                for (kind, corners), score in zip(
+                    _listed(boxes.kinds, boxes.corners), boxes.scores.tolist(), strict=True
+                )
+                if score >= SURE
+            ]
+            yield truth, found
+
+
+def _listed(kinds: Array, corners: Array) -> list[tuple[int, list[float]]]:
+    return list(zip(kinds.tolist(), corners.tolist(), strict=True))
 
 
 def _assigned(labels: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
