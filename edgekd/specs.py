@@ -240,6 +240,11 @@ class Views(Spec, frozen=True, kw_only=True):
     brightness: Share = 0.0
     """Largest change of gain and of offset."""
 
+    @property
+    def moves(self) -> bool:
+        """Whether what is in an image is elsewhere in its views."""
+        return bool(self.rotate_degrees or self.shift or self.scale or self.shear or self.elastic or self.flip)
+
 
 class Training(Spec, frozen=True, kw_only=True):
     """Stochastic gradient descent with Nesterov momentum, linear warm-up and cosine decay, or AdamW."""

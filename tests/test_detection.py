@@ -13,11 +13,12 @@ import torch
 from numpy.typing import NDArray
 
 import edgekd
-from edgekd import losses, tasks
+from edgekd import agree, losses, tasks
 from edgekd.errors import ConfigError
 from edgekd.losses import Batch
 from edgekd.plugins import find
 from edgekd.shipped import load_recipe
+from edgekd.specs import Output, Subject, Views
 from edgekd.tasks import Task
 from edgekd.tasks._boxes import BINS, Boxes, decode, examined, mean_precisions, overlaps, pitch
 
@@ -244,11 +245,21 @@ def test_scores_are_learned_as_in_the_paper() -> None:
     loss = find(losses, "detection_scores")
     batch = Batch(student, teacher, torch.zeros(2, 1, 5), TASK, 0.0)
     assert loss(batch, loss.Options()).item() == pytest.approx(total / things)
-    with pytest.raises(ConfigError, match="have no class beside 4 sides of 10 bins"):
+    with pytest.raises(ConfigError, match="have no class beside 4 x 10 bins"):
         loss(batch, loss.Options(bins=10))
 
 
 # --- the recipe
+
+
+def test_views_that_would_leave_boxes_behind_are_refused() -> None:
+    shape = TASK.output((8, 5), ("vehicle",), (3, 96, 160))
+    output = Output(name="boxes", task="detection", shape=shape, classes=("vehicle",), metric="map50")
+    subject = Subject(shape=(3, 96, 160), kind="images", outputs=(output,))
+    recipe = load_recipe("detector")
+    agree._stay(msgspec.structs.replace(recipe, views=Views(brightness=0.2)), subject)
+    with pytest.raises(ConfigError, match="the labels of 'boxes' would stay"):
+        agree._stay(msgspec.structs.replace(recipe, views=Views(flip=True)), subject)
 
 
 @pytest.mark.slow

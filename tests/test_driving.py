@@ -140,7 +140,7 @@ def same(first: Arrays, second: Arrays) -> bool:
 
 
 def test_frames_are_drawn_once(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgekd.datasets.driving.call", None)  # nothing is drawn any more
+    monkeypatch.setattr("edgekd.datasets._drawn.call", None)  # nothing is drawn any more
     monkeypatch.setattr("edgekd.datasets.driving.importlib.util.find_spec", lambda name: None)  # pybullet is gone
     arrays = PLUGIN.load(FEW)
     assert arrays.train_inputs.shape == (5, 3, 32, 48) and arrays.test_inputs.shape == (3, 3, 32, 48)

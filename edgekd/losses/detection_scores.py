@@ -35,7 +35,7 @@ class _DetectionScores:
         assert batch.teacher is not None
         if batch.student.dim() != 4 or batch.student.shape[1] <= 4 * options.bins:
             raise ConfigError(
-                f"outputs of shape {tuple(batch.student.shape[1:])} have no class beside 4 sides of {options.bins} bins",
+                f"outputs of shape {tuple(batch.student.shape[1:])} have no class beside 4 x {options.bins} bins",
                 hint="set `bins`; the output is to be (4 * bins + classes, height, width)",
             )
         logits, taught = (one[:, 4 * options.bins :] for one in (batch.student, batch.teacher))

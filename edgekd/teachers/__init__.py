@@ -21,6 +21,7 @@ EXTRAS = {
     "efficientnet_lite": "teachers",
     "minilm": "text",
     "model_file": "train",
+    "dlib_faces": "faces",
 }
 
 

