@@ -1,19 +1,23 @@
 """Find out before any long work whether recipe, targets, teacher, student and data fit together."""
 
+from collections.abc import Sequence
 from math import prod
+
+import msgspec
 
 from edgekd import converters, cost, datasets, engines, losses, students, tasks, teachers
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.heads import restricted
 from edgekd.layers import copy_layers
 from edgekd.lessons import build
-from edgekd.nets import Net, anatomy, input_shape
+from edgekd.nets import Net, examine
 from edgekd.objectives import Comparison, teachable, terms_of, watched
+from edgekd.objectives import heads_of as looked_at
 from edgekd.oracles import build_teacher
 from edgekd.plan import candidates
 from edgekd.plugins import known
 from edgekd.runs import Work
-from edgekd.specs import Choice, Data, Head, LossChoice, Recipe, Spec, Subject, Target, TeacherChoice
+from edgekd.specs import Choice, Data, Head, LossChoice, Recipe, Spec, Stage, Subject, Target, TeacherChoice
 from edgekd.teach import taught_by
 from edgekd.workers import call
 
@@ -25,6 +29,13 @@ class Agreed(Spec, frozen=True, kw_only=True):
 
     layers: tuple[str, ...] = ()
     """Of the first teacher, that some candidate of the students looks at."""
+
+
+def for_job(recipe: Recipe, target: Target) -> Target:
+    """The target with the limits and the exports that the recipe has in place of its own."""
+    budget = msgspec.structs.replace(target.budget, **recipe.budget)
+    exports = tuple(dict.fromkeys(recipe.instead.get(export, export) for export in target.exports))
+    return msgspec.structs.replace(target, budget=budget, exports=exports)
 
 
 def foresee(recipe: Recipe, target: Target) -> None:
@@ -87,6 +98,7 @@ def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
     _stay(recipe, subject)
     main = terms_of(recipe.losses, subject)
     teachable(main)
+    _check_teachers(recipe)
     choices = losses_of(recipe)
     terms_of(choices, subject)
     first = None
@@ -96,8 +108,11 @@ def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
         _fits(name if name == "teacher" else f"teacher {teacher.name}", net, taught)
         first = first or net
     assert first is not None
+    _all_heard(choices, recipe, subject)
     students = candidates(recipe.student)
-    _fits("student", build(Choice(name=recipe.student.name, options=students[0]), subject), subject)
+    student = build(Choice(name=recipe.student.name, options=students[0]), subject)
+    _fits("student", student, subject)
+    _check_writing(recipe, student, subject)
     looked = [loss for loss in choices if loss.layers]
     start = recipe.student.initialise.layers
     if not looked and not start:
@@ -124,6 +139,44 @@ def _stay(recipe: Recipe, subject: Subject) -> None:
         )
 
 
+def _all_heard(choices: Sequence[LossChoice], recipe: Recipe, subject: Subject) -> None:
+    """Refuse a loss that wants to hear of outputs of which no teacher says anything."""
+    heard = {output for teacher in teachers_of(recipe).values() for output in taught_by(teacher, subject)}
+    for term in terms_of(choices, subject):
+        if term.needs_teacher and not term.on_layers and not heard.intersection(looked_at(term, subject)):
+            raise ConfigError(
+                f"loss {term.choice.name} is for the head {term.choice.head!r}, which no teacher teaches",
+                hint="add it to `heads` of a teacher, or name another head",
+            )
+
+
+def _check_teachers(recipe: Recipe) -> None:
+    for teacher in teachers_of(recipe).values():
+        if teacher.training.own_generations:
+            raise ConfigError(
+                f"teacher {teacher.name} has own_generations, and nobody who tells it what they are worth",
+                hint="that is for [student.training]",
+            )
+
+
+def _check_writing(recipe: Recipe, student: Net, subject: Subject) -> None:
+    """Raise ConfigError where a student is to learn from what it writes, and cannot."""
+    main = Stage(training=recipe.student.training, losses=recipe.losses)
+    for stage in (*recipe.stages, main):
+        if not stage.training.own_generations:
+            continue
+        if student.step is None:
+            raise ConfigError(
+                f"own_generations = {stage.training.own_generations}: the student {recipe.student.name} does not write",
+                hint='a student that writes token after token is name = "decoder"; or leave own_generations out',
+            )
+        if not any(term.needs_teacher for term in terms_of(stage.losses, subject)):
+            raise ConfigError(
+                "own_generations: no loss of that training hears the teacher, and nobody else can judge them",
+                hint='add the loss "divergence"',
+            )
+
+
 def _fits(who: str, net: Net, subject: Subject) -> None:
     _same_classes(who, net, subject)
     if subject.images and net.preprocessing is None:
@@ -147,8 +200,7 @@ def _fits(who: str, net: Net, subject: Subject) -> None:
 
 
 def _same_outputs(who: str, net: Net, subject: Subject) -> None:
-    shape = input_shape(net, subject.shape)
-    described = anatomy(net.module, shape, subject.kind == "tokens")
+    described = examine(net, subject)
     if not described.layers:
         raise Disagreement("the net has no layers that work on its input")
     wanted = tuple(output.shape for output in subject.outputs)

@@ -25,7 +25,8 @@ def tasks_of(subject: Subject) -> list[Task]:
 def counts(subject: Subject, answers: Sequence[Array], labels: Sequence[Array]) -> Counts:
     """Of all examples, output by output."""
     return tuple(
-        task.counts(answer, label) for task, answer, label in zip(tasks_of(subject), answers, labels, strict=True)
+        task.counts(answer, label, output.classes)
+        for output, task, answer, label in zip(subject.outputs, tasks_of(subject), answers, labels, strict=True)
     )
 
 

@@ -3,10 +3,11 @@
 import contextlib
 import hashlib
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -14,9 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from edgekd.decoding import Step
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.files import digest, replacing
-from edgekd.specs import Preprocessing, Size, Spec, Subject
+from edgekd.specs import Input, Preprocessing, Size, Spec, Subject, TensorSpec
+
+NAMES: Final = {"images": "image", "tokens": "tokens", "numbers": "input"}
+"""Kind of the first input -> what it is called on devices."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,10 @@ class Net:
     """What it expects of an image; None takes the data as they are."""
     classes: tuple[str, ...] = ()
     """The classes that its outputs stand for, where it says so."""
+    step: Step | None = None
+    """What a device executes instead of the module where it writes token after token; it shares the module's parts."""
+    context: nn.Module | None = None
+    """What makes the step's context of all inputs but the text; it shares the module's parts."""
 
 
 def wrap(made: Any, where: str) -> Net:
@@ -175,8 +184,18 @@ class Anatomy(Spec, frozen=True, kw_only=True):
     """Most activation elements alive at once, by liveness."""
 
 
-def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False) -> Anatomy:
-    """Examine a module on one example of `shape`, of floats or of tokens, without computing anything.
+def examine(net: Net, subject: Subject) -> Anatomy:
+    """What a net is made of for one example of the subject.
+
+    Raises:
+        Disagreement: it does not take such examples.
+    """
+    return anatomy(net.module, input_shape(net, subject.shape), subject.kind == "tokens", subject.beside)
+
+
+def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False, beside: Sequence[Input] = ()) -> Anatomy:
+    """Examine a module on one example of `shape`, of floats or of tokens, and further inputs, without computing
+    anything.
 
     One that cannot do without computing says itself what it is made of, by an attribute `anatomy`.
 
@@ -186,16 +205,67 @@ def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False) -> 
     own = getattr(module, "anatomy", None)
     if isinstance(own, Anatomy):
         return own
+    further = [((1, *one.shape), torch.int64 if one.kind == "tokens" else torch.float32) for one in beside]
+    return _examined(module, [((1, *shape), torch.int64 if tokens else torch.float32), *further])
+
+
+def anatomy_executed(net: Net, subject: Subject) -> Anatomy:
+    """Of what a device executes at once: the net on one example, or one step of a net that writes, and what makes its
+    context.
+
+    Raises:
+        Disagreement: the net does not take examples of this shape.
+    """
+    if net.step is None:
+        return examine(net, subject)
+    step = _executed(net.step, net.step.inputs)
+    if net.context is None:
+        return step
+    once = _executed(net.context, context_inputs(net, subject))
+    return Anatomy(
+        outputs=step.outputs,
+        layers=once.layers + step.layers,
+        parameters=parameters(net.module),
+        macs=once.macs + step.macs,
+        arena_elements=max(once.arena_elements, step.arena_elements),
+    )
+
+
+def _executed(module: nn.Module, inputs: Sequence[TensorSpec]) -> Anatomy:
+    return _examined(module, [(one.shape, getattr(torch, one.dtype)) for one in inputs])
+
+
+def inputs_of(net: Net, subject: Subject) -> tuple[TensorSpec, ...]:
+    """What the whole net takes, as devices know it."""
+    shape = input_shape(net, subject.shape)
+    layout: Literal["NCHW", ""] = "NCHW" if len(shape) == 3 else ""
+    first = TensorSpec(name=NAMES[subject.kind], shape=(1, *shape), dtype=_dtype(subject.kind), layout=layout)
+    further = (TensorSpec(name=one.name, shape=(1, *one.shape), dtype=_dtype(one.kind)) for one in subject.beside)
+    return (first, *further)
+
+
+def context_inputs(net: Net, subject: Subject) -> tuple[TensorSpec, ...]:
+    """What makes a context takes: all inputs but the text."""
+    return tuple(one for index, one in enumerate(inputs_of(net, subject)) if index != subject.text)
+
+
+def _dtype(kind: str) -> str:
+    return "int32" if kind == "tokens" else "float32"
+
+
+def _examined(module: nn.Module, inputs: Sequence[tuple[tuple[int, ...], torch.dtype]]) -> Anatomy:
     meta = module.to("meta") if _is_meta(module) else _on_meta(module)
     recorder = _Recorder()
     try:
         with torch.no_grad(), recorder:
-            example = torch.empty(1, *shape, device="meta", dtype=torch.int64 if tokens else torch.float32)
-            recorder.define(example)
-            answer = meta.eval()(example)
+            examples = [torch.empty(shape, device="meta", dtype=dtype) for shape, dtype in inputs]
+            for example in examples:
+                recorder.define(example)
+            answer = meta.eval()(*examples)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise Disagreement(f"the net does not take an input of shape {shape}: {line}") from error
+        shapes = ", ".join(str(shape[1:]) for shape, _ in inputs)
+        raise Disagreement(f"the net does not take an input of shape {shapes}: {line}") from error
     layers = tuple(recorder.layers)
     return Anatomy(
         outputs=tuple(tuple(one.shape[1:]) for one in answers_of(answer)),

@@ -8,12 +8,14 @@ import msgspec
 from edgekd import devices, page, parity
 from edgekd.examples import Example, examples
 from edgekd.files import dumps, write_text
+from edgekd.pieces import spelled
 from edgekd.runs import Work
 from edgekd.specs import (
     Agreement,
     Artifact,
     Budget,
     Climb,
+    Context,
     Cost,
     Counted,
     Data,
@@ -27,6 +29,7 @@ from edgekd.specs import (
     Slowness,
     Spec,
     Student,
+    Subject,
     Target,
     Teacher,
     Verdict,
@@ -122,8 +125,8 @@ def _span(one: Measurement | Counted) -> tuple[float, float] | None:
 
 
 def effective_budget(recipe: Recipe, target: Target) -> Budget:
-    """The target's budget, with the recipe's accuracy floor where that is higher."""
-    floor = max(recipe.accuracy_floor, target.budget.accuracy_floor)
+    """The target's budget, with the recipe's accuracy floor where it has one."""
+    floor = recipe.accuracy_floor or target.budget.accuracy_floor
     return msgspec.structs.replace(target.budget, accuracy_floor=floor)
 
 
@@ -134,7 +137,7 @@ def judge(evidence: Evidence, artifact: Artifact, budget: Budget) -> tuple[Verdi
     else against the estimate, the upper end of its latency.
     """
     agreement = next((one for one in evidence.agreements if one.artifact == artifact.export), None)
-    verdicts = [*_cost(evidence, artifact, budget), file_size(artifact.model.size_bytes, budget)]
+    verdicts = [*_cost(evidence, artifact, budget), file_size(artifact.file_bytes, budget)]
     if agreement:
         verdicts.append(_accuracy(evidence, agreement, budget))
         verdicts.append(
@@ -225,7 +228,7 @@ def _estimated_memory(evidence: Evidence, artifact: Artifact, budget: Budget) ->
 def _accuracy(evidence: Evidence, agreement: Agreement, budget: Budget) -> Verdict:
     metric = evidence.data.subject.metric
     value = agreement.metrics[metric]
-    whose = "recipe" if evidence.recipe.accuracy_floor > evidence.target.budget.accuracy_floor else "target"
+    whose = "recipe" if evidence.recipe.accuracy_floor else "target"
     return Verdict(
         limit="accuracy_floor",
         allowed=budget.accuracy_floor,
@@ -259,6 +262,7 @@ def findings(evidence: Evidence) -> list[str]:
         for one in evidence.measurements
         if not one.valid
     ]
+    found += [_writes(one, evidence.student.subject) for one in evidence.measurements if one.writing]
     found += [_not_measured(one) for one in evidence.failures]
     found += [_differs(one) for one in evidence.counted if _surprises(evidence, one)]
     found += _silent(evidence)
@@ -269,6 +273,22 @@ def findings(evidence: Evidence) -> list[str]:
         if one.export not in verified
     ]
     return found
+
+
+def _writes(measured: Measurement, subject: Subject) -> str:
+    writing = measured.writing
+    assert writing is not None
+    asked, said = (
+        " ".join(spelled(subject.vocabulary[token] for token in tokens).split())
+        for tokens in (writing.question, writing.answer)
+    )
+    once = f", behind {measured.once_ms:.0f} ms for what is executed once a text" if measured.once_ms else ""
+    threads = f"{measured.threads} thread{'s' * (measured.threads != 1)}"
+    return (
+        f"{measured.artifact} writes {writing.tokens_s:.0f} tokens/s on {measured.device}, {measured.provenance} "
+        f"({measured.engine}, {threads}); the first comes after {writing.first_token_ms:.0f} ms{once}. "
+        f"{f'Given {asked!r} it' if asked else 'It'} writes {said!r}."
+    )
 
 
 def _not_measured(failure: Failure) -> str:
@@ -362,11 +382,12 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
             {
                 "export": artifact.export,
                 "file": artifact.model.path,
-                "file_bytes": artifact.model.size_bytes,
+                "file_bytes": artifact.file_bytes,
                 "sha256": artifact.model.sha256,
                 "metrics": metrics.get(artifact.export, {}),
                 "inputs": _plain(artifact.inputs),
                 "outputs": _plain(artifact.outputs),
+                **({"context": _context(artifact.context)} if artifact.context else {}),
                 "parity": parity[artifact.export],
                 **({"ladder": ladders[artifact.export]} if artifact.export in ladders else {}),
             }
@@ -384,6 +405,15 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
         "verdicts": [_plain(verdict) for verdict in verdicts],
         "findings": list(found),
         "environment": evidence.environment,
+    }
+
+
+def _context(context: Context) -> dict[str, Any]:
+    return {
+        "file": context.model.path,
+        "sha256": context.model.sha256,
+        "inputs": _plain(context.inputs),
+        "outputs": _plain(context.outputs),
     }
 
 

@@ -47,7 +47,7 @@ class Task(Protocol):
     def label_loss(self, outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:
         """Scalar loss of outputs (batch, *output) on labels (batch, ...)."""
 
-    def counts(self, outputs: Array, labels: Array) -> NDArray[Any]:
+    def counts(self, outputs: Array, labels: Array, classes: Sequence[str]) -> NDArray[Any]:
         """What the metrics are made of, (examples, numbers): it adds up over examples."""
 
     def metrics(self, counts: NDArray[Any]) -> dict[str, float]:

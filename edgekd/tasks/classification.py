@@ -41,7 +41,7 @@ class _Classification:
             return outputs.sum() * 0
         return F.cross_entropy(outputs, labels, ignore_index=UNLABELLED, label_smoothing=smoothing)
 
-    def counts(self, outputs: Array, labels: Array) -> NDArray[Any]:
+    def counts(self, outputs: Array, labels: Array, classes: Sequence[str] = ()) -> NDArray[Any]:
         return hits(outputs, labels)
 
     def metrics(self, counts: NDArray[Any]) -> dict[str, float]:

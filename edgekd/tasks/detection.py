@@ -89,10 +89,10 @@ class _Detection:
         total = total + _distribution(chosen, (truth + BEHIND) / step).mean(dim=1).sum() / 4
         return total / max(1, len(seen))
 
-    def counts(self, outputs: Array, labels: Array) -> NDArray[np.float64]:
+    def counts(self, outputs: Array, labels: Array, classes: Sequence[str] = ()) -> NDArray[np.float64]:
         """What each image's boxes are worth, for the average over any images: see `examined`."""
-        classes = outputs.shape[1] - 4 * BINS
-        return np.stack([examined(boxes, label, classes) for boxes, label in zip(decode(outputs), labels, strict=True)])
+        kinds = outputs.shape[1] - 4 * BINS
+        return np.stack([examined(boxes, label, kinds) for boxes, label in zip(decode(outputs), labels, strict=True)])
 
     def metrics(self, counts: NDArray[np.float64]) -> dict[str, float]:
         """map50: mean average precision where a box is right from an intersection over union of 0.5 on; map: the mean

@@ -57,7 +57,7 @@ class _Embedding:
         losses = F.softplus(torch.where(pairs, others[:, None] - cosines, 0.0))
         return torch.where(pairs, losses, 0.0).sum() / pairs.sum().clamp(min=1) + outputs.sum() * 0
 
-    def counts(self, outputs: Array, labels: Array) -> NDArray[np.float64]:
+    def counts(self, outputs: Array, labels: Array, classes: Sequence[str] = ()) -> NDArray[np.float64]:
         """Who it is, and the embedding at length 1: metrics are of all pairs of examples."""
         lengths = np.linalg.norm(outputs, axis=1, keepdims=True).astype(np.float64)
         known = (labels >= 0)[:, None]

@@ -46,7 +46,7 @@ class _Tagging:
             return outputs.sum() * 0
         return F.cross_entropy(outputs, labels.long(), ignore_index=UNLABELLED, label_smoothing=smoothing)
 
-    def counts(self, outputs: Array, labels: Array) -> NDArray[Any]:
+    def counts(self, outputs: Array, labels: Array, classes: Sequence[str] = ()) -> NDArray[Any]:
         """Right tokens, tokens, and phrases: found and right, found, there."""
         phrases = np.zeros((len(labels), 3))
         for row, found, true in zip(phrases, outputs.argmax(axis=1), labels, strict=True):

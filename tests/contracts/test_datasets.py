@@ -68,7 +68,32 @@ def faces(folder: Path) -> dict[str, Any]:
     return {"people": 3, "photos": 3, "test_people": 2, "test_photos": 2, "size": 48}
 
 
-MADE = {"image_folder": photos, "wake_words": recordings, "driving": scenes, "faces": faces}
+def answers(folder: Path) -> dict[str, Any]:
+    """Options of a few answers, where the default are thousands."""
+    del folder
+    chat = find(datasets, "chat")
+    if not chat.here():
+        pytest.skip(f"chat is not on this machine: {chat.needs}")
+    return {"examples": 6, "test_examples": 3}
+
+
+def few_sentences(folder: Path) -> dict[str, Any]:
+    """Options of a few clips, where the default are thousands."""
+    del folder
+    plugin = find(datasets, "spoken_requests")
+    if not plugin.here():
+        pytest.skip(f"spoken_requests is not on this machine: {plugin.needs}")
+    return {"clips": 8, "test_clips": 4}
+
+
+MADE = {
+    "chat": answers,
+    "driving": scenes,
+    "faces": faces,
+    "image_folder": photos,
+    "spoken_requests": few_sentences,
+    "wake_words": recordings,
+}
 """Options of what can be made here."""
 
 
@@ -89,8 +114,10 @@ def test_is_a_whole_data_set_that_is_always_the_same(
             labels = train_labels[output.name]
             labels = labels[..., 0] if output.task == "detection" else labels
             seen = {output.classes[int(label)] for label in np.unique(labels) if label >= 0}
-            # A phrase that is always one word has a tag for its second one, which never occurs.
-            assert {name for name in output.classes if output.task != "tagging" or name[:2] != "I-"} <= seen
+            # A phrase that is always one word has a tag for its second one, which never occurs; nor does all that
+            # could be written.
+            tags = [name for name in output.classes if output.task != "tagging" or name[:2] != "I-"]
+            assert output.task in {"next_token", "transcription"} or set(tags) <= seen
     _, _, again = examine(second, heads(name), name)
     assert np.array_equal(first.train_inputs, second.train_inputs)
     assert all(np.array_equal(test_labels[head], again[head], equal_nan=True) for head in test_labels)
