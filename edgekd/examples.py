@@ -48,11 +48,11 @@ def examples(work: Work, data: Data, answers: Sequence[File]) -> tuple[Example, 
 
 
 def _png(image: np.ndarray) -> bytes:
-    """Of (channels, height, width) uint8, one channel or three."""
+    """Of (channels, height, width) uint8: the first three channels in colour, or the first in grey."""
     from PIL import Image
 
     pixels = np.asarray(image)
-    picture = Image.fromarray(pixels[0] if len(pixels) == 1 else pixels[:3].transpose(1, 2, 0))
+    picture = Image.fromarray(pixels[0] if len(pixels) < 3 else pixels[:3].transpose(1, 2, 0))
     picture.thumbnail((LARGEST_SIDE, LARGEST_SIDE))
     written = io.BytesIO()
     picture.save(written, "PNG", optimize=True)

@@ -11,14 +11,17 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 import edgekd
 from edgekd import agree, losses, tasks
 from edgekd.errors import ConfigError
+from edgekd.examples import examples
 from edgekd.losses import Batch
 from edgekd.plugins import find
+from edgekd.runs import Work
 from edgekd.shipped import load_recipe
-from edgekd.specs import Output, Subject, Views
+from edgekd.specs import Data, Output, Subject, Views
 from edgekd.tasks import Task
 from edgekd.tasks._boxes import BINS, Boxes, decode, examined, mean_precisions, overlaps, pitch
 
@@ -247,6 +250,43 @@ def test_scores_are_learned_as_in_the_paper() -> None:
     assert loss(batch, loss.Options()).item() == pytest.approx(total / things)
     with pytest.raises(ConfigError, match="have no class beside 4 x 10 bins"):
         loss(batch, loss.Options(bins=10))
+
+
+# --- what people are shown
+
+
+def test_test_images_are_shown_with_what_is_there_and_what_was_found(tmp_path: Path) -> None:
+    labels = np.full((6, 3, 5), np.nan, np.float32)
+    labels[:, 0] = [1, 0.3, 0.3, 0.2, 0.2]
+    labels[2:, 1] = [0, 0.7, 0.6, 0.2, 0.4]
+    labels[:, 2, 0] = -1
+    outputs = np.concatenate([answer([(0, 0.9, [0.6, 0.4, 0.8, 0.8]), (1, 0.2, [0.2, 0.2, 0.4, 0.4])])] * 6)
+    work = Work(str(tmp_path), ".", str(tmp_path))
+    files = []
+    for name, array in (("inputs", np.zeros((6, 3, 24, 32), np.uint8)), ("labels", labels), ("outputs", outputs)):
+        np.save(tmp_path / f"{name}.npy", array)
+        files.append(work.keep(tmp_path / f"{name}.npy"))
+    output = Output(name="boxes", task="detection", shape=outputs.shape[1:], classes=("a", "b"), metric="map50")
+    data = Data(
+        name="made",
+        licence="CC0-1.0",
+        subject=Subject(shape=(3, 24, 32), kind="images", outputs=(output,)),
+        train_inputs=files[0],
+        train_labels=(files[1],),
+        test_inputs=files[0],
+        test_labels=(files[1],),
+    )
+    shown = examples(work, data, [files[2]])
+    assert len(shown) == 4, "of those with two things"
+    for one in shown:
+        assert [mark.name for mark in one.truth] == ["b", "a"] and [mark.name for mark in one.found] == ["a"]
+        np.testing.assert_allclose(one.found[0].corners, [0.6, 0.4, 0.8, 0.8], atol=1e-5)
+        with Image.open(io.BytesIO(one.png)) as image:
+            assert image.size == (32, 24)
+    task = msgspec.structs.replace(output, task="classification")
+    assert not examples(
+        work, msgspec.structs.replace(data, subject=msgspec.structs.replace(data.subject, outputs=(task,))), [files[2]]
+    )
 
 
 # --- the recipe
