@@ -25,6 +25,7 @@ EXTRAS = {
     "whisper": "speech",
     "smollm": "chatbot",
     "model_file": "train",
+    "dlib_faces": "faces",
     "transformers": "transformers",
 }
 
