@@ -95,6 +95,7 @@ def agree(work: Work, recipe: Recipe, data: Data, sources: dict[str, str]) -> Ag
 
 def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
     subject = data.subject
+    _stay(recipe, subject)
     main = terms_of(recipe.losses, subject)
     teachable(main)
     _check_teachers(recipe)
@@ -127,6 +128,17 @@ def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
     return Agreed(layers=tuple(sorted(seen)))
 
 
+def _stay(recipe: Recipe, subject: Subject) -> None:
+    """Raise ConfigError where views would move images and leave behind the labels of their places."""
+    views = [recipe.views, *(one.views for one in teachers_of(recipe).values() if one.views)]
+    placed = [output.name for output in subject.outputs if len(output.shape) == 3]
+    if subject.images and placed and any(one.moves for one in views):
+        raise ConfigError(
+            f"views move what is in an image, and the labels of {placed[0]!r} would stay where they are",
+            hint="of views leave brightness alone",
+        )
+
+
 def _all_heard(choices: Sequence[LossChoice], recipe: Recipe, subject: Subject) -> None:
     """Refuse a loss that wants to hear of outputs of which no teacher says anything."""
     heard = {output for teacher in teachers_of(recipe).values() for output in taught_by(teacher, subject)}
@@ -157,6 +169,11 @@ def _check_writing(recipe: Recipe, student: Net, subject: Subject) -> None:
             raise ConfigError(
                 f"own_generations = {stage.training.own_generations}: the student {recipe.student.name} does not write",
                 hint='a student that writes token after token is name = "decoder"; or leave own_generations out',
+            )
+        if student.context is not None:
+            raise ConfigError(
+                f"own_generations: what {recipe.student.name} writes is about something that is not kept for it",
+                hint="leave own_generations out; pseudo_labels are what the teacher writes",
             )
         if not any(term.needs_teacher for term in terms_of(stage.losses, subject)):
             raise ConfigError(

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from edgekd import devices, page, parity
+from edgekd.examples import Example, examples
 from edgekd.files import dumps, write_text
 from edgekd.pieces import spelled
 from edgekd.runs import Work
@@ -35,7 +36,7 @@ from edgekd.specs import (
 )
 from edgekd.verdicts import Found, file_size, finite, latency, memory, mention, require, speaking, upper_end
 
-VERSION = 3
+VERSION = 4
 
 SCHEMA = 1
 """Of report.json and of what --json prints."""
@@ -80,7 +81,7 @@ def report(work: Work, evidence: Evidence) -> Report:
     plain = summary(evidence, chosen, judged[chosen], found)
     as_json, as_html = work.out / "report.json", work.out / "report.html"
     write_text(as_json, dumps(plain))
-    write_text(as_html, page.render(plain))
+    write_text(as_html, page.render(plain, _examples(work, evidence, chosen)))
     return Report(
         target=evidence.target.name,
         artifact=chosen,
@@ -89,6 +90,12 @@ def report(work: Work, evidence: Evidence) -> Report:
         html=work.keep(as_html),
         json=work.keep(as_json),
     )
+
+
+def _examples(work: Work, evidence: Evidence, chosen: str) -> tuple[Example, ...]:
+    """Test images with what the chosen artifact answers, where that was kept and can be drawn."""
+    answers = next((one.outputs for one in evidence.agreements if one.artifact == chosen), ())
+    return examples(work, evidence.data, answers) if answers else ()
 
 
 def _fastest(evidence: Evidence, good: Sequence[str]) -> str:

@@ -241,6 +241,11 @@ class Views(Spec, frozen=True, kw_only=True):
     brightness: Share = 0.0
     """Largest change of gain and of offset."""
 
+    @property
+    def moves(self) -> bool:
+        """Whether what is in an image is elsewhere in its views."""
+        return bool(self.rotate_degrees or self.shift or self.scale or self.shear or self.elastic or self.flip)
+
 
 class Training(Spec, frozen=True, kw_only=True):
     """Stochastic gradient descent with Nesterov momentum, linear warm-up and cosine decay, or AdamW."""
@@ -407,6 +412,11 @@ class Output(Spec, frozen=True, kw_only=True):
     weight: NonNegative = 1.0
     metric: str
     """The task's headline metric."""
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether each place of an answer is a choice of one class: they are the first axis, and nothing else is."""
+        return bool(self.classes) and self.shape[:1] == (len(self.classes),)
 
 
 class Input(Spec, frozen=True, kw_only=True):
