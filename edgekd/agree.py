@@ -170,6 +170,11 @@ def _check_writing(recipe: Recipe, student: Net, subject: Subject) -> None:
                 f"own_generations = {stage.training.own_generations}: the student {recipe.student.name} does not write",
                 hint='a student that writes token after token is name = "decoder"; or leave own_generations out',
             )
+        if student.context is not None:
+            raise ConfigError(
+                f"own_generations: what {recipe.student.name} writes is about something that is not kept for it",
+                hint="leave own_generations out; pseudo_labels are what the teacher writes",
+            )
         if not any(term.needs_teacher for term in terms_of(stage.losses, subject)):
             raise ConfigError(
                 "own_generations: no loss of that training hears the teacher, and nobody else can judge them",

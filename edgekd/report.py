@@ -282,11 +282,11 @@ def _writes(measured: Measurement, subject: Subject) -> str:
         " ".join(spelled(subject.vocabulary[token] for token in tokens).split())
         for tokens in (writing.question, writing.answer)
     )
+    where = f"{measured.device} ({measured.engine}, {measured.threads} thread{'s' * (measured.threads != 1)})"
     once = f", behind {measured.once_ms:.0f} ms for what is executed once a text" if measured.once_ms else ""
-    threads = f"{measured.threads} thread{'s' * (measured.threads != 1)}"
     return (
-        f"{measured.artifact} writes {writing.tokens_s:.0f} tokens/s on {measured.device}, {measured.provenance} "
-        f"({measured.engine}, {threads}); the first comes after {writing.first_token_ms:.0f} ms{once}. "
+        f"{measured.artifact} writes {writing.tokens_s:.0f} tokens/s on {where} [{measured.provenance}]; "
+        f"the first comes after {writing.first_token_ms:.0f} ms{once}. "
         f"{f'Given {asked!r} it' if asked else 'It'} writes {said!r}."
     )
 

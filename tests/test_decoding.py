@@ -209,7 +209,7 @@ def test_a_net_that_writes_goes_all_the_way_to_a_device(tmp_path: Path) -> None:
     load(learned.module.eval(), found.folder / made.student.weights.path)
     for measured in made.measurements:
         written_by(found.folder, measured, made.artifacts, learned.step)
-        assert any(f"{measured.artifact} writes" in line and "host" in line for line in found.summary()["findings"])
+        assert any(f"{measured.artifact} writes" in line and "[host]" in line for line in found.summary()["findings"])
 
 
 def written_by(folder: Path, measured: Measurement, artifacts: tuple[Artifact, ...], step: Step) -> None:

@@ -35,7 +35,7 @@ from edgekd.specs import (
     Training,
     Views,
 )
-from tests.subjects import speech, subject, text
+from tests.subjects import speech, story, subject, text
 
 
 def candidate(
@@ -317,7 +317,7 @@ DATA = Data(
 def test_real_candidates_are_costed_and_ranked(recipe: str, tmp_path: Path) -> None:
     whole = load_recipe(recipe)
     student, target = whole.student, for_job(whole, load_target("raspberry-pi-4"))
-    about = {"encoder": text(), "whisper": speech()}.get(student.name, DATA.subject)
+    about = {"encoder": text(), "decoder": story(), "whisper": speech()}.get(student.name, DATA.subject)
     found = plan._shortlist(work(tmp_path), student, target, msgspec.structs.replace(DATA, subject=about))
     assert found.export == target.exports[0]
     assert found.considered == len(candidates(student)) >= found.fitting >= len(found.front)

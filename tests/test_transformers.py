@@ -14,7 +14,7 @@ from edgekd.specs import Subject
 from tests.subjects import example, story, subject, text
 
 transformers = pytest.importorskip("transformers", reason="pip install 'edgekd[transformers]'")
-PIECES = [*story().vocabulary, *text().vocabulary, "more"]
+PIECES = list(dict.fromkeys([*story().vocabulary, *text().vocabulary, "more"]))
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 
 

@@ -17,6 +17,7 @@ from edgekd.specs import Subject
 
 EXTRAS = {
     "family": "train",
+    "timm": "train",
     "residual": "train",
     "unet": "train",
     "efficientnet_lite": "teachers",

@@ -16,6 +16,10 @@ from edgekd.nets import Net, planes, values
 from edgekd.specs import Preprocessing, Subject
 from edgekd.teachers import TeacherSource
 
+UNSEEN: Final = -1e9
+"""Added to scores of what is not to be seen. Masks are made here, for the library's own look at the numbers in them,
+which a net that is only examined does not have."""
+
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which net."""
@@ -53,7 +57,11 @@ class _Writing(nn.Module):
         self.rows: Tensor
 
     def forward(self, tokens: Tensor) -> Tensor:
-        logits: Tensor = self.net(input_ids=self.rows[tokens], use_cache=False).logits
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        later = (places[None, :] > places[:, None]).float()[None, None] * UNSEEN
+        logits: Tensor = self.net(
+            input_ids=self.rows[tokens], attention_mask=later, position_ids=places[None], use_cache=False
+        ).logits
         return logits[:, :, self.rows].transpose(1, 2)
 
 
@@ -67,7 +75,8 @@ class _Reading(nn.Module):
         self.rows: Tensor
 
     def forward(self, tokens: Tensor) -> Tensor:
-        logits: Tensor = self.net(input_ids=self.rows[tokens], attention_mask=(tokens != 0).long()).logits
+        padding = (tokens == 0).float()[:, None, None, :] * UNSEEN
+        logits: Tensor = self.net(input_ids=self.rows[tokens], attention_mask=padding).logits
         return logits
 
 
