@@ -52,7 +52,7 @@ def foresee(recipe: Recipe, target: Target) -> None:
     known(students, recipe.student.name)
     for loss in losses_of(recipe):
         known(losses, loss.name)
-    known(cost, target.cost_profile)
+    cost.model_of(target)
     for engine in target.engines:
         known(engines, engine)
     for export in target.exports:

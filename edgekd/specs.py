@@ -216,7 +216,7 @@ class Target(Spec, frozen=True, kw_only=True):
     emulator: str = ""
     """The core that QEMU imitates: "cortex-a72"."""
     cost_profile: Name = "spec_sheet"
-    """A file of edgekd/cost."""
+    """A file of edgekd/cost, or a profile that `edgekd calibrate` made."""
     runtimes: dict[Name, Text] = {}
     """Version of each runtime that the device has: engine name -> version."""
     fallbacks: dict[Name, Name] = {}
