@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from math import prod
 
-from edgekd import converters, cost, datasets, engines, losses, students, tasks, teachers
+from edgekd import compilers, converters, cost, datasets, engines, losses, students, tasks, teachers
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.heads import restricted
 from edgekd.layers import copy_layers
@@ -46,6 +46,8 @@ def foresee(recipe: Recipe, target: Target) -> None:
     known(cost, target.cost_profile)
     for engine in target.engines:
         known(engines, engine)
+    if target.npu:
+        compilers.check(target.npu)
     for export in target.exports:
         known(converters, converters.split(export)[0])
         converters.check(export)

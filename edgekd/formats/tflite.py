@@ -5,6 +5,7 @@ Field numbers below are those of that schema, and of TFLite's metadata (metadata
 
 import io
 import json
+import math
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,7 +94,8 @@ class _Subgraph:
     def spec(self, index: int) -> TensorSpec:
         tensor = self.tensors[index]
         shape = tensor.numbers(7, "i") or tensor.numbers(0, "i")
-        return TensorSpec(name=self.names[index], shape=shape, dtype=_dtype(tensor))
+        scale, zero_point = _of_whole(tensor)
+        return TensorSpec(name=self.names[index], shape=shape, dtype=_dtype(tensor), scale=scale, zero_point=zero_point)
 
 
 def _model(data: bytes) -> Table:
@@ -150,6 +152,15 @@ def _operators(subgraph: _Subgraph, codes: list[tuple[str, int]], unique: Names,
             )
         )
     return found
+
+
+def _of_whole(tensor: Table) -> tuple[float, int]:
+    """The one scale that all numbers of a tensor are multiplied by, and their zero point; (0, 0) where it has none."""
+    quantization = tensor.table(4)
+    if quantization is None or quantization.vector(2)[1] != 1 or quantization.vector(3)[1] != 1:
+        return 0.0, 0
+    (scale,), (zero_point,) = quantization.floats(2), quantization.numbers(3, "q")
+    return (scale, zero_point) if math.isfinite(scale) and scale > 0 else (0.0, 0)
 
 
 def _scales(tensor: Table) -> int:

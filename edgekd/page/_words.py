@@ -352,10 +352,10 @@ def spoken(name: str) -> str:
 
 def _cluster(cluster: dict[str, Any]) -> str:
     shared = " shared" if cluster.get("l2_shared") else ""
-    return (
-        f"{number(cluster.get('count'))} × {cluster.get('core')} at {fact(cluster.get('clock_mhz'), 'clock_mhz')}"
-        f" ({size(cluster.get('l1d_bytes'))} L1d, {size(cluster.get('l2_bytes'))} L2{shared})"
-    )
+    sizes = (("l1d_bytes", " L1d"), ("l2_bytes", f" L2{shared}"))
+    caches = ", ".join(f"{size(cluster[name])}{what}" for name, what in sizes if cluster.get(name))
+    what = f"{number(cluster.get('count'))} × {cluster.get('core')} at {fact(cluster.get('clock_mhz'), 'clock_mhz')}"
+    return f"{what} ({caches})" if caches else what
 
 
 def commands(summary: Summary, chosen: dict[str, Any]) -> list[tuple[str, str]]:
