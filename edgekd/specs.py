@@ -802,7 +802,7 @@ class Arena(Spec, frozen=True, kw_only=True):
     artifact: str
     engine: str
     engine_version: str
-    provenance: Provenance = "host"
+    provenance: Provenance
     file_bytes: Size
     """In flash."""
     arena_bytes: Size
@@ -819,7 +819,7 @@ class Compiled(Spec, frozen=True, kw_only=True):
     compiler_version: str
     processor: Text
     """And the memory system that it was compiled for: "ethos-u55-128 at 500 MHz, Ethos_U55_High_End_Embedded"."""
-    provenance: Provenance = "estimated"
+    provenance: Provenance
     model: File
     """What is shipped in the artifact's place."""
     npu_operators: Size
