@@ -5,7 +5,7 @@ from math import prod
 
 import msgspec
 
-from edgekd import converters, cost, datasets, engines, losses, students, tasks, teachers
+from edgekd import compilers, converters, cost, datasets, engines, losses, students, tasks, teachers
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.heads import restricted
 from edgekd.layers import copy_layers
@@ -52,9 +52,11 @@ def foresee(recipe: Recipe, target: Target) -> None:
     known(students, recipe.student.name)
     for loss in losses_of(recipe):
         known(losses, loss.name)
-    known(cost, target.cost_profile)
+    cost.model_of(target)
     for engine in target.engines:
         known(engines, engine)
+    if target.npu:
+        compilers.check(target.npu)
     for export in target.exports:
         known(converters, converters.split(export)[0])
         converters.check(export)
@@ -95,6 +97,7 @@ def agree(work: Work, recipe: Recipe, data: Data, sources: dict[str, str]) -> Ag
 
 def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
     subject = data.subject
+    _stay(recipe, subject)
     main = terms_of(recipe.losses, subject)
     teachable(main)
     _check_teachers(recipe)
@@ -125,6 +128,17 @@ def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
     for term in terms_of(looked, subject):  # shapes that do not go together are found before the training
         Comparison(term, subject, first, student)
     return Agreed(layers=tuple(sorted(seen)))
+
+
+def _stay(recipe: Recipe, subject: Subject) -> None:
+    """Raise ConfigError where views would move images and leave behind the labels of their places."""
+    views = [recipe.views, *(one.views for one in teachers_of(recipe).values() if one.views)]
+    placed = [output.name for output in subject.outputs if len(output.shape) == 3]
+    if subject.images and placed and any(one.moves for one in views):
+        raise ConfigError(
+            f"views move what is in an image, and the labels of {placed[0]!r} would stay where they are",
+            hint="of views leave brightness alone",
+        )
 
 
 def _all_heard(choices: Sequence[LossChoice], recipe: Recipe, subject: Subject) -> None:

@@ -61,9 +61,10 @@ def examine(arrays: Arrays, heads: Mapping[str, Head], name: str) -> tuple[Subje
     kind = _kind(np.asarray(arrays.train_inputs))
     if kind == "tokens":
         _check_tokens(arrays.vocabulary, (arrays.train_inputs, arrays.test_inputs), name)
-    outputs = tuple(_output(one, head, classes[one], train[one], test[one], name) for one, head in heads.items())
+    shape = tuple(arrays.train_inputs.shape[1:])
+    outputs = tuple(_output(one, head, classes[one], train[one], test[one], shape, name) for one, head in heads.items())
     subject = Subject(
-        shape=tuple(arrays.train_inputs.shape[1:]),
+        shape=shape,
         kind=kind,
         outputs=outputs,
         vocabulary=tuple(arrays.vocabulary),
@@ -113,11 +114,13 @@ def _kind(inputs: Array) -> Literal["images", "numbers", "tokens"]:
     return "tokens" if inputs.dtype == np.int32 and inputs.ndim == 2 else "numbers"
 
 
-def _output(name: str, head: Head, classes: tuple[str, ...], train: Array, test: Array, data: str) -> Output:
+def _output(
+    name: str, head: Head, classes: tuple[str, ...], train: Array, test: Array, example: tuple[int, ...], data: str
+) -> Output:
     task = find(tasks, head.task)
     try:
         task.check(np.concatenate([train, test]), classes)
-        shape = task.output(train.shape[1:], classes)
+        shape = task.output(train.shape[1:], classes, example)
     except ConfigError as error:
         raise ConfigError(f"{data}, {name}: {error}", hint=error.hint) from error
     return Output(

@@ -147,7 +147,7 @@ def _asked(
     wanted: dict[str, Callable[[Answers], NDArray[Any]]] = {}
     sizes = []
     for index, output in enumerate(subject.outputs):
-        if output.classes and topk.applies(top_k, output.shape[0]):
+        if output.is_choice and topk.applies(top_k, output.shape[0]):
             wanted[f"output-{index}.top-{top_k}"] = partial(_largest, index, top_k)
             sizes.append(topk.record_bytes(top_k, output.shape))
         else:

@@ -83,7 +83,8 @@ def _term(choice: LossChoice, subject: Subject) -> Term:
         raise ConfigError(f"{where} is for the head {choice.head!r}, which is not there", hint=f"heads: {names}")
     term = Term(choice, plugin, table)
     if not term.on_layers and not heads_of(term, subject):
-        raise ConfigError(f"{where} is about classes, and {choice.head or 'no output'} has none", hint="another loss")
+        which = f"{choice.head} is none" if choice.head else "no output is one"
+        raise ConfigError(f"{where} compares choices of a class, and {which}", hint="another loss")
     return term
 
 
@@ -93,7 +94,7 @@ def heads_of(term: Term, subject: Subject) -> list[int]:
         index
         for index, output in enumerate(subject.outputs)
         if term.choice.head in {"", output.name}
-        and (output.classes or not getattr(term.plugin, "needs_classes", False))
+        and (output.is_choice or not getattr(term.plugin, "needs_classes", False))
     ]
 
 

@@ -18,12 +18,19 @@ MACS_PER_CYCLE: Final[dict[str, dict[str, float]]] = {
     "cortex-a55": {"fp32": 4, "int8": 16},
     "cortex-a57": {"fp32": 4, "int8": 8},
     "cortex-a72": {"fp32": 4, "int8": 8},
+    "cortex-a75": {"fp32": 8, "int8": 16},
     "cortex-a76": {"fp32": 8, "int8": 32},
     "cortex-a78ae": {"fp32": 8, "int8": 32},
     "apple-firestorm": {"fp32": 16, "fp16": 32, "int8": 64},
     "gracemont": {"fp32": 8, "int8": 32},
+    "cortex-m7": {"fp32": 1, "int8": 2},
+    "cortex-m55": {"fp32": 2, "int8": 8},
 }
-"""Multiply-accumulates that a core can issue a cycle: vector pipes x lanes (Arm's and Intel's optimisation guides)."""
+"""Multiply-accumulates that a core can issue a cycle: vector pipes x lanes (Arm's and Intel's optimisation guides).
+
+Of Cortex-M7 the two of SMLAD, for which CMSIS-NN widens int8 to 16 bits (Lai et al. 2018, arXiv:1801.06601); of
+Cortex-M55 64 bits of a vector a cycle (Arm, Cortex-M55 Processor Datasheet: two 32-bit, four 16-bit or eight 8-bit).
+"""
 
 UNKNOWN_CORE: Final[dict[str, float]] = {"fp32": 4, "int8": 8}
 EFFICIENCY: Final[dict[str, float]] = {
@@ -76,7 +83,7 @@ class _SpecSheet:
     def estimate(self, anatomy: Anatomy, target: Target, precision: str) -> Cost:
         cluster = target.device.clusters[0]
         threads = min(target.threads, cluster.count)
-        bandwidth = target.device.memory_bandwidth_bytes_s * BANDWIDTH_SHARE
+        bandwidth = target.device.memory_bandwidth_bytes_s
         seconds = sum(_seconds(layer, cluster, threads, bandwidth, precision) for layer in anatomy.layers)
         milliseconds = seconds * 1e3
         weight_bytes, activation_bytes = BYTES.get(precision, BYTES["fp32"])
@@ -88,9 +95,10 @@ class _SpecSheet:
             + channels * FILE_BYTES_PER_CHANNEL.get(precision, 4)
             + len(anatomy.layers) * FILE_BYTES_PER_LAYER
         )
+        resident = 0 if target.device.flash_bytes else math.ceil(weights * weight_bytes)
         return Cost(
             latency_ms=Interval(value=milliseconds, low=milliseconds / SPREAD, high=milliseconds * SPREAD),
-            peak_memory_bytes=math.ceil(weights * weight_bytes + anatomy.arena_elements * activation_bytes),
+            peak_memory_bytes=resident + math.ceil(anatomy.arena_elements * activation_bytes),
             file_bytes=file_bytes,
             macs=anatomy.macs,
             parameters=anatomy.parameters,
@@ -99,19 +107,33 @@ class _SpecSheet:
 
 
 def _seconds(layer: Layer, cluster: Cluster, threads: int, bandwidth: float, precision: str) -> float:
+    sizes = (layer.macs, layer.inputs, layer.outputs, layer.weights)
+    return seconds(layer.kind, *sizes, cluster, threads, bandwidth, precision)
+
+
+def seconds(
+    kind: str,
+    macs: float,
+    reads: float,
+    writes: float,
+    weights: float,
+    cluster: Cluster,
+    threads: int,
+    bandwidth: float,
+    precision: str,
+) -> float:
+    """Of one kernel, by its class and its sizes in elements; `bandwidth` is the bus's peak in bytes a second."""
     peaks = MACS_PER_CYCLE.get(cluster.core, UNKNOWN_CORE)
     hertz = cluster.clock_mhz * 1e6
     # Dot products need several channels, which a depthwise filter does not have.
-    per_cycle = (
-        peaks["fp32"] if layer.kind == "depthwise" else peaks.get(ARITHMETIC.get(precision, precision), peaks["fp32"])
-    )
-    seconds = (layer.macs or layer.outputs) / (per_cycle * EFFICIENCY[layer.kind]) / hertz / threads
+    per_cycle = peaks["fp32"] if kind == "depthwise" else peaks.get(ARITHMETIC.get(precision, precision), peaks["fp32"])
+    found = (macs or writes) / (per_cycle * EFFICIENCY[kind]) / hertz / threads
     if ARITHMETIC.get(precision, precision) == "int8":
-        seconds += layer.outputs * REQUANTIZE_CYCLES / hertz / threads
+        found += writes * REQUANTIZE_CYCLES / hertz / threads
     weight_bytes, activation_bytes = BYTES.get(precision, BYTES["fp32"])
-    read = layer.outputs if layer.kind == "embedding" else layer.weights  # of a table the rows that are asked for
-    traffic = read * weight_bytes + (layer.inputs + layer.outputs) * activation_bytes
-    return max(seconds, traffic / bandwidth) + CALL_US * 1e-6 * (1e9 / hertz)
+    read = writes if kind == "embedding" else weights  # of a table the rows that are asked for
+    traffic = read * weight_bytes + (reads + writes) * activation_bytes
+    return max(found, traffic / (bandwidth * BANDWIDTH_SHARE)) + CALL_US * 1e-6 * (1e9 / hertz)
 
 
 PLUGIN: Final[CostModel] = _SpecSheet()

@@ -31,7 +31,7 @@ class _Classification:
         if len(seen) < 2:
             raise ConfigError(f"every example is of class {classes[seen[0]]!r}", hint="nothing can be learned from it")
 
-    def output(self, labels: tuple[int, ...], classes: Sequence[str]) -> tuple[int, ...]:
+    def output(self, labels: tuple[int, ...], classes: Sequence[str], example: tuple[int, ...]) -> tuple[int, ...]:
         if labels:
             raise ConfigError(f"an example has labels of shape {labels}", hint="a classification has one label each")
         return (len(classes),)

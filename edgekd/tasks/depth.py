@@ -36,7 +36,9 @@ class _Depth:
                 hint="they are above 0 and finite; NaN is one that is not known",
             )
 
-    def output(self, labels_shape: tuple[int, ...], classes: Sequence[str]) -> tuple[int, ...]:
+    def output(
+        self, labels_shape: tuple[int, ...], classes: Sequence[str], example: tuple[int, ...]
+    ) -> tuple[int, ...]:
         return (1, *labels_shape)
 
     def label_loss(self, outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:

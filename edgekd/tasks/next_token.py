@@ -32,7 +32,7 @@ class _NextToken:
         if labels.max() < 0:
             raise ConfigError("no token has one that follows it", hint="nothing can be learned from it")
 
-    def output(self, labels: tuple[int, ...], classes: Sequence[str]) -> tuple[int, ...]:
+    def output(self, labels: tuple[int, ...], classes: Sequence[str], example: tuple[int, ...]) -> tuple[int, ...]:
         if len(labels) != 1:
             raise ConfigError(f"an example has labels of shape {labels}", hint="one for each token: (length,)")
         return (len(classes), *labels)

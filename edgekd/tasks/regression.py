@@ -29,7 +29,9 @@ class _Regression:
             if len(np.unique(column[~np.isnan(column)])) < 2:
                 raise ConfigError(f"number {index} is the same in every example", hint="nothing can be learned from it")
 
-    def output(self, labels_shape: tuple[int, ...], classes: Sequence[str]) -> tuple[int, ...]:
+    def output(
+        self, labels_shape: tuple[int, ...], classes: Sequence[str], example: tuple[int, ...]
+    ) -> tuple[int, ...]:
         return labels_shape or (1,)
 
     def label_loss(self, outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:

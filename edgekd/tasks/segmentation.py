@@ -34,7 +34,9 @@ class _Segmentation:
         if len(set(np.unique(labels).tolist()) - {UNLABELLED}) < 2:
             raise ConfigError("all pixels that count are of one class", hint="nothing can be learned from it")
 
-    def output(self, labels_shape: tuple[int, ...], classes: Sequence[str]) -> tuple[int, ...]:
+    def output(
+        self, labels_shape: tuple[int, ...], classes: Sequence[str], example: tuple[int, ...]
+    ) -> tuple[int, ...]:
         return (len(classes), *labels_shape)
 
     def label_loss(self, outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:

@@ -36,7 +36,7 @@ class _Tagging:
         if labels.max() <= OUTSIDE:
             raise ConfigError("no token is of a phrase", hint="nothing can be learned from it")
 
-    def output(self, labels: tuple[int, ...], classes: Sequence[str]) -> tuple[int, ...]:
+    def output(self, labels: tuple[int, ...], classes: Sequence[str], example: tuple[int, ...]) -> tuple[int, ...]:
         if len(labels) != 1:
             raise ConfigError(f"an example has labels of shape {labels}", hint="a tag for each token: (length,)")
         return (len(classes), *labels)

@@ -40,7 +40,7 @@ class _Transcription:
         if labels.max() < 0:
             raise ConfigError("no text has a word", hint="nothing can be learned from it")
 
-    def output(self, labels: tuple[int, ...], classes: Sequence[str]) -> tuple[int, ...]:
+    def output(self, labels: tuple[int, ...], classes: Sequence[str], example: tuple[int, ...]) -> tuple[int, ...]:
         return (len(classes), *labels)
 
     def label_loss(self, outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:

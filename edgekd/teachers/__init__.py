@@ -17,6 +17,7 @@ from edgekd.specs import Subject
 
 EXTRAS = {
     "family": "train",
+    "timm": "train",
     "residual": "train",
     "unet": "train",
     "efficientnet_lite": "teachers",
@@ -24,6 +25,7 @@ EXTRAS = {
     "whisper": "speech",
     "smollm": "chatbot",
     "model_file": "train",
+    "dlib_faces": "faces",
     "transformers": "transformers",
 }
 

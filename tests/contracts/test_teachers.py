@@ -6,10 +6,13 @@ import torch
 from edgekd import teachers
 from edgekd.errors import Disagreement, PluginUnavailable
 from edgekd.plugins import find, names
+from edgekd.specs import Output, Subject
 from tests.subjects import example, speech, story, subject, text
 
+FACE = Output(name="logits", task="embedding", shape=(128,), metric="verification")
 SUBJECTS = {
     "an image": subject((3, 48, 48)),
+    "a face": Subject(shape=(3, 48, 48), kind="images", outputs=(FACE,)),
     "numbers": subject((1, 32, 49), kind="numbers"),
     "text": text(),
     "a text to go on with": story(),
