@@ -7,7 +7,22 @@ from typing import Final, TypeVar
 import msgspec
 
 from edgekd import devices
-from edgekd.specs import Budget, Counted, Failure, Interval, Measurement, Provenance, Required, Summary, Target, Verdict
+from edgekd.specs import (
+    Artifact,
+    Budget,
+    Compiled,
+    Counted,
+    Failure,
+    File,
+    Firmware,
+    Interval,
+    Measurement,
+    Provenance,
+    Required,
+    Summary,
+    Target,
+    Verdict,
+)
 
 Found = Measurement | Counted | Summary
 F = TypeVar("F", bound=Found)
@@ -101,6 +116,66 @@ def memory(found: Iterable[Found], target: Target) -> Verdict | None:
         ok=highest.memory.peak_rss_bytes <= allowed,
         note=f"{what} on {highest.device}{without}",
     )
+
+
+def compiled_latency(compiled: Compiled, budget: Budget, on_cpu_ms: float | None) -> Verdict:
+    """What a compiler says that an inference takes; what it leaves to the processor beside is in it as its upper end.
+
+    `on_cpu_ms` is what that processor takes for the whole net at most, None where nobody knows.
+    """
+    found, left = compiled.latency_ms, compiled.cpu_operators
+    high = found + on_cpu_ms if left and on_cpu_ms is not None else found
+    note = f"by {compiled.source}, for what it executes"
+    if left:
+        most = "nobody knows how long" if on_cpu_ms is None else "at most as long as the whole net, by the spec sheet"
+        note += f"; left to the processor beside it: {', '.join(left)}, {most}"
+    return Verdict(
+        limit="latency_ms",
+        allowed=budget.latency_ms,
+        found=found,
+        low=found if left else None,
+        high=high if left else None,
+        provenance=compiled.provenance,
+        ok=high <= budget.latency_ms and (not left or on_cpu_ms is not None),
+        note=note,
+    )
+
+
+def static_memory(firmware: Firmware, budget: Budget) -> Verdict | None:
+    """What a microcontroller's runtime plans, and a neural processor's compiler, against the limit; None where neither
+    is known."""
+    arena, compiled = firmware.arena, firmware.compiled
+    found = sram_bytes(firmware)
+    if found is None:
+        return None
+    if compiled is not None:
+        records = f"and the records of {arena.engine} for the whole net" if arena else "without the runtime's records"
+        provenance, note = compiled.provenance, f"tensors as {compiled.compiler} places them, {records}"
+    else:
+        assert arena is not None
+        provenance, note = arena.provenance, f"arena of {arena.engine} {arena.engine_version}, planned on this machine"
+    return Verdict(
+        limit="peak_memory_bytes",
+        allowed=budget.peak_memory_bytes,
+        found=found,
+        provenance=provenance,
+        ok=found <= budget.peak_memory_bytes,
+        note=note,
+    )
+
+
+def shipped_file(artifact: Artifact, firmware: Firmware | None) -> File:
+    """What is put on the device: the artifact, or what a compiler made of it."""
+    return firmware.compiled.model if firmware and firmware.compiled else artifact.model
+
+
+def sram_bytes(firmware: Firmware) -> int | None:
+    """What an artifact takes of a microcontroller's memory: its arena; or what a compiler places, and the records that
+    the runtime keeps of the net as it was before, which has more operators. None where neither is known."""
+    arena, compiled = firmware.arena, firmware.compiled
+    if compiled is not None:
+        return compiled.sram_bytes + (arena.persistent_bytes if arena else 0)
+    return arena.arena_bytes if arena else None
 
 
 def file_size(size_bytes: int, budget: Budget) -> Verdict:

@@ -299,3 +299,44 @@ def tflite_metadata() -> bytes:
     words = {0: text("pets"), 1: text("tells pets apart"), 5: text("Apache-2.0")}
     builder.Finish(table({**words, 3: subgraphs}), b"M001")
     return bytes(builder.Output())
+
+
+def int8_dense(path: Path, custom: str = "") -> Path:
+    """One fully connected layer in int8, 16 numbers to 4; `custom` names an operator that takes its place."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    random = np.random.default_rng(0)
+    model, main, code = schema.ModelT(), schema.SubGraphT(), schema.OperatorCodeT()
+    weights, bias = random.integers(-127, 128, (4, 16)).astype(np.int8), np.arange(4, dtype=np.int32)
+    model.version = 3
+    model.buffers = [_buffer(b""), _buffer(weights.tobytes()), _buffer(bias.tobytes())]
+    kind = schema.BuiltinOperator.CUSTOM if custom else schema.BuiltinOperator.FULLY_CONNECTED
+    code.deprecatedBuiltinCode, code.builtinCode, code.version = kind, kind, 4
+    code.customCode = custom or None
+    model.operatorCodes = [code]
+    options = schema.FullyConnectedOptionsT()
+    main.tensors = [
+        _quantized("numbers", [1, 16], schema.TensorType.INT8, 0.5, -3),
+        _quantized("weights", [4, 16], schema.TensorType.INT8, 0.01, 0, 1),
+        _quantized("bias", [4], schema.TensorType.INT32, 0.005, 0, 2),
+        _quantized("scores", [1, 4], schema.TensorType.INT8, 0.25, 7),
+    ]
+    main.inputs, main.outputs = [0], [3]
+    given = (0, None) if custom else (schema.BuiltinOptions.FullyConnectedOptions, options)
+    main.operators = [_operator(0, [0, 1, 2], [3], *given)]
+    model.subgraphs = [main]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    return path
+
+
+def _quantized(name: str, shape: list[int], kind: int, scale: float, zero_point: int, buffer: int = 0) -> Any:
+    from ai_edge_litert import schema_py_generated as schema
+
+    made = _tensor(name, shape, buffer)
+    made.type, made.quantization = kind, schema.QuantizationParametersT()
+    made.quantization.scale = np.array([scale], np.float32)
+    made.quantization.zeroPoint = np.array([zero_point], np.int64)
+    return made

@@ -11,13 +11,16 @@ tests/contracts/test_cost.py finds it. A target names the one it wants as `cost_
 `edgekd calibrate` made.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from edgekd import fitted
 from edgekd.errors import ConfigError
 from edgekd.kernels import Kernels
 from edgekd.nets import Anatomy
+from edgekd.plugins import find
 from edgekd.specs import Cost, NonNegative, Provenance, Size, Spec, Target
 
 
@@ -120,6 +123,17 @@ def estimate(
     from edgekd.cost._estimate import estimate as made
 
     return made(model, target, inputs, engine, precision, threads, profile)
+
+
+def model_of(target: Target) -> CostModel:
+    """The cost model that a target names; a profile of the user's own is one, too.
+
+    Raises:
+        UnknownPlugin: there is none of that name.
+    """
+    own = target.cost_profile in fitted.own_names()
+    found: CostModel = find(sys.modules[__name__], "profiles" if own else target.cost_profile)
+    return found
 
 
 def seen(model: str) -> tuple[str, Kernels, str]:

@@ -22,7 +22,7 @@ VARIETY: Final = 0.35
 """Standard deviation of how much of each detail a face has."""
 NECK: Final = 6.0
 """Height that heads are cut off at."""
-RACES: Final = ("african", "asian", "caucasian")
+ORIGINS: Final = ("african", "asian", "caucasian")
 SKINS: Final = np.array([[92, 62, 48], [224, 184, 150], [236, 190, 168]], np.float32)
 HAIRS: Final = np.array([[24, 20, 18], [60, 40, 28], [110, 75, 45], [170, 130, 80], [150, 145, 140]], np.float32)
 EYES: Final = np.array([[60, 38, 24], [90, 70, 40], [80, 110, 130], [90, 115, 85]], np.float32)
@@ -86,13 +86,13 @@ class Heads:
 
     def person(self, random: Random) -> Person:
         """Someone of random shape and colours."""
-        race = random.dirichlet([0.5] * len(RACES))
+        origin = random.dirichlet([0.5] * len(ORIGINS))
         male, old = random.beta(0.3, 0.3), random.beta(0.8, 1.5)
         build = random.dirichlet([1, 2, 1])
         shape = self.rest.copy()
         for sex, share in (("male", male), ("female", 1 - male)):
             for age, part in (("old", old), ("young", 1 - old)):
-                for name, weight in zip(RACES, race, strict=True):
+                for name, weight in zip(ORIGINS, origin, strict=True):
                     self._move(shape, f"macrodetails/{name}-{sex}-{age}", share * part * weight)
                 for name, weight in zip(("min", "average", "max"), build, strict=True):
                     self._move(
@@ -102,7 +102,7 @@ class Heads:
             amount = random.normal(0, VARIETY)
             for name in more if amount > 0 else less:
                 self._move(shape, name, min(abs(amount), 1.0))
-        return Person(shape, self._colours(random, race, male, old))
+        return Person(shape, self._colours(random, origin, male, old))
 
     def photo(self, person: Person, size: int, random: Random) -> NDArray[np.uint8]:
         """A picture (3, size, size) of someone, the eyes about where dlib's aligned faces have them."""
@@ -134,9 +134,9 @@ class Heads:
         points = (flat[:, 0] + 1j * flat[:, 1] - complex(*found.mean(axis=0))) * turn + complex(*wanted.mean(axis=0))
         return np.stack([points.real, points.imag], axis=1), distance
 
-    def _colours(self, random: Random, race: Array, male: float, old: float) -> Array:
+    def _colours(self, random: Random, origin: Array, male: float, old: float) -> Array:
         x, y, z = self.rest.T
-        skin = race @ SKINS * random.uniform(0.8, 1.1) + random.normal(0, 5, 3)
+        skin = origin @ SKINS * random.uniform(0.8, 1.1) + random.normal(0, 5, 3)
         colours = np.repeat(skin[None].astype(np.float32), len(self.rest), axis=0)
         red = skin * [0.95, 0.62, 0.62]
         cheeks = np.exp(-(((np.abs(x) - 0.42) / 0.2) ** 2) - ((y - 6.95) / 0.2) ** 2) * (z > 0.7)
@@ -144,7 +144,7 @@ class Heads:
         _mix(colours, red * random.uniform(0.7, 1.1), random.uniform(0.4, 1.0) * self.masks["lips"])
         _mix(colours, skin * 0.6, random.uniform(0.0, 0.6) * self.masks["eyelids"])
         _mix(colours, np.array([70.0, 25, 25]), self.masks["inside-mouth"])
-        dark = HAIRS[0] * (1 - race[2]) + race[2] * HAIRS[random.integers(len(HAIRS) - 1)]
+        dark = HAIRS[0] * (1 - origin[2]) + origin[2] * HAIRS[random.integers(len(HAIRS) - 1)]
         hair = dark + (HAIRS[-1] - dark) * old**2 * random.random() + random.normal(0, 4, 3)
         arch = 7.45 + random.normal(0, 0.02) + random.uniform(-0.05, 0.12) * np.abs(x)
         brows = np.exp(-(((y - arch) / random.uniform(0.02, 0.05)) ** 2)) * (np.abs(x) > 0.1) * (np.abs(x) < 0.5)
@@ -155,7 +155,7 @@ class Heads:
         scalp = np.maximum(_ramp(y - line, 0.08), _ramp(0.62 - z, 0.1) * _ramp(y - 6.8, 0.1))
         _mix(colours, hair, scalp * (1 - self.masks["ears"]) * random.uniform(0.5, 1.0))
         colours += random.normal(0, 3, (len(colours), 1))
-        iris = EYES[0] * (1 - race[2]) + race[2] * EYES[random.integers(len(EYES))]
+        iris = EYES[0] * (1 - origin[2]) + origin[2] * EYES[random.integers(len(EYES))]
         for eye in self.eyes:
             middle = self.rest[eye].mean(axis=0)
             away = np.hypot(*(self.rest[eye][:, :2] - middle[:2]).T)
@@ -196,7 +196,7 @@ def _read_target(path: Path) -> Target:
 
 
 def _pairs(names: Sequence[str]) -> list[tuple[list[str], list[str]]]:
-    """Targets that are opposites, both eyes and ears alike: those of less, and those of more."""
+    """Targets of which a face has the one or the other, both eyes and ears alike: those of less, and those of more."""
     found: dict[str, dict[str, list[str]]] = {}
     for name in names:
         kind, _, what = name.partition("/")

@@ -217,6 +217,37 @@ def counts(summary: Summary) -> list[dict[str, Any]]:
     ]
 
 
+def firmware(summary: Summary) -> list[dict[str, Any]]:
+    """What each artifact takes of a microcontroller, the chosen one's first."""
+    found = []
+    for one in chosen_first(summary, "artifact", mappings(summary, "firmware")):
+        left = reach(one, "compiled", "cpu_operators")
+        files = [reach(one, *path) for path in (("compiled", "model"), ("c", "header"), ("c", "source"))]
+        found.append(
+            {
+                "artifact": one.get("artifact"),
+                "arena": size(reach(one, "arena", "arena_bytes")),
+                "arena_by": reach(one, "arena", "engine"),
+                "arena_provenance": reach(one, "arena", "provenance"),
+                "compiled": isinstance(one.get("compiled"), dict),
+                "compiler": " ".join(
+                    str(reach(one, "compiled", key) or "") for key in ("compiler", "compiler_version")
+                ),
+                "processor": reach(one, "compiled", "processor"),
+                "provenance": reach(one, "compiled", "provenance"),
+                "latency": number(reach(one, "compiled", "latency_ms")),
+                "cycles": count(reach(one, "compiled", "cycles")),
+                "sram": size(reach(one, "compiled", "sram_bytes")),
+                "operators": number(reach(one, "compiled", "npu_operators")),
+                "left": _listed_names(left),
+                "left_count": len(left) if isinstance(left, list | tuple) else 0,
+                "files": [str(path) for file in files if (path := reach(file, "path"))],
+                "reserved": size(reach(one, "c", "arena_bytes")),
+            }
+        )
+    return found
+
+
 def _misses(one: dict[str, Any]) -> str:
     found = one.get("cache_misses")
     return ", ".join(f"{name} {count(value)}" for name, value in found.items()) if isinstance(found, dict) else ""
@@ -354,10 +385,10 @@ def spoken(name: str) -> str:
 
 def _cluster(cluster: dict[str, Any]) -> str:
     shared = " shared" if cluster.get("l2_shared") else ""
-    return (
-        f"{number(cluster.get('count'))} × {cluster.get('core')} at {fact(cluster.get('clock_mhz'), 'clock_mhz')}"
-        f" ({size(cluster.get('l1d_bytes'))} L1d, {size(cluster.get('l2_bytes'))} L2{shared})"
-    )
+    sizes = (("l1d_bytes", " L1d"), ("l2_bytes", f" L2{shared}"))
+    caches = ", ".join(f"{size(cluster[name])}{what}" for name, what in sizes if cluster.get(name))
+    what = f"{number(cluster.get('count'))} × {cluster.get('core')} at {fact(cluster.get('clock_mhz'), 'clock_mhz')}"
+    return f"{what} ({caches})" if caches else what
 
 
 def commands(summary: Summary, chosen: dict[str, Any]) -> list[tuple[str, str]]:
