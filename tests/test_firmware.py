@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import zipfile
@@ -13,7 +14,7 @@ import pytest
 from edgekd import compilers, engines, formats
 from edgekd.c_source import reserved, write_c
 from edgekd.cli import main
-from edgekd.errors import ConfigError, ConvertError, PluginUnavailable
+from edgekd.errors import BUDGET_BROKEN, ConfigError, ConvertError, PluginUnavailable
 from edgekd.firmware import firmware_of_file
 from edgekd.shipped import load_target
 from edgekd.specs import Arena, Budget, Compiled, File, Firmware
@@ -199,3 +200,47 @@ def test_other_devices_have_no_firmware(tmp_path: Path) -> None:
 def test_times_of_a_microcontrollers_runtime_are_not_taken_here(tmp_path: Path) -> None:
     assert "tflite_micro" not in engines.fitting("model.tflite")
     assert main(["bench", str(int8_dense(tmp_path / "dense.tflite")), "--engine", "tflite_micro"]) == 2
+
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", (ROOT / "docs/microcontrollers.md").read_text("utf-8"), re.DOTALL)
+    for line in block.splitlines()
+]
+LONG = [command for command in COMMANDS if command.startswith("edgekd run ")]
+
+
+@needs_micro
+@needs_vela
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in LONG])
+def test_the_commands_of_the_page(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exports").mkdir()
+    int8_dense(tmp_path / "exports/net-tflite-int8.tflite")
+    assert main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_recipe_comes_to_both_microcontrollers_with_tools_that_are_installed_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    for command in [one for one in COMMANDS if one.startswith("edgekd engines ")]:
+        assert main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
+    (command,) = LONG
+    capsys.readouterr()
+    assert main([*shlex.split(command)[1:], "--json", "-o", "run"]) in {0, BUDGET_BROKEN}
+    for told in json.loads(capsys.readouterr().out)["targets"]:
+        (made,), verdicts = told["firmware"], {one["limit"]: one for one in told["verdicts"]}
+        assert set(verdicts) == {"latency_ms", "peak_memory_bytes", "file_bytes", "accuracy_floor", "parity"}
+        assert all(verdicts[limit]["ok"] for limit in ("latency_ms", "peak_memory_bytes", "file_bytes", "parity"))
+        assert verdicts["latency_ms"]["provenance"] == "estimated" and not told["measurements"]
+        assert ("compiled" in made) == (told["target"] == "corstone-300") and "lacking" not in made
+        page = (tmp_path / "run" / told["target"] / "6-report/report.html").read_text(encoding="utf-8")
+        assert "For the firmware" in page and "model.cc" in page
