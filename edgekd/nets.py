@@ -3,10 +3,11 @@
 import contextlib
 import hashlib
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -14,9 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from edgekd.decoding import Step
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.files import digest, replacing
-from edgekd.specs import Preprocessing, Size, Spec, Subject
+from edgekd.specs import Input, Preprocessing, Size, Spec, Subject, TensorSpec
+
+NAMES: Final = {"images": "image", "tokens": "tokens", "numbers": "input"}
+"""Kind of the first input -> what it is called on devices."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,10 @@ class Net:
     """What it expects of an image; None takes the data as they are."""
     classes: tuple[str, ...] = ()
     """The classes that its outputs stand for, where it says so."""
+    step: Step | None = None
+    """What a device executes instead of the module where it writes token after token; it shares the module's parts."""
+    context: nn.Module | None = None
+    """What makes the step's context of all inputs but the text; it shares the module's parts."""
 
 
 def wrap(made: Any, where: str) -> Net:
@@ -161,6 +170,17 @@ class Layer(Spec, frozen=True, kw_only=True):
     """Elements written."""
     channels: Size
     """Of the output."""
+    op: str = ""
+    """What torch calls it: "convolution"."""
+    inside: Size = 0
+    """Channels, or terms of the sums, that go into one output; of one group."""
+    window: Size = 1
+    """Places that one output sees."""
+    stride: Size = 1
+    positions: Size = 1
+    """Places, or rows, of the output."""
+    groups: Size = 1
+    """Of a convolution."""
 
 
 class Anatomy(Spec, frozen=True, kw_only=True):
@@ -175,28 +195,46 @@ class Anatomy(Spec, frozen=True, kw_only=True):
     """Most activation elements alive at once, by liveness."""
 
 
-def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False) -> Anatomy:
-    """Examine a module on one example of `shape`, of floats or of tokens, without computing anything.
+def examine(net: Net, subject: Subject) -> Anatomy:
+    """What a net is made of for one example of the subject.
+
+    Raises:
+        Disagreement: it does not take such examples.
+    """
+    return anatomy(net.module, input_shape(net, subject.shape), subject.kind == "tokens", subject.beside)
+
+
+def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False, beside: Sequence[Input] = ()) -> Anatomy:
+    """Examine a module on one example of `shape`, of floats or of tokens, and further inputs, without computing
+    anything.
 
     One that cannot do without computing says itself what it is made of, by an attribute `anatomy`.
 
     Raises:
         Disagreement: the module does not take this shape.
     """
+    inputs = [(shape, "tokens" if tokens else "numbers"), *((one.shape, one.kind) for one in beside)]
+    return examined(module, [_empty((1, *size), "int64" if kind == "tokens" else "float32") for size, kind in inputs])
+
+
+def examined(module: nn.Module, examples: Sequence[Tensor]) -> Anatomy:
+    """As `anatomy`, on all inputs with their batch."""
     own = getattr(module, "anatomy", None)
     if isinstance(own, Anatomy):
         return own
     meta = module.to("meta") if _is_meta(module) else _on_meta(module)
     recorder = _Recorder()
+    given = [example.to("meta") for example in examples]
     try:
         with torch.no_grad(), recorder:
-            example = torch.empty(1, *shape, device="meta", dtype=torch.int64 if tokens else torch.float32)
-            recorder.define(example)
-            answer = meta.eval()(example)
-    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            for example in given:
+                recorder.define(example)
+            answer = meta.eval()(*given)
+    except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
-        raise Disagreement(f"the net does not take an input of shape {shape}: {line}") from error
-    layers = tuple(recorder.layers)
+        shapes = ", ".join(str(tuple(one.shape[1:])) for one in given)
+        raise Disagreement(f"the net does not take an input of shape {shapes}: {line}") from error
+    layers = recorder.live(answers_of(answer)) or tuple(recorder.layers)
     return Anatomy(
         outputs=tuple(tuple(one.shape[1:]) for one in answers_of(answer)),
         layers=layers,
@@ -204,6 +242,54 @@ def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False) -> 
         macs=sum(layer.macs for layer in layers),
         arena_elements=recorder.peak(),
     )
+
+
+def anatomy_executed(net: Net, subject: Subject) -> Anatomy:
+    """Of what a device executes at once: the net on one example, or one step of a net that writes, and what makes its
+    context.
+
+    Raises:
+        Disagreement: the net does not take examples of this shape.
+    """
+    if net.step is None:
+        return examine(net, subject)
+    step = _executed(net.step, net.step.inputs)
+    if net.context is None:
+        return step
+    once = _executed(net.context, context_inputs(net, subject))
+    return Anatomy(
+        outputs=step.outputs,
+        layers=once.layers + step.layers,
+        parameters=parameters(net.module),
+        macs=once.macs + step.macs,
+        arena_elements=max(once.arena_elements, step.arena_elements),
+    )
+
+
+def _executed(module: nn.Module, inputs: Sequence[TensorSpec]) -> Anatomy:
+    return examined(module, [_empty(one.shape, one.dtype) for one in inputs])
+
+
+def inputs_of(net: Net, subject: Subject) -> tuple[TensorSpec, ...]:
+    """What the whole net takes, as devices know it."""
+    shape = input_shape(net, subject.shape)
+    layout: Literal["NCHW", ""] = "NCHW" if len(shape) == 3 else ""
+    first = TensorSpec(name=NAMES[subject.kind], shape=(1, *shape), dtype=_dtype(subject.kind), layout=layout)
+    further = (TensorSpec(name=one.name, shape=(1, *one.shape), dtype=_dtype(one.kind)) for one in subject.beside)
+    return (first, *further)
+
+
+def context_inputs(net: Net, subject: Subject) -> tuple[TensorSpec, ...]:
+    """What makes a context takes: all inputs but the text."""
+    return tuple(one for index, one in enumerate(inputs_of(net, subject)) if index != subject.text)
+
+
+def _empty(shape: tuple[int, ...], dtype: str) -> Tensor:
+    return torch.empty(shape, device="meta", dtype=getattr(torch, dtype))
+
+
+def _dtype(kind: str) -> str:
+    return "int32" if kind == "tokens" else "float32"
 
 
 def _is_meta(module: nn.Module) -> bool:
@@ -247,6 +333,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         self._buffer_of: dict[int, int] = {}
         self._sizes: list[int] = []
         self._lives: list[tuple[int, int]] = []
+        self._edges: list[tuple[set[int], int]] = []
+        """Of each layer: the buffers that it reads, and the one that it writes."""
 
     def define(self, tensor: Tensor) -> None:
         """Start a buffer for a tensor."""
@@ -254,6 +342,16 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         self._buffer_of[id(tensor)] = len(self._sizes)
         self._sizes.append(tensor.numel())
         self._lives.append((len(self.layers), len(self.layers)))
+
+    def live(self, answers: Sequence[Tensor]) -> tuple[Layer, ...]:
+        """The layers that an answer needs."""
+        wanted = {self._buffer_of[id(answer)] for answer in answers if id(answer) in self._buffer_of}
+        found = []
+        for layer, (read, written) in zip(reversed(self.layers), reversed(self._edges), strict=True):
+            if written in wanted:
+                wanted |= read
+                found.append(layer)
+        return tuple(reversed(found))
 
     def peak(self) -> int:
         """Most elements alive at once."""
@@ -273,14 +371,18 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
 
     def _record(self, name: str, given: list[Tensor], args: Any, result: Tensor) -> None:
         activations = [tensor for tensor in given if id(tensor) in self._buffer_of]
-        if not activations:
-            return
+        if not activations or (name in {"mul", "mul_"} and 0 in [arg for arg in args if isinstance(arg, int | float)]):
+            return  # of constants, and what is multiplied by 0 is one
         if name in _FOLDED | _FUSED | _VIEWS:
             self._tensors.append(result)
             self._buffer_of[id(result)] = self._buffer_of[id(activations[0])]
             return
         weights = sum(tensor.numel() for tensor in given if id(tensor) not in self._buffer_of)
         kind, macs = _kind_and_macs(name, given, args, result)
+        channels = result.shape[1] if result.dim() > 1 else 1
+        inside, window, stride, groups = _filter(name, given, args)
+        rows = channels if name == "convolution" else max(result.shape[-1:], default=1)
+        self._edges.append(({self._buffer_of[id(tensor)] for tensor in activations}, len(self._sizes)))
         self.layers.append(
             Layer(
                 kind=kind,
@@ -288,7 +390,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
                 weights=weights,
                 inputs=sum(tensor.numel() for tensor in activations),
                 outputs=result.numel(),
-                channels=result.shape[1] if result.dim() > 1 else 1,
+                channels=channels,
+                op=name,
+                inside=inside,
+                window=window,
+                stride=stride,
+                positions=max(1, result.numel() // max(1, rows)),
+                groups=groups,
             )
         )
         for tensor in activations:
@@ -309,10 +417,25 @@ def _kind_and_macs(name: str, given: list[Tensor], args: Any, result: Tensor) ->
     if name == "convolution":
         weight, groups = given[1], args[8]
         kind = "depthwise" if groups > 1 and groups == given[0].shape[1] else "conv"
-        return kind, result.numel() * prod(weight.shape[1:])
+        return kind, (given[0] if args[6] else result).numel() * prod(weight.shape[1:])
     if name in _PRODUCTS:
         return "linear", result.numel() * given[-1].shape[-2]
+    if "scaled_dot_product" in name:
+        return "linear", 2 * given[0].numel() * given[1].shape[-2]
     return ("embedding" if name == "embedding" else "pool" if name in _POOLS else "elementwise"), 0
+
+
+def _filter(name: str, given: list[Tensor], args: Any) -> tuple[int, int, int, int]:
+    """Channels that go in, places of the window, stride and groups."""
+    if name == "convolution":
+        weight, stride, transposed, groups = given[1], args[3], args[6], args[8]
+        entering = weight.shape[0] // groups if transposed else weight.shape[1]
+        return entering, prod(weight.shape[2:]), max(stride, default=1), groups
+    if name in _PRODUCTS:
+        return given[-1].shape[-2], 1, 1, 1
+    if "scaled_dot_product" in name:
+        return given[0].shape[-1], 1, 1, 1
+    return 0, 1, 1, 1
 
 
 @contextlib.contextmanager

@@ -13,8 +13,7 @@ from edgekd import cost
 from edgekd.errors import BudgetInfeasible, ConfigError
 from edgekd.files import digest, dumps, write_text
 from edgekd.lessons import Learned, Lesson, build, learn
-from edgekd.nets import Anatomy, anatomy, input_shape
-from edgekd.plugins import find
+from edgekd.nets import Anatomy, anatomy_executed
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import (
@@ -95,7 +94,7 @@ def choose(
 
 
 def _shortlist(work: Work, student: StudentChoice, target: Target, data: Data) -> Shortlist:
-    model = find(cost, target.cost_profile)
+    model = cost.model_of(target)
     points = candidates(student)
     listed = []
     for index, options in enumerate(points):
@@ -165,7 +164,7 @@ def _examine(choice: Choice, data: Data) -> Anatomy:
             net = build(choice, data.subject)
     except (NotImplementedError, RuntimeError):  # a user's function may compute with its weights
         net = build(choice, data.subject)
-    return anatomy(net.module, input_shape(net, data.subject.shape), data.subject.kind == "tokens")
+    return anatomy_executed(net, data.subject)
 
 
 def capacity(candidate: Candidate) -> float:

@@ -6,7 +6,9 @@ from typing import Any
 import msgspec
 
 from edgekd import devices, page, parity
+from edgekd.examples import Example, examples
 from edgekd.files import dumps, write_text
+from edgekd.pieces import spelled
 from edgekd.runs import Work
 from edgekd.specs import (
     Agreement,
@@ -14,6 +16,7 @@ from edgekd.specs import (
     Budget,
     Climb,
     Compiled,
+    Context,
     Cost,
     Counted,
     Data,
@@ -28,6 +31,7 @@ from edgekd.specs import (
     Slowness,
     Spec,
     Student,
+    Subject,
     Target,
     Teacher,
     Verdict,
@@ -47,7 +51,7 @@ from edgekd.verdicts import (
     upper_end,
 )
 
-VERSION = 3
+VERSION = 4
 
 SCHEMA = 1
 """Of report.json and of what --json prints."""
@@ -94,7 +98,7 @@ def report(work: Work, evidence: Evidence) -> Report:
     plain = summary(evidence, chosen, judged[chosen], found)
     as_json, as_html = work.out / "report.json", work.out / "report.html"
     write_text(as_json, dumps(plain))
-    write_text(as_html, page.render(plain))
+    write_text(as_html, page.render(plain, _examples(work, evidence, chosen)))
     return Report(
         target=evidence.target.name,
         artifact=chosen,
@@ -103,6 +107,12 @@ def report(work: Work, evidence: Evidence) -> Report:
         html=work.keep(as_html),
         json=work.keep(as_json),
     )
+
+
+def _examples(work: Work, evidence: Evidence, chosen: str) -> tuple[Example, ...]:
+    """Test images with what the chosen artifact answers, where that was kept and can be drawn."""
+    answers = next((one.outputs for one in evidence.agreements if one.artifact == chosen), ())
+    return examples(work, evidence.data, answers) if answers else ()
 
 
 def _fastest(evidence: Evidence, good: Sequence[str]) -> str:
@@ -132,8 +142,8 @@ def _span(one: Measurement | Counted) -> tuple[float, float] | None:
 
 
 def effective_budget(recipe: Recipe, target: Target) -> Budget:
-    """The target's budget, with the recipe's accuracy floor where that is higher."""
-    floor = max(recipe.accuracy_floor, target.budget.accuracy_floor)
+    """The target's budget, with the recipe's accuracy floor where it has one."""
+    floor = recipe.accuracy_floor or target.budget.accuracy_floor
     return msgspec.structs.replace(target.budget, accuracy_floor=floor)
 
 
@@ -144,8 +154,9 @@ def judge(evidence: Evidence, artifact: Artifact, budget: Budget) -> tuple[Verdi
     else against the estimate, the upper end of its latency.
     """
     agreement = next((one for one in evidence.agreements if one.artifact == artifact.export), None)
-    shipped = shipped_file(artifact, _firmware(evidence, artifact))
-    verdicts = [*_cost(evidence, artifact, budget), file_size(shipped.size_bytes, budget)]
+    firmware = _firmware(evidence, artifact)
+    shipped_bytes = shipped_file(artifact, firmware).size_bytes if firmware else artifact.file_bytes
+    verdicts = [*_cost(evidence, artifact, budget), file_size(shipped_bytes, budget)]
     if agreement:
         verdicts.append(_accuracy(evidence, agreement, budget))
         verdicts.append(
@@ -247,7 +258,7 @@ def _estimated_memory(evidence: Evidence, artifact: Artifact, budget: Budget) ->
 def _accuracy(evidence: Evidence, agreement: Agreement, budget: Budget) -> Verdict:
     metric = evidence.data.subject.metric
     value = agreement.metrics[metric]
-    whose = "recipe" if evidence.recipe.accuracy_floor > evidence.target.budget.accuracy_floor else "target"
+    whose = "recipe" if evidence.recipe.accuracy_floor else "target"
     return Verdict(
         limit="accuracy_floor",
         allowed=budget.accuracy_floor,
@@ -281,6 +292,7 @@ def findings(evidence: Evidence) -> list[str]:
         for one in evidence.measurements
         if not one.valid
     ]
+    found += [_writes(one, evidence.student.subject) for one in evidence.measurements if one.writing]
     found += [_not_measured(one) for one in evidence.failures]
     found += [_left_to_the_cpu(one.compiled) for one in evidence.firmware if one.compiled]
     found += [f"{line}." for one in evidence.firmware for line in one.lacking]
@@ -293,6 +305,22 @@ def findings(evidence: Evidence) -> list[str]:
         if one.export not in verified
     ]
     return found
+
+
+def _writes(measured: Measurement, subject: Subject) -> str:
+    writing = measured.writing
+    assert writing is not None
+    asked, said = (
+        " ".join(spelled(subject.vocabulary[token] for token in tokens).split())
+        for tokens in (writing.question, writing.answer)
+    )
+    where = f"{measured.device} ({measured.engine}, {measured.threads} thread{'s' * (measured.threads != 1)})"
+    once = f", behind {measured.once_ms:.0f} ms for what is executed once a text" if measured.once_ms else ""
+    return (
+        f"{measured.artifact} writes {writing.tokens_s:.0f} tokens/s on {where} [{measured.provenance}]; "
+        f"the first comes after {writing.first_token_ms:.0f} ms{once}. "
+        f"{f'Given {asked!r} it' if asked else 'It'} writes {said!r}."
+    )
 
 
 def _not_measured(failure: Failure) -> str:
@@ -394,11 +422,12 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
             {
                 "export": artifact.export,
                 "file": artifact.model.path,
-                "file_bytes": artifact.model.size_bytes,
+                "file_bytes": artifact.file_bytes,
                 "sha256": artifact.model.sha256,
                 "metrics": metrics.get(artifact.export, {}),
                 "inputs": _plain(artifact.inputs),
                 "outputs": _plain(artifact.outputs),
+                **({"context": _context(artifact.context)} if artifact.context else {}),
                 "parity": parity[artifact.export],
                 **({"ladder": ladders[artifact.export]} if artifact.export in ladders else {}),
             }
@@ -417,6 +446,15 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
         "verdicts": [_plain(verdict) for verdict in verdicts],
         "findings": list(found),
         "environment": evidence.environment,
+    }
+
+
+def _context(context: Context) -> dict[str, Any]:
+    return {
+        "file": context.model.path,
+        "sha256": context.model.sha256,
+        "inputs": _plain(context.inputs),
+        "outputs": _plain(context.outputs),
     }
 
 

@@ -31,7 +31,7 @@ class Entry(Spec, frozen=True, kw_only=True):
 
     key: str
     kind: str
-    """"teacher" or "knowledge"."""
+    """"teacher", "knowledge", "front" or "texts"."""
     what: str
     size_bytes: int
     """On the disk."""

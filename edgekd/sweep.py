@@ -224,7 +224,7 @@ def _row(cell: Cell, recipe: str, made: Made) -> Row:
         student_parameters=student.parameters if student else 0,
         teacher_macs=made.teacher.macs,
         student_macs=student.macs if student else 0,
-        file_bytes={one.export: one.model.size_bytes for one in made.artifacts},
+        file_bytes={one.export: one.file_bytes for one in made.artifacts},
     )
 
 

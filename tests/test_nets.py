@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -42,6 +43,15 @@ class Split(nn.Module):
 def layer(kind: str, macs: int, weights: int, inputs: int, outputs: int, channels: int) -> Layer:
     return Layer(kind=kind, macs=macs, weights=weights, inputs=inputs, outputs=outputs, channels=channels)
 
+
+def counted(found: Anatomy) -> Anatomy:
+    """Without what layers tell of their filters."""
+    return msgspec.structs.replace(
+        found, layers=tuple(layer(*[getattr(one, name) for name in COUNTED]) for one in found.layers)
+    )
+
+
+COUNTED = ("kind", "macs", "weights", "inputs", "outputs", "channels")
 
 BY_HAND: dict[str, tuple[nn.Module, tuple[int, ...], Anatomy]] = {
     "convolution": (
@@ -134,7 +144,7 @@ BY_HAND: dict[str, tuple[nn.Module, tuple[int, ...], Anatomy]] = {
 @pytest.mark.parametrize("case", BY_HAND)
 def test_anatomy_is_what_is_counted_by_hand(case: str) -> None:
     module, shape, expected = BY_HAND[case]
-    assert anatomy(module, shape) == expected
+    assert counted(anatomy(module, shape)) == expected
 
 
 def test_every_branch_of_a_split_is_counted() -> None:
@@ -161,7 +171,29 @@ def test_anatomy_leaves_a_net_without_parameters_as_it_is() -> None:
 def test_a_net_without_memory_has_the_same_anatomy() -> None:
     with torch.device("meta"):
         module = Residual(add=True)
-    assert anatomy(module, (4, 8, 8)) == BY_HAND["a residual keeps its input alive"][2]
+    assert counted(anatomy(module, (4, 8, 8))) == BY_HAND["a residual keeps its input alive"][2]
+
+
+def test_filters_are_told() -> None:
+    module = nn.Sequential(nn.Conv2d(4, 8, 3, stride=2, groups=2), nn.ConvTranspose2d(8, 6, 2), nn.Linear(8, 3))
+    conv, transposed, linear = anatomy(module, (4, 15, 15)).layers
+    assert (conv.inside, conv.window, conv.stride, conv.positions, conv.groups) == (2, 9, 2, 49, 2)
+    assert (transposed.inside, transposed.window, transposed.macs) == (8, 4, 8 * 49 * 6 * 4)
+    assert (linear.inside, linear.positions, linear.op) == (8, 48, "addmm")
+
+
+def test_what_no_answer_needs_is_not_executed() -> None:
+    class Idle(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.idle = nn.Linear(4, 4), nn.Linear(4, 400)
+
+        def forward(self, given: Tensor) -> Tensor:
+            self.idle(given)
+            out: Tensor = self.used(given) + self.idle(given).mean() * 0.0
+            return out
+
+    assert anatomy(Idle(), (4,)).macs == 16
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,19 @@ def size(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def shapes_of(given: Sequence[str] | None) -> dict[str, tuple[int, ...]]:
+    """Shapes of inputs as they are written: image=1,3,224,224."""
+    return dict(map(_shape, given or ()))
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, sizes = text.partition("=")
+    try:
+        return name, tuple(int(one) for one in sizes.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not like image=1,3,224,224") from None
+
+
 def plain(text: str) -> str:
     """Text of a file for a table: no markup, and nothing that a terminal would obey."""
     from rich.markup import escape

@@ -78,7 +78,7 @@ def _print_artifacts(out: Console, made: Made) -> None:
         agreement = next((one for one in made.agreements if one.artifact == artifact.export), None)
         shown.add_row(
             artifact.export,
-            size(artifact.model.size_bytes),
+            size(artifact.file_bytes),
             _metrics(agreement.metrics, made.student) if agreement else "",
             f"{agreement.sqnr_db:.1f} dB" if agreement else "",
             _share(agreement.top1_agreement) if agreement else "",
@@ -112,7 +112,7 @@ def _print_climb(out: Console, climb: Climb) -> None:
         shown.add_row(
             f"{rung.name} \\[chosen]" if rung.name == climb.chosen else rung.name,
             plain(_way(artifact.quantization)),
-            size(artifact.model.size_bytes),
+            size(artifact.file_bytes),
             _metrics(agreement.metrics),
             f"{agreement.metric_drop:+.4f}",
             f"{agreement.sqnr_db:.1f} dB",

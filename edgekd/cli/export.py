@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekd.cli._common import AsJson, console, go_on, is_run, plain, print_json, progress_bars, size, table
+from edgekd.cli._common import AsJson, console, go_on, is_run, plain, print_json, progress_bars, shapes_of, size, table
 from edgekd.errors import ConvertError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def command(
             target=target,
             calibration=calibration,
             out=out,
-            shapes=dict(map(_shape, shape or ())),
+            shapes=shapes_of(shape),
             ranges=ranges,
             licence=licence,
             labels=_lines(labels),
@@ -68,14 +68,6 @@ def command(
     if made.failed:
         raise ConvertError(f"{len(made.failed)} of {len(made.artifacts)} exports failed", hint="each says why above")
     raise typer.Exit(0 if made.ok else 5)
-
-
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
-    name, _, sizes = text.partition("=")
-    try:
-        return name, tuple(int(one) for one in sizes.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not like image=1,3,224,224") from None
 
 
 def _lines(path: Path | None) -> tuple[str, ...]:

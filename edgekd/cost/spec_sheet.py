@@ -18,6 +18,7 @@ MACS_PER_CYCLE: Final[dict[str, dict[str, float]]] = {
     "cortex-a55": {"fp32": 4, "int8": 16},
     "cortex-a57": {"fp32": 4, "int8": 8},
     "cortex-a72": {"fp32": 4, "int8": 8},
+    "cortex-a75": {"fp32": 8, "int8": 16},
     "cortex-a76": {"fp32": 8, "int8": 32},
     "cortex-a78ae": {"fp32": 8, "int8": 32},
     "apple-firestorm": {"fp32": 16, "fp16": 32, "int8": 64},
@@ -82,7 +83,7 @@ class _SpecSheet:
     def estimate(self, anatomy: Anatomy, target: Target, precision: str) -> Cost:
         cluster = target.device.clusters[0]
         threads = min(target.threads, cluster.count)
-        bandwidth = target.device.memory_bandwidth_bytes_s * BANDWIDTH_SHARE
+        bandwidth = target.device.memory_bandwidth_bytes_s
         seconds = sum(_seconds(layer, cluster, threads, bandwidth, precision) for layer in anatomy.layers)
         milliseconds = seconds * 1e3
         weight_bytes, activation_bytes = BYTES.get(precision, BYTES["fp32"])
@@ -106,19 +107,33 @@ class _SpecSheet:
 
 
 def _seconds(layer: Layer, cluster: Cluster, threads: int, bandwidth: float, precision: str) -> float:
+    sizes = (layer.macs, layer.inputs, layer.outputs, layer.weights)
+    return seconds(layer.kind, *sizes, cluster, threads, bandwidth, precision)
+
+
+def seconds(
+    kind: str,
+    macs: float,
+    reads: float,
+    writes: float,
+    weights: float,
+    cluster: Cluster,
+    threads: int,
+    bandwidth: float,
+    precision: str,
+) -> float:
+    """Of one kernel, by its class and its sizes in elements; `bandwidth` is the bus's peak in bytes a second."""
     peaks = MACS_PER_CYCLE.get(cluster.core, UNKNOWN_CORE)
     hertz = cluster.clock_mhz * 1e6
     # Dot products need several channels, which a depthwise filter does not have.
-    per_cycle = (
-        peaks["fp32"] if layer.kind == "depthwise" else peaks.get(ARITHMETIC.get(precision, precision), peaks["fp32"])
-    )
-    seconds = (layer.macs or layer.outputs) / (per_cycle * EFFICIENCY[layer.kind]) / hertz / threads
+    per_cycle = peaks["fp32"] if kind == "depthwise" else peaks.get(ARITHMETIC.get(precision, precision), peaks["fp32"])
+    found = (macs or writes) / (per_cycle * EFFICIENCY[kind]) / hertz / threads
     if ARITHMETIC.get(precision, precision) == "int8":
-        seconds += layer.outputs * REQUANTIZE_CYCLES / hertz / threads
+        found += writes * REQUANTIZE_CYCLES / hertz / threads
     weight_bytes, activation_bytes = BYTES.get(precision, BYTES["fp32"])
-    read = layer.outputs if layer.kind == "embedding" else layer.weights  # of a table the rows that are asked for
-    traffic = read * weight_bytes + (layer.inputs + layer.outputs) * activation_bytes
-    return max(seconds, traffic / bandwidth) + CALL_US * 1e-6 * (1e9 / hertz)
+    read = writes if kind == "embedding" else weights  # of a table the rows that are asked for
+    traffic = read * weight_bytes + (reads + writes) * activation_bytes
+    return max(found, traffic / (bandwidth * BANDWIDTH_SHARE)) + CALL_US * 1e-6 * (1e9 / hertz)
 
 
 PLUGIN: Final[CostModel] = _SpecSheet()

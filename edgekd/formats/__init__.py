@@ -6,15 +6,18 @@ whatever the bytes are, in time and memory that the size of the file bounds.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Final, Protocol
 
 from edgekd.errors import ConfigError, PluginUnavailable
 from edgekd.plugins import find, names
+from edgekd.programs import Program
 from edgekd.specs import Graph, Operator
 
+NO_SHAPES: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType({})
 EXTRAS = {"tflite": "tflite", "onnx": "onnx", "openvino": "openvino", "coreml": "coreml"}
 
 
@@ -29,6 +32,13 @@ class Format(Protocol):
 
         Raises:
             ConfigError: the file is not of this format, or is damaged.
+        """
+
+    def program(self, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Program:
+        """The model with the sizes of its tensors; `shapes` gives sizes to inputs that leave them open, others are 1.
+
+        Raises:
+            ConfigError: as `read`, or a shape is given to what is no input.
         """
 
     def tap(self, path: Path, tensors: Sequence[str], out: Path) -> None:
@@ -65,6 +75,19 @@ def read(path: Path) -> Graph:
     found: Format = find(sys.modules[__name__], name)
     with _needing(name):
         return found.read(path)
+
+
+def program(path: Path, shapes: Mapping[str, tuple[int, ...]] = NO_SHAPES) -> Program:
+    """A model file of any known format with the sizes of its tensors, as far as the file tells them.
+
+    Raises:
+        ConfigError: as `read`, or a shape is given to what is no input.
+        PluginUnavailable: as `read`.
+    """
+    name = format_of(path)
+    found: Format = find(sys.modules[__name__], name)
+    with _needing(name):
+        return found.program(path, shapes)
 
 
 def tap(path: Path, tensors: Sequence[str], out: Path) -> None:

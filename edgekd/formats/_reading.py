@@ -2,7 +2,7 @@
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -132,3 +132,16 @@ def pick(wanted: Sequence[str], known: Callable[[str], bool], path: Path) -> Non
     for tensor in wanted:
         if not known(tensor):
             raise ConfigError(f"{path}: no operator makes a tensor {tensor!r}")
+
+
+def resized(shapes: Mapping[str, tuple[int, ...]], inputs: Sequence[str]) -> None:
+    """Check that shapes are given to inputs.
+
+    Raises:
+        ConfigError: one is not, or has a size that is none.
+    """
+    for name, shape in shapes.items():
+        if name not in inputs:
+            raise ConfigError(f"the model has no input {name!r}", hint=f"its inputs: {', '.join(inputs)}")
+        if min(shape, default=1) < 1:
+            raise ConfigError(f"{name} = {','.join(map(str, shape))} is no shape", hint="sizes are 1 and more")

@@ -12,7 +12,9 @@ from edgekd.errors import ConfigError, ConvertError
 from edgekd.files import file_digest, read_text
 from edgekd.formats import Format
 from edgekd.formats._protobuf import encode, encode_number, read, replaced
-from edgekd.formats._reading import Broken, Names, ordered, pick, refusing
+from edgekd.formats._reading import Broken, Names, ordered, pick, refusing, resized
+from edgekd.programs import Node, Value
+from edgekd.programs import Program as Sized
 from edgekd.specs import Graph, Operator
 
 _TYPES: Final = {"float16": (65552, 10), "float32": (65568, 11), "float64": (65600, 12), "int32": (131104, 23)}
@@ -26,6 +28,10 @@ class _CoreML:
         with refusing(path, "a Core ML package"):
             graph = _Reader(_opened(path)).graph()
             return msgspec.structs.replace(graph, doubt=_doubt(path, graph.properties))
+
+    def program(self, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Sized:
+        with refusing(path, "a Core ML package"):
+            return _program(_opened(path), shapes)
 
     def tap(self, path: Path, tensors: Sequence[str], out: Path) -> None:
         with refusing(path, "a Core ML package"):
@@ -125,6 +131,73 @@ class _Reader:
             dtype=first.type.dtype if first else "",
         )
         yield from inside
+
+
+# --- sizes
+
+
+def _program(program: Any, shapes: Mapping[str, tuple[int, ...]]) -> Sized:
+    """The default function; what `cond` and `while_loop` execute is left out."""
+    inputs = tuple(value.name for value in program.block.inputs)
+    resized(shapes, inputs)
+    values = {
+        one.name: Value(one.name, shapes.get(one.name, one.type.shape), one.type.dtype) for one in program.block.inputs
+    }
+    nodes, names = [], Names()
+    for operation in program.operations:
+        constant = operation.kind == "const"
+        for one in operation.outputs:
+            values[one.name] = Value(
+                one.name, one.type.shape, one.type.dtype, constant, constant and _is_zero(operation)
+            )
+        if constant:
+            continue
+        read = []
+        for parameter in _FIRST.get(operation.kind, ()):
+            read += _read(operation, parameter, values, names)
+        for parameter in operation.inputs:
+            if parameter not in _FIRST.get(operation.kind, ()):
+                read += _read(operation, parameter, values, names)
+        name = names.unique(operation.outputs[0].name if operation.outputs else operation.kind)
+        transposed = _flag(operation, "transpose_x")
+        outputs = tuple(one.name for one in operation.outputs)
+        nodes.append(Node(operation.kind, name, tuple(read), outputs, {"transpose_a": transposed}))
+    unset = tuple(name for name in inputs if -1 in values[name].shape[1:])
+    return Sized("coreml", values, tuple(nodes), inputs, tuple(program.block.outputs), unset)
+
+
+_FIRST: Final = {
+    **dict.fromkeys(("conv", "conv_transpose", "linear"), ("x", "weight", "bias")),
+    **dict.fromkeys(("matmul", "add", "sub", "mul", "real_div"), ("x", "y")),
+}
+"""Parameters whose order matters here."""
+
+
+def _read(operation: Any, parameter: str, values: dict[str, Value], names: Names) -> list[str]:
+    """The tensors of a parameter; a constant that stands in the operation gets a name."""
+    found = []
+    for one in operation.inputs.get(parameter, ()):
+        if isinstance(one, str):
+            found.append(one)
+        elif one.type.kind == "tensor" and one.type.dtype != "str":
+            name = names.unique(f"{operation.outputs[0].name if operation.outputs else operation.kind}.{parameter}")
+            values[name] = Value(name, one.type.shape, one.type.dtype, constant=True)
+            found.append(name)
+    return found
+
+
+def _is_zero(operation: Any) -> bool:
+    held = [one for many in operation.inputs.values() for one in many if not isinstance(one, str)]
+    return len(held) == 1 and held[0].type.kind == "tensor" and _single(held[0].data) == 0
+
+
+def _single(data: Any) -> float | None:
+    return float(data.reshape(-1)[0]) if getattr(data, "size", 0) == 1 and data.dtype.kind in "fiu" else None
+
+
+def _flag(operation: Any, parameter: str) -> bool:
+    held = operation.inputs.get(parameter, ())
+    return any(not isinstance(one, str) and bool(getattr(one.data, "any", lambda: False)()) for one in held)
 
 
 # --- a copy with more outputs

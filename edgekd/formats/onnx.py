@@ -1,14 +1,27 @@
 """ONNX: Protocol Buffers, https://github.com/onnx/onnx/blob/main/onnx/onnx.proto, whose field numbers stand below."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from edgekd.errors import ConfigError
 from edgekd.formats import Format
 from edgekd.formats._protobuf import Message, encode, read, signed
-from edgekd.formats._reading import Broken, Names, content, is_ours, layer_of, member, ordered, pick, refusing
+from edgekd.formats._reading import (
+    Broken,
+    Names,
+    content,
+    is_ours,
+    layer_of,
+    member,
+    ordered,
+    pick,
+    refusing,
+    resized,
+)
+from edgekd.programs import MOST_AXES, Node, Program, Value
 from edgekd.specs import Graph, Operator, TensorSpec
 
 MOST_NESTED: Final = 32
@@ -41,6 +54,12 @@ class _Onnx:
         data = content(path)
         with refusing(path, "ONNX"):
             return _Reader(data, path.parent).graph()
+
+    def program(self, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Program:
+        data = content(path)
+        with refusing(path, "ONNX"):
+            _Reader(data, path.parent).graph()  # refuses what onnx would stumble over
+            return _program(data, shapes)
 
     def tap(self, path: Path, tensors: Sequence[str], out: Path) -> None:
         data = content(path)
@@ -271,6 +290,115 @@ def _dtype_of(kind: str, read: list[str], attributes: list[Message], scope: _Sco
     if like >= len(read):
         return "uint8" if kind == "QuantizeLinear" else ""
     return scope.dtype(read[like])
+
+
+# --- sizes, which onnx infers where the file does not say
+
+MOST_KEPT_BYTES: Final = 1024
+"""Of a constant whose numbers may matter for shapes."""
+
+
+def _program(data: bytes, shapes: Mapping[str, tuple[int, ...]]) -> Program:
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+        open_inputs = _resize(model, shapes)
+        _drop_numbers(model)
+        graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    except (DecodeError, onnx.shape_inference.InferenceError, ValueError, RuntimeError, TypeError) as error:
+        raise Broken(f"its shapes cannot be told: {error}") from error
+    known = [one for one in (*graph.value_info, *graph.output, *graph.input) if one.type.tensor_type.HasField("shape")]
+    values = {info.name: _value(info) for info in known}
+    values |= {one.name: _constant(one.name, one) for one in graph.initializer}
+    nodes, given = [], Names()
+    for node in graph.node:
+        domain = "" if node.domain in {"", "ai.onnx"} else f"{node.domain}:"
+        tensor = next((one.t for one in node.attribute if one.name == "value"), None)
+        if node.op_type == "Constant" and not domain:
+            name = next(iter(node.output), "")
+            values[name] = _constant(name, tensor) if tensor is not None else Value(name, (), constant=True)
+            continue
+        outer = tuple(name for one in node.attribute for name in _captured(one.g) if name in values)
+        name = given.unique(node.name or next(iter(node.output), node.op_type))
+        kind, outputs = domain + node.op_type, tuple(filter(None, node.output))
+        attributes = {"transpose_a": True} if any(one.name == "transA" and one.i for one in node.attribute) else {}
+        nodes.append(Node(kind, name, (*node.input, *outer), outputs, attributes))
+    constants = {one.name for one in graph.initializer}
+    inputs = tuple(one.name for one in graph.input if one.name not in constants)
+    return Program("onnx", values, tuple(nodes), inputs, tuple(one.name for one in graph.output), open_inputs)
+
+
+def _resize(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...]:
+    """Give inputs their sizes, and 1 where nobody does; the inputs of which that is true."""
+    constants = {one.name for one in model.graph.initializer}
+    inputs = [one for one in model.graph.input if one.name not in constants]
+    resized(shapes, [one.name for one in inputs])
+    unset, named, changed = [], {}, False
+    for one in inputs:
+        dims = one.type.tensor_type.shape.dim
+        wanted = shapes.get(one.name)
+        if wanted and len(wanted) != len(dims):
+            raise ConfigError(f"input {one.name} has {len(dims)} axes, and not {len(wanted)}")
+        for axis, dim in enumerate(dims):
+            size = wanted[axis] if wanted else max(1, dim.dim_value)
+            changed |= 0 < dim.dim_value != size
+            if dim.dim_value < 1 and not wanted and axis:
+                unset.append(one.name)  # a batch of 1 is what everybody means
+            if dim.dim_param:
+                named[dim.dim_param] = size
+            dim.dim_value = size
+    _settle(model.graph, named, changed)
+    return tuple(dict.fromkeys(unset))
+
+
+def _settle(graph: Any, named: Mapping[str, int], changed: bool) -> None:
+    """Give sizes that have names their numbers; forget what the file says of sizes that follow from changed ones."""
+    if changed:
+        del graph.value_info[:]
+    for one in (*graph.value_info, *graph.output):
+        shape = one.type.tensor_type.shape
+        for dim in shape.dim:
+            if dim.dim_param in named:
+                dim.dim_value = named[dim.dim_param]
+        if changed or any(dim.dim_value < 1 for dim in shape.dim):
+            one.type.tensor_type.ClearField("shape")
+
+
+def _drop_numbers(model: Any) -> None:
+    """Weights are not needed, and would be copied several times."""
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) > MOST_KEPT_BYTES:
+            tensor.raw_data = b""
+        if len(tensor.float_data) > MOST_KEPT_BYTES:
+            del tensor.float_data[:]
+        del tensor.external_data[:]
+        tensor.data_location = 0
+
+
+def _value(info: Any) -> Value:
+    kind = info.type.tensor_type
+    shape = tuple(int(dim.dim_value) if dim.dim_value > 0 else -1 for dim in kind.shape.dim)
+    if len(shape) > MOST_AXES:
+        raise Broken("a tensor has too many axes")
+    return Value(info.name, shape, _DTYPES.get(kind.elem_type, ""))
+
+
+def _constant(name: str, tensor: Any) -> Value:
+    shape = tuple(map(int, tensor.dims))
+    if min(shape, default=1) < 0 or len(shape) > MOST_AXES:
+        raise Broken("a constant is of no shape")
+    numbers = list(tensor.float_data) + list(tensor.int32_data) + list(tensor.int64_data)
+    single = max(shape, default=1) <= 1 and (tensor.raw_data or numbers)
+    zero = bool(single) and not any(tensor.raw_data) and not any(numbers)
+    return Value(name, shape, _DTYPES.get(tensor.data_type, ""), constant=True, zero=zero)
+
+
+def _captured(graph: Any) -> set[str]:
+    """What a graph inside of a node may read of the one around it."""
+    return {name for node in graph.node for name in node.input}
 
 
 PLUGIN: Final[Format] = _Onnx()

@@ -4,15 +4,28 @@ The XML is read by expat event by event; a document type, without which no entit
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 from xml.parsers import expat
 from xml.sax.saxutils import quoteattr
 
+from edgekd.errors import ConfigError
 from edgekd.formats import Format
-from edgekd.formats._reading import Broken, Names, content, is_ours, layer_of, member, ordered, pick, refusing
+from edgekd.formats._reading import (
+    Broken,
+    Names,
+    content,
+    is_ours,
+    layer_of,
+    member,
+    ordered,
+    pick,
+    refusing,
+    resized,
+)
+from edgekd.programs import MOST_AXES, Node, Program, Value
 from edgekd.specs import Graph, Operator, TensorSpec
 
 MOST_DEPTH: Final = 128
@@ -33,6 +46,13 @@ class _OpenVINO:
             net = _Parser(data).net
             _check_numbers(net, path)
             return _Reader(net).graph()
+
+    def program(self, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Program:
+        data = content(path)
+        with refusing(path, "OpenVINO IR"):
+            net = _Parser(data).net
+            weights = _check_numbers(net, path)
+            return _program(net, weights, shapes)
 
     def tap(self, path: Path, tensors: Sequence[str], out: Path) -> None:
         data = content(path)
@@ -330,6 +350,55 @@ def _with_results(data: bytes, parser: _Parser, places: Sequence[tuple[_Layer, _
     if first > second:
         raise Broken("edges stand before layers")
     return data[:first] + layers.encode() + data[first:second] + edges.encode() + data[second:]
+
+
+# --- sizes
+
+
+def _program(net: _Net, weights: Path | None, shapes: Mapping[str, tuple[int, ...]]) -> Program:
+    """The outermost graph; the bodies of loops and branches are left out."""
+    wired = _Wired(net, Names(), "")
+    wired_inputs: dict[int, list[str]] = {}
+    for (reader, _), place in sorted(wired.sources.items()):
+        wired_inputs.setdefault(reader, []).append(wired.tensors[place])
+    parameters = [layer for layer in net.layers if layer.kind == "Parameter"]
+    inputs = tuple(wired.tensors[layer.number, port.number] for layer in parameters for port in layer.ports[:1])
+    resized(shapes, inputs)
+    values, unset = {}, []
+    for (number, port), made in wired.ports.items():
+        name, kind = wired.tensors[number, port], wired.layers[number].kind
+        if len(made.dims) > MOST_AXES or min(made.dims, default=1) < -1:
+            raise Broken("a tensor is of no shape")
+        shape = tuple(made.dims)
+        if kind == "Parameter" and shapes.get(name, shape) != shape:
+            raise ConfigError(f"the sizes of {name} are {shape} in the file", hint="export it anew for other sizes")
+        unset += [name] if kind == "Parameter" and -1 in shape[1:] else []
+        zero = kind == "Const" and max(shape, default=1) <= 1 and _is_zero(wired.layers[number], weights)
+        values[name] = Value(name, shape, _dtype(made.precision), kind == "Const", zero)
+    wanted = [layer for layer in wired.layers.values() if layer.kind not in _NO_OPERATORS]
+    nodes = [
+        Node(
+            layer.kind,
+            wired.tensors[layer.number, layer.ports[0].number] if layer.ports else layer.name,
+            tuple(wired_inputs.get(layer.number, ())),
+            tuple(wired.tensors[layer.number, port.number] for port in layer.ports),
+            {"transpose_a": layer.data.get("transpose_a", "false").lower() == "true"},
+        )
+        for layer in wanted
+    ]
+    by_name = {node.name: node for node in nodes}
+    order = ordered([Operator(kind=one.kind, name=one.name, inputs=one.inputs, outputs=one.outputs) for one in nodes])
+    outputs = tuple(wired.tensors[wired.sources[result, 0]] for result in wired.results)
+    return Program("openvino", values, tuple(by_name[one.name] for one in order), inputs, outputs, tuple(unset))
+
+
+def _is_zero(layer: _Layer, weights: Path | None) -> bool:
+    offset, size = _whole(layer.data, "offset"), _whole(layer.data, "size")
+    if weights is None or not 0 < size <= 8:
+        return False
+    with weights.open("rb") as opened:
+        opened.seek(offset)
+        return not any(opened.read(size))
 
 
 PLUGIN: Final[Format] = _OpenVINO()

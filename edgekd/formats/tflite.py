@@ -7,7 +7,7 @@ import io
 import json
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,9 +15,11 @@ from typing import Final
 
 from edgekd.formats import Format
 from edgekd.formats._flatbuffer import Buffer, Changes, Table
-from edgekd.formats._reading import Broken, Names, content, is_ours, layer_of, ordered, pick, refusing
+from edgekd.formats._reading import Broken, Names, content, is_ours, layer_of, ordered, pick, refusing, resized
+from edgekd.programs import MOST_AXES, Node, Program, Value
 from edgekd.specs import Graph, Operator, TensorSpec
 
+MOST_SCALAR_BYTES: Final = 8
 MOST_LABEL_BYTES: Final = 2**20
 """Of a file of labels in a model's metadata."""
 
@@ -29,6 +31,11 @@ class _TFLite:
         data = content(path)
         with refusing(path, "TFLite"):
             return _graph(data)
+
+    def program(self, path: Path, shapes: Mapping[str, tuple[int, ...]]) -> Program:
+        data = content(path)
+        with refusing(path, "TFLite"):
+            return _program(_model(data), shapes)
 
     def tap(self, path: Path, tensors: Sequence[str], out: Path) -> None:
         data = content(path)
@@ -152,6 +159,45 @@ def _operators(subgraph: _Subgraph, codes: list[tuple[str, int]], unique: Names,
             )
         )
     return found
+
+
+def _program(model: Table, shapes: Mapping[str, tuple[int, ...]]) -> Program:
+    """The main subgraph; what its control flow calls is left out."""
+    main = _Subgraph.of(model, 0)
+    codes = [_kind_and_version(code)[0] for code in model.tables(1)]
+    buffers = model.tables(4)
+    inputs = tuple(main.names[index] for index in main.inputs if index >= 0)
+    known = main.made | set(inputs)
+    resized(shapes, inputs)
+    values, unset = {}, []
+    for index, (name, tensor) in enumerate(zip(main.names, main.tensors, strict=True)):
+        shape = shapes.get(name) or tensor.numbers(0, "i")
+        if name in inputs and name not in shapes and -1 in tensor.numbers(7, "i")[1:]:
+            unset.append(name)
+        constant = name not in known
+        values[name] = Value(name, shape, _dtype(tensor), constant, constant and _is_zero(tensor, buffers))
+        if min(shape, default=1) < -1 or len(shape) > MOST_AXES:
+            raise Broken(f"tensor {index} is of no shape")
+    nodes = []
+    for position, operator in enumerate(main.operators):
+        code = operator.number(0, "I")
+        if code >= len(codes):
+            raise Broken("an operator has no code")
+        read = tuple(main.names[index] if index >= 0 else "" for index in operator.numbers(1, "i"))
+        written = tuple(main.names[index] for index in operator.numbers(2, "i") if index >= 0)
+        name = written[0] if written else f"{codes[code]}@{position}"
+        nodes.append(Node(codes[code], name, read, written))
+    outputs = tuple(main.names[index] for index in main.outputs if index >= 0)
+    return Program("tflite", values, tuple(nodes), inputs, outputs, tuple(unset))
+
+
+def _is_zero(tensor: Table, buffers: list[Table]) -> bool:
+    """Whether it is a single number, and that is 0."""
+    number = tensor.number(2, "I")
+    if max(tensor.numbers(0, "i"), default=1) > 1 or number >= len(buffers):
+        return False
+    held = buffers[number].bytes(0)
+    return 0 < len(held) <= MOST_SCALAR_BYTES and not any(held)
 
 
 def _of_whole(tensor: Table) -> tuple[float, int]:

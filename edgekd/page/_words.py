@@ -294,8 +294,10 @@ def comparison(summary: Summary, chosen: dict[str, Any]) -> list[dict[str, str]]
     for name in dict.fromkeys([*(teacher.get("metrics") or {}), *(student.get("metrics") or {})]):
         a, b, c = (reach(one, "metrics", name) for one in (teacher, student, twin))
         known = drawable(a) is not None and drawable(b) is not None
-        ratio = f"{points(b - a)} for the student" if known else NOTHING
-        rows.append(_compared(name, "test split, float32", percent(a), percent(b), percent(c), ratio))
+        shares = all(drawable(one) is None or one <= 1 for one in (a, b, c))  # what others, as perplexity, begin with
+        ratio = f"{points(b - a)} for the student" if shares and known else _ratio(a, b) if known else NOTHING
+        theirs, ours, alone = map(percent if shares else number, (a, b, c))
+        rows.append(_compared(name, "test split, float32", theirs, ours, alone, ratio))
     for name, title in (("parameters", "Parameters"), ("macs", "MACs of one inference")):
         a, b = teacher.get(name), student.get(name)
         rows.append(_compared(title, "", count(a), count(b), count(b), _ratio(a, b)))
