@@ -5,7 +5,7 @@ from math import prod
 
 import msgspec
 
-from edgekd import converters, cost, datasets, engines, losses, students, tasks, teachers
+from edgekd import compilers, converters, cost, datasets, engines, losses, students, tasks, teachers
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.heads import restricted
 from edgekd.layers import copy_layers
@@ -52,9 +52,11 @@ def foresee(recipe: Recipe, target: Target) -> None:
     known(students, recipe.student.name)
     for loss in losses_of(recipe):
         known(losses, loss.name)
-    known(cost, target.cost_profile)
+    cost.model_of(target)
     for engine in target.engines:
         known(engines, engine)
+    if target.npu:
+        compilers.check(target.npu)
     for export in target.exports:
         known(converters, converters.split(export)[0])
         converters.check(export)

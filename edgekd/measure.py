@@ -18,6 +18,7 @@ from edgekd.parity import closeness
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import (
+    Arena,
     Artifact,
     Conditions,
     Counted,
@@ -208,6 +209,29 @@ def count(job: Job, draw: Draw, scratch: Path) -> Counted:
         outputs_sha256=counted["outputs_sha256"] if counted["inferences"] else "",
     )
     return modelled(found)
+
+
+def plan_memory(job: Job, draw: Draw, scratch: Path) -> Arena:
+    """What a model takes of a microcontroller's memory, as the runtime of it plans that.
+
+    Raises:
+        MeasureError: the engine cannot load or execute the model, or plans no memory.
+    """
+    with _started(job, scratch) as connection:
+        facts = connection.ask({"do": "facts"}, 60)
+        loaded = connection.ask({"do": "load", "model": connection.put(job.model), "threads": 1}, 600)
+    weighed = _weigh(job, draw(loaded["inputs"]), scratch)
+    if weighed["arena_bytes"] is None or weighed["persistent_bytes"] is None:
+        raise MeasureError(f"{job.engine} does not tell how it plans memory", hint="tflite_micro does")
+    return Arena(
+        artifact=job.name,
+        engine=job.engine,
+        engine_version=facts["engine_version"],
+        provenance=devices.provenance(job.device),
+        file_bytes=content(job.model)[0],
+        arena_bytes=weighed["arena_bytes"],
+        persistent_bytes=weighed["persistent_bytes"],
+    )
 
 
 def modelled(found: Counted) -> Counted:

@@ -20,6 +20,7 @@ from edgekd.engines import able
 from edgekd.errors import MeasureError
 from edgekd.export import export
 from edgekd.files import dumps, read_text, write_text
+from edgekd.firmware import firmware_of
 from edgekd.fitness import newest_set, unfit
 from edgekd.know import know
 from edgekd.ladder import Slope, agreement_after, artifact_after, climb, falls_short, unfit_after
@@ -41,6 +42,7 @@ from edgekd.specs import (
     Counted,
     Data,
     Failure,
+    Firmware,
     Knowledge,
     Measurement,
     Mode,
@@ -104,6 +106,8 @@ class Made(Spec, frozen=True, kw_only=True):
     measurements: tuple[Measurement, ...] = ()
     counted: tuple[Counted, ...] = ()
     """Where times tell nothing."""
+    firmware: tuple[Firmware, ...] = ()
+    """Of a microcontroller."""
     failures: tuple[Failure, ...] = ()
     """What could not be measured."""
     slow: tuple[Slowness, ...] = ()
@@ -298,6 +302,8 @@ def _take(
     )
     yield "climb", made
 
+    firmware = tuple(firmware_of(run, target, one) for one in artifacts) if target.device.flash_bytes else ()
+    made = msgspec.structs.replace(made, firmware=firmware)
     found = _measure(run, at, artifacts, places, mode)
     slow = tuple(
         run.step(_by_operator(at, one.measurement), explain, one, twin)
@@ -318,6 +324,7 @@ def _take(
         agreements=agreements,
         climbs=tuple(climbs),
         **found._asdict(),
+        firmware=firmware,
         slow=slow,
         required=required,
         environment=environment(),

@@ -14,7 +14,6 @@ from edgekd.errors import BudgetInfeasible, ConfigError
 from edgekd.files import digest, dumps, write_text
 from edgekd.lessons import Learned, Lesson, build, learn
 from edgekd.nets import Anatomy, anatomy_executed
-from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import (
@@ -95,7 +94,7 @@ def choose(
 
 
 def _shortlist(work: Work, student: StudentChoice, target: Target, data: Data) -> Shortlist:
-    model = find(cost, target.cost_profile)
+    model = cost.model_of(target)
     points = candidates(student)
     listed = []
     for index, options in enumerate(points):

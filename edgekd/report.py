@@ -15,11 +15,13 @@ from edgekd.specs import (
     Artifact,
     Budget,
     Climb,
+    Compiled,
     Context,
     Cost,
     Counted,
     Data,
     Failure,
+    Firmware,
     Measurement,
     Plan,
     Recipe,
@@ -34,7 +36,20 @@ from edgekd.specs import (
     Teacher,
     Verdict,
 )
-from edgekd.verdicts import Found, file_size, finite, latency, memory, mention, require, speaking, upper_end
+from edgekd.verdicts import (
+    Found,
+    compiled_latency,
+    file_size,
+    finite,
+    latency,
+    memory,
+    mention,
+    require,
+    shipped_file,
+    speaking,
+    static_memory,
+    upper_end,
+)
 
 VERSION = 4
 
@@ -60,6 +75,8 @@ class Evidence(Spec, frozen=True, kw_only=True):
     climbs: tuple[Climb, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     counted: tuple[Counted, ...] = ()
+    firmware: tuple[Firmware, ...] = ()
+    """Of a microcontroller."""
     failures: tuple[Failure, ...] = ()
     """What a device could not execute, or not be asked to."""
     slow: tuple[Slowness, ...] = ()
@@ -137,7 +154,9 @@ def judge(evidence: Evidence, artifact: Artifact, budget: Budget) -> tuple[Verdi
     else against the estimate, the upper end of its latency.
     """
     agreement = next((one for one in evidence.agreements if one.artifact == artifact.export), None)
-    verdicts = [*_cost(evidence, artifact, budget), file_size(artifact.file_bytes, budget)]
+    firmware = _firmware(evidence, artifact)
+    shipped_bytes = shipped_file(artifact, firmware).size_bytes if firmware else artifact.file_bytes
+    verdicts = [*_cost(evidence, artifact, budget), file_size(shipped_bytes, budget)]
     if agreement:
         verdicts.append(_accuracy(evidence, agreement, budget))
         verdicts.append(
@@ -159,9 +178,11 @@ def _cost(evidence: Evidence, artifact: Artifact, budget: Budget) -> list[Verdic
     all_found: list[Found] = [*evidence.measurements, *evidence.counted]
     found = [one for one in all_found if one.artifact == export]
     failures = [one for one in evidence.failures if one.artifact == export]
+    firmware = _firmware(evidence, artifact)
+    planned = firmware and static_memory(firmware, budget)
     verdicts = [
         latency(found, target) or _estimated_latency(evidence, artifact, budget),
-        memory(found, target) or _estimated_memory(evidence, artifact, budget),
+        memory(found, target) or planned or _estimated_memory(evidence, artifact, budget),
     ]
     how = how_to(evidence.required, target, "edgekd measure RUN") if evidence.required else ""
     return [require(mention(verdict, failures), evidence.required, how) for verdict in verdicts]
@@ -169,6 +190,8 @@ def _cost(evidence: Evidence, artifact: Artifact, budget: Budget) -> list[Verdic
 
 def how_to(required: Required, target: Target, command: str) -> str:
     """What to type for numbers of a provenance."""
+    if target.device.flash_bytes:
+        return "nothing here reaches a microcontroller"
     if required == "measured" or not target.emulator:
         return f"{command} --on ssh://USER@HOST"
     return f"edgekd device prepare qemu:{target.emulator}, then {command} --on qemu:{target.emulator}"
@@ -198,7 +221,14 @@ def _refused(evidence: Evidence, artifact: Artifact) -> list[Verdict]:
 
 def _estimated_latency(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
     cost, export = _predicted(evidence, artifact)
+    firmware = _firmware(evidence, artifact)
+    if firmware and firmware.compiled and firmware.compiled.npu_operators:
+        return compiled_latency(firmware.compiled, budget, cost.latency_ms.high)
     return upper_end(cost.latency_ms, "estimated", budget, f"for {export}; {cost.tier}; not measured on the device")
+
+
+def _firmware(evidence: Evidence, artifact: Artifact) -> Firmware | None:
+    return next((one for one in evidence.firmware if one.artifact == artifact.export), None)
 
 
 def _predicted(evidence: Evidence, artifact: Artifact) -> tuple[Cost, str]:
@@ -214,14 +244,14 @@ def _predicted(evidence: Evidence, artifact: Artifact) -> tuple[Cost, str]:
 
 def _estimated_memory(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
     cost, export = _predicted(evidence, artifact)
-    found = cost.peak_memory_bytes
+    found, flash = cost.peak_memory_bytes, evidence.target.device.flash_bytes
     return Verdict(
         limit="peak_memory_bytes",
         allowed=budget.peak_memory_bytes,
         found=found,
         provenance="estimated",
         ok=found <= budget.peak_memory_bytes,
-        note=f"for {export}; weights and planned arena, without the runtime",
+        note=f"for {export}; {'' if flash else 'weights and '}planned arena, without the runtime",
     )
 
 
@@ -264,6 +294,8 @@ def findings(evidence: Evidence) -> list[str]:
     ]
     found += [_writes(one, evidence.student.subject) for one in evidence.measurements if one.writing]
     found += [_not_measured(one) for one in evidence.failures]
+    found += [_left_to_the_cpu(one.compiled) for one in evidence.firmware if one.compiled]
+    found += [f"{line}." for one in evidence.firmware for line in one.lacking]
     found += [_differs(one) for one in evidence.counted if _surprises(evidence, one)]
     found += _silent(evidence)
     verified = {one.artifact for one in evidence.agreements}
@@ -294,6 +326,14 @@ def _writes(measured: Measurement, subject: Subject) -> str:
 def _not_measured(failure: Failure) -> str:
     what = f"{failure.artifact} was not measured on {failure.device}: {failure.error}"
     return f"{what}; {failure.hint}." if failure.hint else f"{what}."
+
+
+def _left_to_the_cpu(compiled: Compiled) -> str:
+    count, left = compiled.npu_operators, compiled.cpu_operators
+    processor = compiled.processor.partition(" ")[0]
+    if not left:
+        return f"{compiled.artifact}: {processor} executes all {count} operators."
+    return f"{compiled.artifact}: {processor} executes {count} of {count + len(left)} operators, not {', '.join(left)}."
 
 
 def _surprises(evidence: Evidence, counted: Counted) -> bool:
@@ -399,6 +439,7 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
         "device": _plain(evidence.target.device),
         "measurements": [_plain(measurement) for measurement in evidence.measurements],
         "counts": _plain(evidence.counted),
+        "firmware": _plain(evidence.firmware),
         "failures": _plain(evidence.failures),
         "slower": _plain(evidence.slow),
         "required": evidence.required,

@@ -18,7 +18,6 @@ from torch import Tensor
 from edgekd import cost
 from edgekd.fake_quant import FakeQuantized, is_below, roundings
 from edgekd.nets import anatomy, answers_of
-from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Budget, Cost, Interval, LayerCost, Quantization, Spec, Target, Trial, Tried
@@ -76,7 +75,7 @@ def _mix(work: Work, aim: Aim, base: Quantization, room: Room) -> Tried:
     module = bench.corrected(base)
     calibration, examples = torch.from_numpy(bench.calibration), torch.from_numpy(bench.inputs[:EXAMPLES])
     shape, tokens = calibration.shape[1:], aim.data.subject.kind == "tokens"
-    whole = find(cost, room.target.cost_profile).estimate(anatomy(module, shape, tokens), room.target, "fp32")
+    whole = cost.model_of(room.target).estimate(anatomy(module, shape, tokens), room.target, "fp32")
     prices = _Prices(trace(module, [calibration]), room, whole)
     suspects = [one for one in rank(prices.followed, calibration, examples) if prices.affords(one.layers)]
     plain = bench.try_one(base)

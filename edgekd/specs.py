@@ -76,6 +76,9 @@ class TensorSpec(Spec, frozen=True, kw_only=True):
     dtype: str = "float32"
     layout: Literal["", "NCHW", "NHWC"] = ""
     """Order of the axes where there are image axes."""
+    scale: float = 0.0
+    """Of an integer that stands for a float, scale * (integer - zero_point), where a file was asked; 0 for none."""
+    zero_point: int = 0
 
 
 class Operator(Spec, frozen=True, kw_only=True):
@@ -162,8 +165,8 @@ class Cluster(Spec, frozen=True, kw_only=True):
     count: Count
     clock_mhz: Positive
     """The highest clock that the stock firmware runs."""
-    l1d_bytes: Count
-    l2_bytes: Count
+    l1d_bytes: Size = 0
+    l2_bytes: Size = 0
     """Of one core, or shared by the cluster where `l2_shared`."""
     l2_shared: bool = False
 
@@ -181,6 +184,8 @@ class Device(Spec, frozen=True, kw_only=True):
     """Theoretical peak of the memory bus."""
     sources: dict[str, Text]
     """Where each fact is written: field name -> document or page."""
+    flash_bytes: Size = 0
+    """Of a microcontroller, which reads weights from flash where they lie; 0 where models are loaded into RAM."""
     l3_bytes: Size = 0
     accelerator: str = ""
 
@@ -191,7 +196,7 @@ class Budget(Spec, frozen=True, kw_only=True):
     latency_ms: Limit = math.inf
     """90th percentile of one inference at batch 1."""
     peak_memory_bytes: Limit = math.inf
-    """Weights and planned arena of the model, without the runtime's own code."""
+    """Weights and planned arena of the model, without the runtime's own code; of a microcontroller the arena alone."""
     file_bytes: Limit = math.inf
     energy_mj: Limit = math.inf
     accuracy_floor: Share = 0.0
@@ -216,12 +221,14 @@ class Target(Spec, frozen=True, kw_only=True):
     emulator: str = ""
     """The core that QEMU imitates: "cortex-a72"."""
     cost_profile: Name = "spec_sheet"
-    """A file of edgekd/cost."""
+    """A file of edgekd/cost, or a profile that `edgekd calibrate` made."""
     runtimes: dict[Name, Text] = {}
     """Version of each runtime that the device has: engine name -> version."""
     fallbacks: dict[Name, Name] = {}
     """Export -> export that stands in for it where a runtime of the device cannot execute it, or would silently answer
     wrongly; nothing is replaced that is not named here."""
+    npu: Choice | None = None
+    """A file of edgekd/compilers that compiles exports for the device's neural processor, and which one that is."""
 
 
 class Views(Spec, frozen=True, kw_only=True):
@@ -894,6 +901,71 @@ class Summary(Spec, frozen=True, kw_only=True):
     after: Conditions = Conditions()
     valid: bool
     reasons: tuple[str, ...] = ()
+
+
+class Arena(Spec, frozen=True, kw_only=True):
+    """What an artifact takes of a microcontroller's memory, planned on this machine by the runtime that it has."""
+
+    artifact: str
+    engine: str
+    engine_version: str
+    provenance: Provenance
+    file_bytes: Size
+    """In flash."""
+    arena_bytes: Size
+    """In SRAM: all that the runtime took of the memory that it was given."""
+    persistent_bytes: Size
+    """Of those, what no tensor of the graph is in: the runtime's records, and buffers that its kernels keep."""
+
+
+class Compiled(Spec, frozen=True, kw_only=True):
+    """An artifact compiled for a neural processor, and what the compiler's own model says that an inference costs."""
+
+    artifact: str
+    compiler: str
+    compiler_version: str
+    processor: Text
+    """And the memory system that it was compiled for: "ethos-u55-128 at 500 MHz, Ethos_U55_High_End_Embedded"."""
+    provenance: Provenance
+    model: File
+    """What is shipped in the artifact's place."""
+    npu_operators: Size
+    cpu_operators: tuple[str, ...] = ()
+    """Left to the processor beside it, "MEAN of model": their time is in none of these numbers."""
+    macs: Size
+    cycles: Size
+    latency_ms: NonNegative
+    """Of what the neural processor executes."""
+    sram_bytes: Size
+    """Tensors and scratch memory."""
+    flash_bytes: Size
+    """Weights and commands that the neural processor reads."""
+
+    @property
+    def source(self) -> str:
+        """Who says so."""
+        return f"{self.compiler} {self.compiler_version}, {self.processor}"
+
+
+class CSource(Spec, frozen=True, kw_only=True):
+    """A model file as C, for firmware."""
+
+    artifact: str
+    header: File
+    source: File
+    arena_bytes: Size
+    """That the header reserves: what was found, and a margin."""
+
+
+class Firmware(Spec, frozen=True, kw_only=True):
+    """What the firmware of a microcontroller needs of an artifact."""
+
+    artifact: str
+    arena: Arena | None = None
+    compiled: Compiled | None = None
+    c: CSource | None = None
+    lacking: tuple[str, ...] = ()
+    """What there is not, and why."""
 
 
 class Counted(Spec, frozen=True, kw_only=True):

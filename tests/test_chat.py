@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import edgekd
-from edgekd import datasets, heads, smollm, teachers
+from edgekd import datasets, heads, smollm, smollm_net, teachers
 from edgekd.data import examine
 from edgekd.datasets import Arrays
 from edgekd.decoding import given
@@ -102,7 +102,7 @@ def test_smollm_answers_as_transformers_does() -> None:
     assert tokenizer(text)["input_ids"] == numbers
     published = transformers.AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32).eval()
     given_ = torch.tensor([numbers])
-    ours = smollm.step(len(numbers), "")
+    ours = smollm_net.step_of(len(numbers), "")
     from edgekd.decoding import unrolled
 
     with torch.no_grad():
@@ -122,7 +122,7 @@ def test_what_is_not_here_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @needs_smollm
 def test_a_foreign_vocabulary_is_refused() -> None:
     with pytest.raises(Disagreement, match="does not know 'xyzzy~' and 0 others"):
-        smollm.weights(("<|endoftext|>", "xyzzy~"))
+        smollm_net.weights(("<|endoftext|>", "xyzzy~"))
 
 
 @needs_smollm

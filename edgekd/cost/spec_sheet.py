@@ -7,11 +7,13 @@ how far the model is off on published rows that were not looked at.
 """
 
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgekd.cost import CostModel
-from edgekd.nets import Anatomy, Layer
 from edgekd.specs import Cluster, Cost, Interval, Target
+
+if TYPE_CHECKING:
+    from edgekd.nets import Anatomy, Layer
 
 MACS_PER_CYCLE: Final[dict[str, dict[str, float]]] = {
     "cortex-a53": {"fp32": 2, "int8": 4},
@@ -23,8 +25,14 @@ MACS_PER_CYCLE: Final[dict[str, dict[str, float]]] = {
     "cortex-a78ae": {"fp32": 8, "int8": 32},
     "apple-firestorm": {"fp32": 16, "fp16": 32, "int8": 64},
     "gracemont": {"fp32": 8, "int8": 32},
+    "cortex-m7": {"fp32": 1, "int8": 2},
+    "cortex-m55": {"fp32": 2, "int8": 8},
 }
-"""Multiply-accumulates that a core can issue a cycle: vector pipes x lanes (Arm's and Intel's optimisation guides)."""
+"""Multiply-accumulates that a core can issue a cycle: vector pipes x lanes (Arm's and Intel's optimisation guides).
+
+Of Cortex-M7 the two of SMLAD, for which CMSIS-NN widens int8 to 16 bits (Lai et al. 2018, arXiv:1801.06601); of
+Cortex-M55 64 bits of a vector a cycle (Arm, Cortex-M55 Processor Datasheet: two 32-bit, four 16-bit or eight 8-bit).
+"""
 
 UNKNOWN_CORE: Final[dict[str, float]] = {"fp32": 4, "int8": 8}
 EFFICIENCY: Final[dict[str, float]] = {
@@ -74,7 +82,7 @@ class _SpecSheet:
     def cores(self) -> tuple[str, ...]:
         return tuple(MACS_PER_CYCLE)
 
-    def estimate(self, anatomy: Anatomy, target: Target, precision: str) -> Cost:
+    def estimate(self, anatomy: "Anatomy", target: Target, precision: str) -> Cost:
         cluster = target.device.clusters[0]
         threads = min(target.threads, cluster.count)
         bandwidth = target.device.memory_bandwidth_bytes_s
@@ -89,9 +97,10 @@ class _SpecSheet:
             + channels * FILE_BYTES_PER_CHANNEL.get(precision, 4)
             + len(anatomy.layers) * FILE_BYTES_PER_LAYER
         )
+        resident = 0 if target.device.flash_bytes else math.ceil(weights * weight_bytes)
         return Cost(
             latency_ms=Interval(value=milliseconds, low=milliseconds / SPREAD, high=milliseconds * SPREAD),
-            peak_memory_bytes=math.ceil(weights * weight_bytes + anatomy.arena_elements * activation_bytes),
+            peak_memory_bytes=resident + math.ceil(anatomy.arena_elements * activation_bytes),
             file_bytes=file_bytes,
             macs=anatomy.macs,
             parameters=anatomy.parameters,
@@ -99,7 +108,7 @@ class _SpecSheet:
         )
 
 
-def _seconds(layer: Layer, cluster: Cluster, threads: int, bandwidth: float, precision: str) -> float:
+def _seconds(layer: "Layer", cluster: Cluster, threads: int, bandwidth: float, precision: str) -> float:
     sizes = (layer.macs, layer.inputs, layer.outputs, layer.weights)
     return seconds(layer.kind, *sizes, cluster, threads, bandwidth, precision)
 

@@ -20,14 +20,12 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import numpy as np
-import torch
 from msgspec import Meta
 from numpy.typing import NDArray
 
 from edgekd import caches, smollm
 from edgekd.caches import MARKER, Site, cache
 from edgekd.datasets import Arrays, Dataset, _text, banking77, clinc150
-from edgekd.decoding import written
 from edgekd.errors import ConfigError
 from edgekd.files import decode_json, digest, file_digest, read_text
 from edgekd.progress import tell
@@ -140,7 +138,12 @@ def write_piece(out: str, turns: list[list[int]], options: Options) -> int:
 
     What is written depends in its last bits on which texts are written together, so these are always as many.
     """
-    step, end = smollm.step(options.length, options.instructions), smollm.number(smollm.END)
+    import torch
+
+    from edgekd.decoding import written
+    from edgekd.smollm_net import step_of
+
+    step, end = step_of(options.length, options.instructions), smollm.number(smollm.END)
     made = []
     for first in range(0, len(turns), _AT_ONCE):
         some = turns[first : first + _AT_ONCE]

@@ -236,6 +236,7 @@ class Guest:
             "runtime_rss_bytes": baseline,
             "available_bytes": meminfo_bytes("MemAvailable"),
             "arena_bytes": getattr(self.session, "arena_bytes", None),
+            "persistent_bytes": getattr(self.session, "persistent_bytes", None),
         }
 
     def plan(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -310,7 +310,8 @@ def _program(data: bytes, shapes: Mapping[str, tuple[int, ...]]) -> Program:
         graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except (DecodeError, onnx.shape_inference.InferenceError, ValueError, RuntimeError, TypeError) as error:
         raise Broken(f"its shapes cannot be told: {error}") from error
-    values = {info.name: _value(info) for info in (*graph.value_info, *graph.output, *graph.input)}
+    known = [one for one in (*graph.value_info, *graph.output, *graph.input) if one.type.tensor_type.HasField("shape")]
+    values = {info.name: _value(info) for info in known}
     values |= {one.name: _constant(one.name, one) for one in graph.initializer}
     nodes, given = [], Names()
     for node in graph.node:
@@ -335,23 +336,35 @@ def _resize(model: Any, shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, ...
     constants = {one.name for one in model.graph.initializer}
     inputs = [one for one in model.graph.input if one.name not in constants]
     resized(shapes, [one.name for one in inputs])
-    unset = []
+    unset, named, changed = [], {}, False
     for one in inputs:
         dims = one.type.tensor_type.shape.dim
         wanted = shapes.get(one.name)
         if wanted and len(wanted) != len(dims):
             raise ConfigError(f"input {one.name} has {len(dims)} axes, and not {len(wanted)}")
         for axis, dim in enumerate(dims):
-            if wanted:
-                dim.dim_value = wanted[axis]
-            elif dim.dim_value < 1:
-                dim.dim_value = 1
-                unset += [one.name] if axis else []  # a batch of 1 is what everybody means
-    if any(dim.dim_param for one in model.graph.output for dim in one.type.tensor_type.shape.dim) or unset or shapes:
-        del model.graph.value_info[:]
-        for one in model.graph.output:
-            one.type.tensor_type.ClearField("shape")
+            size = wanted[axis] if wanted else max(1, dim.dim_value)
+            changed |= 0 < dim.dim_value != size
+            if dim.dim_value < 1 and not wanted and axis:
+                unset.append(one.name)  # a batch of 1 is what everybody means
+            if dim.dim_param:
+                named[dim.dim_param] = size
+            dim.dim_value = size
+    _settle(model.graph, named, changed)
     return tuple(dict.fromkeys(unset))
+
+
+def _settle(graph: Any, named: Mapping[str, int], changed: bool) -> None:
+    """Give sizes that have names their numbers; forget what the file says of sizes that follow from changed ones."""
+    if changed:
+        del graph.value_info[:]
+    for one in (*graph.value_info, *graph.output):
+        shape = one.type.tensor_type.shape
+        for dim in shape.dim:
+            if dim.dim_param in named:
+                dim.dim_value = named[dim.dim_param]
+        if changed or any(dim.dim_value < 1 for dim in shape.dim):
+            one.type.tensor_type.ClearField("shape")
 
 
 def _drop_numbers(model: Any) -> None:

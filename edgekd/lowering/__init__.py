@@ -55,7 +55,7 @@ def lower(program: Program) -> Lowered:
 class _Lowering:
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._values = program.values
+        self._values = dict(program.values)
         self._roles = roles(program.format)
         self._last = program.format in CHANNELS_LAST
         self._folds = program.format not in CHANNELS_LAST  # TFLite's converter has folded what can be
@@ -75,6 +75,7 @@ class _Lowering:
         self._kernels: list[Kernel] = []
         self._when: list[Node] = []
         self._unknown: dict[str, int] = {}
+        self._guessed: set[str] = set()
 
     def done(self) -> Lowered:
         if not self._alive:
@@ -85,6 +86,7 @@ class _Lowering:
             f"operator {kind} ({count}x) is not known: costed by the numbers that it reads and writes"
             for kind, count in sorted(self._unknown.items())
         ]
+        notes += [f"{kind} is taken to make what is as large as its input" for kind in sorted(self._guessed)]
         notes += [f"open sizes of input {name} count as 1" for name in self._program.open]
         kernels = Kernels.of(self._kernels)
         return Lowered(
@@ -105,6 +107,10 @@ class _Lowering:
         given = [name for name in node.inputs if name and not self._constant(name)]
         if role == "other":
             self._unknown[node.kind] = self._unknown.get(node.kind, 0) + 1
+            for name in node.outputs:
+                if name not in self._values:  # nobody says what it makes
+                    self._values[name] = Value(name, self._value(given[0]).shape, self._value(given[0]).dtype)
+                    self._guessed.add(node.kind)
         if self._is_fused(role, node, given):
             for name in node.outputs:
                 buffer = self._buffer[name] = self._buffer.get(given[0], given[0])

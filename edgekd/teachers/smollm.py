@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from edgekd import smollm
+from edgekd import smollm, smollm_net
 from edgekd.nets import Net
 from edgekd.specs import Subject
 from edgekd.teachers import TeacherSource
@@ -26,7 +26,7 @@ class _SmolLM:
     Options = Options
 
     def build(self, options: Any, subject: Subject) -> Net:
-        return Net(smollm.net(subject, options.instructions), classes=subject.classes)
+        return Net(smollm_net.net_of(subject, options.instructions), classes=subject.classes)
 
 
 PLUGIN: Final[TeacherSource] = _SmolLM()

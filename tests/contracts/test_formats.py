@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekd import formats
+from edgekd import formats, lowering
 from edgekd.errors import ConfigError
 from edgekd.files import members
 from edgekd.plugins import find, names
@@ -575,3 +575,28 @@ def test_the_models_of_basic_pitch(name: str) -> None:
     graph = formats.read(path)
     assert len(graph.outputs) == 3 and len(graph.operators) > 100
     assert sum(one.kind.lower().startswith("conv") for one in graph.operators) > 20
+
+
+# --- sizes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sizes_are_told_and_lowered(name: str, small: Callable[[str], Path]) -> None:
+    program = formats.program(small(name))
+    found = lowering.lower(program)
+    assert found.macs == 2 * 16 * 2 * 2 and found.arena_bytes > 0 and len(found.kernels) >= 2
+    assert program.values["image"].elements == 32
+    with pytest.raises(ConfigError, match="no input 'picture'"):
+        formats.program(small(name), {"picture": (1, 2, 4, 4)})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sizes_of_broken_files_are_told_or_refused(name: str, small: Callable[[str], Path], tmp_path: Path) -> None:
+    path, target = copied(small(name), tmp_path)
+    content, chance, lowered = target.read_bytes(), random.Random(2), 0
+    for _ in range(300):
+        target.write_bytes(mutated(content, chance))
+        with watchdog(), contextlib.suppress(ConfigError):
+            lowering.lower(formats.program(path))
+            lowered += 1
+    assert 0 < lowered < 300
