@@ -82,7 +82,7 @@ def rows_of(path: Path) -> tuple[Row, ...]:
     unknown = [name for name in names if name not in COLUMNS]
     if unknown:
         raise ConfigError(f"{path}: unknown column {unknown[0]!r}", hint=f"columns: {', '.join(COLUMNS)}")
-    found = []
+    found: list[Row] = []
     for row in lines:
         if len(found) >= MOST_ROWS:
             raise ConfigError(f"{path}: more than {MOST_ROWS} rows")

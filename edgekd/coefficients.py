@@ -62,7 +62,7 @@ def fit(totals: Floats, milliseconds: Floats, prior: Prior, noise: float) -> Fit
     if not len(milliseconds):
         return Fit(prior.mean, prior.covariance + FREE**2)
     logs = np.log(milliseconds)
-    precision = np.linalg.inv(prior.covariance + FREE**2)
+    precision = _inverse(prior.covariance + FREE**2)
     centre = prior.mean + float(np.median(logs - np.log(totals @ np.exp(prior.mean))))
     at, damping = centre.copy(), 1e-3
     lost = _loss(at, totals, logs, centre, precision, noise)
@@ -82,7 +82,11 @@ def fit(totals: Floats, milliseconds: Floats, prior: Prior, noise: float) -> Fit
         if np.abs(step).max() < 1e-6:
             break
     _, curvature = _slope(at, totals, logs, centre, precision, noise)
-    return Fit(at, np.linalg.inv(curvature))
+    return Fit(at, _inverse(curvature))
+
+
+def _inverse(matrix: Floats) -> Floats:
+    return np.asarray(np.linalg.inv(matrix), dtype=np.float64)
 
 
 def _loss(at: Floats, totals: Floats, logs: Floats, centre: Floats, precision: Floats, noise: float) -> float:

@@ -122,7 +122,7 @@ def convert(
         module=module,
         inputs=student.inputs,
         outputs=student.outputs,
-        calibration=_calibration(work, student, data, module),
+        calibration=_calibration(work, student, data, module) if precision in converters.CALIBRATED else (),
         properties=_properties(work, student, data, precision),
         quantization=quantization,
         newest_set=newest_set,
@@ -150,15 +150,18 @@ def _context(work: Work, student: Student, data: Data, step: Source, wanted: str
     if net.context is None or net.step is None:
         return None
     takes = context_inputs(net, student.subject)
-    viewers = [viewer_of(work, data, split, student.preprocessing) for split in ("train", "test")]
-    chosen = calibration_indices(len(viewers[0])), np.arange(min(SAMPLES, len(viewers[1])))
-    given = [_but_text(viewer.inputs(some), data) for viewer, some in zip(viewers, chosen, strict=True)]
+    train, test = (viewer_of(work, data, split, student.preprocessing) for split in ("train", "test"))
+    seen = _but_text(train.inputs(calibration_indices(len(train))), data) if step.calibration else ()
     source = dataclasses.replace(
-        step, module=net.context, inputs=takes, outputs=net.step.context, calibration=in_layouts(given[0], takes)
+        step,
+        module=net.context,
+        inputs=takes,
+        outputs=net.step.context,
+        calibration=in_layouts(seen, takes) if seen else (),
     )
     path, samples = out.with_name(f"context{out.suffix}"), work.out / "context-samples.npz"
     inputs, outputs, _ = converters.write(source, wanted, path)
-    write_inputs(samples, *in_layouts(given[1], inputs))
+    write_inputs(samples, *in_layouts(_but_text(test.inputs(np.arange(min(SAMPLES, len(test)))), data), inputs))
     return Context(model=work.keep(path), inputs=inputs, outputs=outputs, samples=work.keep(samples))
 
 

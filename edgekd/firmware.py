@@ -7,15 +7,15 @@ from typing import Any
 
 import msgspec
 
-from edgekd import compilers, engines
+from edgekd import compilers, cost, engines
 from edgekd.c_source import reserved, write_c
 from edgekd.errors import ConfigError, ConvertError, MeasureError
 from edgekd.files import content, storage_errors
 from edgekd.measure import Job, plan_memory
 from edgekd.runs import Run, Work
-from edgekd.specs import Arena, Artifact, Choice, Compiled, CSource, File, Firmware, Target, Verdict
+from edgekd.specs import Arena, Artifact, Choice, Compiled, CSource, File, Firmware, Interval, Target, Verdict
 from edgekd.tensors import drawn, write_inputs
-from edgekd.verdicts import compiled_latency, file_size, finite, shipped_file, sram_bytes, static_memory
+from edgekd.verdicts import compiled_latency, file_size, finite, shipped_file, sram_bytes, static_memory, upper_end
 from edgekd.verify import engine_for
 
 VERSION = 1
@@ -82,9 +82,20 @@ def firmware_of_file(model: Path, target: Target, folder: Path) -> tuple[Firmwar
         made = msgspec.structs.replace(made, compiled=_compiled(work, model.name, model.resolve(), target.npu))
     shipped = made.compiled.model if made.compiled else given
     made = msgspec.structs.replace(made, c=_as_c(work, made, shipped, f"of {model.name}"))
-    latency = compiled_latency(made.compiled, target.budget, None) if made.compiled else None
-    verdicts = (latency, static_memory(made, target.budget), file_size(shipped.size_bytes, target.budget))
+    verdicts = (
+        _latency(made, model, target),
+        static_memory(made, target.budget),
+        file_size(shipped.size_bytes, target.budget),
+    )
     return made, finite(filter(None, verdicts))
+
+
+def _latency(made: Firmware, model: Path, target: Target) -> Verdict:
+    on_cpu = cost.estimate(model, target)
+    if made.compiled and made.compiled.npu_operators:
+        return compiled_latency(made.compiled, target.budget, on_cpu.high_ms)
+    told = Interval(value=on_cpu.latency_ms, low=on_cpu.low_ms, high=on_cpu.high_ms)
+    return upper_end(told, on_cpu.provenance, target.budget, f"{on_cpu.tier}; not measured on the device")
 
 
 def plan_arena(work: Work, artifact: Artifact, engine: str) -> Arena:

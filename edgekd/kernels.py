@@ -77,7 +77,7 @@ class Kernels:
 
     def are(self, kind: str) -> NDArray[np.bool_]:
         """Which are of a class."""
-        return self.kinds == CLASSES.index(kind)
+        return np.equal(self.kinds, CLASSES.index(kind))
 
     def __len__(self) -> int:
         return len(self.kinds)

@@ -118,17 +118,16 @@ def memory(found: Iterable[Found], target: Target) -> Verdict | None:
     )
 
 
-def compiled_latency(compiled: Compiled, budget: Budget, on_cpu_ms: float | None) -> Verdict:
+def compiled_latency(compiled: Compiled, budget: Budget, on_cpu_ms: float) -> Verdict:
     """What a compiler says that an inference takes; what it leaves to the processor beside is in it as its upper end.
 
-    `on_cpu_ms` is what that processor takes for the whole net at most, None where nobody knows.
+    `on_cpu_ms` is what that processor is estimated to take for the whole net at most.
     """
     found, left = compiled.latency_ms, compiled.cpu_operators
-    high = found + on_cpu_ms if left and on_cpu_ms is not None else found
+    high = found + on_cpu_ms if left else found
     note = f"by {compiled.source}, for what it executes"
     if left:
-        most = "nobody knows how long" if on_cpu_ms is None else "at most as long as the whole net, by the spec sheet"
-        note += f"; left to the processor beside it: {', '.join(left)}, {most}"
+        note += f"; left to the processor beside it: {', '.join(left)}; the upper end adds all of the net there"
     return Verdict(
         limit="latency_ms",
         allowed=budget.latency_ms,
@@ -136,7 +135,7 @@ def compiled_latency(compiled: Compiled, budget: Budget, on_cpu_ms: float | None
         low=found if left else None,
         high=high if left else None,
         provenance=compiled.provenance,
-        ok=high <= budget.latency_ms and (not left or on_cpu_ms is not None),
+        ok=high <= budget.latency_ms,
         note=note,
     )
 
@@ -144,16 +143,10 @@ def compiled_latency(compiled: Compiled, budget: Budget, on_cpu_ms: float | None
 def static_memory(firmware: Firmware, budget: Budget) -> Verdict | None:
     """What a microcontroller's runtime plans, and a neural processor's compiler, against the limit; None where neither
     is known."""
-    arena, compiled = firmware.arena, firmware.compiled
-    found = sram_bytes(firmware)
-    if found is None:
+    planned = _planned(firmware)
+    if planned is None:
         return None
-    if compiled is not None:
-        records = f"and the records of {arena.engine} for the whole net" if arena else "without the runtime's records"
-        provenance, note = compiled.provenance, f"tensors as {compiled.compiler} places them, {records}"
-    else:
-        assert arena is not None
-        provenance, note = arena.provenance, f"arena of {arena.engine} {arena.engine_version}, planned on this machine"
+    found, provenance, note = planned
     return Verdict(
         limit="peak_memory_bytes",
         allowed=budget.peak_memory_bytes,
@@ -170,12 +163,29 @@ def shipped_file(artifact: Artifact, firmware: Firmware | None) -> File:
 
 
 def sram_bytes(firmware: Firmware) -> int | None:
-    """What an artifact takes of a microcontroller's memory: its arena; or what a compiler places, and the records that
-    the runtime keeps of the net as it was before, which has more operators. None where neither is known."""
+    """What an artifact takes of a microcontroller's memory at most; None where that is not known."""
+    planned = _planned(firmware)
+    return planned[0] if planned else None
+
+
+def _planned(firmware: Firmware) -> tuple[int, Provenance, str] | None:
+    """Bytes, where they come from, and in words: the arena, or what a compiler places and what the runtime adds to it.
+
+    For that stand the records of the net as it was before, which has more operators; and all of its arena, where some
+    of it is left to the processor beside.
+    """
     arena, compiled = firmware.arena, firmware.compiled
-    if compiled is not None:
-        return compiled.sram_bytes + (arena.persistent_bytes if arena else 0)
-    return arena.arena_bytes if arena else None
+    if compiled is None or not compiled.npu_operators:
+        note = f"arena of {arena.engine} {arena.engine_version}, planned on this machine" if arena else ""
+        return (arena.arena_bytes, arena.provenance, note) if arena else None
+    placed = f"tensors as {compiled.compiler} places them"
+    if arena is None:
+        return compiled.sram_bytes, compiled.provenance, f"{placed}, without what the runtime adds"
+    if compiled.cpu_operators:
+        added, what = arena.arena_bytes, f"and, for what is left to the CPU, all of the arena of {arena.engine}"
+    else:
+        added, what = arena.persistent_bytes, f"and the records of {arena.engine} for the whole net"
+    return compiled.sram_bytes + added, compiled.provenance, f"{placed}, {what}"
 
 
 def file_size(size_bytes: int, budget: Budget) -> Verdict:

@@ -10,6 +10,7 @@ from torch import Tensor
 from edgekd import devices, engines, heads, parity
 from edgekd.devices import Connection, Device
 from edgekd.errors import MeasureError
+from edgekd.fronts import seen
 from edgekd.lessons import build
 from edgekd.nets import load
 from edgekd.plugins import find
@@ -52,14 +53,17 @@ def _verify(work: Work, student: Student, data: Data, artifact: Artifact, engine
     labels, subject = labels_of(work, data, "test"), data.subject
     expected, found, ours_alone, theirs_alone = [], [], [], []
     host: Device = find(devices, "host")
-    with host.start("", engines.GUEST, engines.path(engine), work.out) as connection:
+    with (
+        seen(work, data, "test", net) as (behind, shown),
+        host.start("", engines.GUEST, engines.path(engine), work.out) as connection,
+    ):
         for chunk in _chunks(len(viewer), artifact):
             tell(f"verifying {artifact.export}", int(chunk[0]), len(viewer))
             expected.append(predict(net.module, viewer, examples=chunk))
             asked = Asked(work, connection, artifact, subject, viewer.inputs(chunk))
             found.append(asked.answers())
             if subject.written is not None:
-                ours_alone.append(written_by(net.module, viewer, subject, chunk))
+                ours_alone.append(written_by(behind, shown, subject, chunk))
                 theirs_alone.append(settle(asked.about, drafted(asked.texts, ours_alone[-1], subject), subject))
     tell(f"verifying {artifact.export}", len(viewer), len(viewer))
     ours, theirs = _joined(expected), _joined(found)

@@ -340,3 +340,39 @@ def _quantized(name: str, shape: list[int], kind: int, scale: float, zero_point:
     made.quantization.scale = np.array([scale], np.float32)
     made.quantization.zeroPoint = np.array([zero_point], np.int64)
     return made
+
+
+def transposed_mean(order: list[int], axes: list[int], keep: bool) -> bytes:
+    """A .tflite that averages a transposed (1, 3, 4, 5) over some axes."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model, main, codes = schema.ModelT(), schema.SubGraphT(), []
+    for kind in (schema.BuiltinOperator.TRANSPOSE, schema.BuiltinOperator.MEAN):
+        code = schema.OperatorCodeT()
+        code.deprecatedBuiltinCode, code.builtinCode, code.version = kind, kind, 1
+        codes.append(code)
+    model.version, model.operatorCodes = 3, codes
+    model.buffers = [_buffer(b""), *(_buffer(np.array(one, np.int32).tobytes()) for one in (order, axes))]
+    shape = [[1, 3, 4, 5][axis] for axis in order]
+    left = [1 if axis in axes else size for axis, size in enumerate(shape) if keep or axis not in axes]
+    main.tensors = [
+        _tensor("image", [1, 3, 4, 5]),
+        _tensor("order", [4], 1),
+        _tensor("turned", shape),
+        _tensor("axes", [len(axes)], 2),
+        _tensor("mean", left),
+    ]
+    for index in (1, 3):
+        main.tensors[index].type = schema.TensorType.INT32
+    options = schema.ReducerOptionsT()
+    options.keepDims = keep
+    main.inputs, main.outputs = [0], [4]
+    main.operators = [
+        _operator(0, [0, 1], [2], schema.BuiltinOptions.TransposeOptions, schema.TransposeOptionsT()),
+        _operator(1, [2, 3], [4], schema.BuiltinOptions.ReducerOptions, options),
+    ]
+    model.subgraphs = [main]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())

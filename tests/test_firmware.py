@@ -2,23 +2,28 @@
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+import edgekd
 from edgekd import compilers, engines, formats
+from edgekd.api import resume, run_all
 from edgekd.c_source import reserved, write_c
 from edgekd.cli import main
-from edgekd.errors import ConfigError, ConvertError, PluginUnavailable
+from edgekd.errors import BUDGET_BROKEN, ConfigError, ConvertError, PluginUnavailable
 from edgekd.firmware import firmware_of_file
 from edgekd.shipped import load_target
 from edgekd.specs import Arena, Budget, Compiled, File, Firmware
 from edgekd.verdicts import compiled_latency, sram_bytes, static_memory
 from tests.models import int8_dense, tflite
+from tests.test_api import own
 
 BUDGET = Budget(latency_ms=20, peak_memory_bytes=10_000)
 
@@ -132,6 +137,11 @@ def test_memory_is_the_arena_or_what_a_compiler_places_and_the_records() -> None
     assert both and (both.found, both.provenance, both.ok) == (9000, "estimated", True)
     large = static_memory(Firmware(artifact="a", arena=arena(), compiled=compiled(sram_bytes=6001)), BUDGET)
     assert large and not large.ok
+    left = Firmware(artifact="a", arena=arena(), compiled=compiled("Mean of model"))
+    assert sram_bytes(left) == 14_000, "nobody says how much of its arena the CPU needs"
+    nothing_there = msgspec.structs.replace(compiled("Mean of model"), npu_operators=0)
+    whole = static_memory(Firmware(artifact="a", arena=arena(), compiled=nothing_there), BUDGET)
+    assert whole and (whole.found, whole.provenance) == (9000, "host")
     alone = Firmware(artifact="a", compiled=compiled())
     assert sram_bytes(alone) == 5000
     assert static_memory(Firmware(artifact="a"), BUDGET) is None
@@ -144,8 +154,7 @@ def test_what_is_left_to_the_cpu_is_never_taken_for_nothing() -> None:
     bounded = compiled_latency(compiled("Mean of model"), BUDGET, 5.0)
     assert bounded.ok and (bounded.low, bounded.found, bounded.high) == (1.0, 1.0, 6.0)
     assert not compiled_latency(compiled("Mean of model"), BUDGET, 19.5).ok
-    unknown = compiled_latency(compiled("Mean of model"), BUDGET, None)
-    assert not unknown.ok and "Mean of model" in unknown.note
+    assert "left to the processor beside it: Mean of model" in bounded.note
 
 
 @needs_micro
@@ -155,7 +164,10 @@ def test_an_arena_is_planned_by_the_runtime(tmp_path: Path) -> None:
     assert made.compiled is None and made.arena and made.c
     assert 0 < made.arena.persistent_bytes < made.arena.arena_bytes < 10_000
     assert made.c.arena_bytes == reserved(made.arena.arena_bytes)
-    assert [one.limit for one in verdicts] == ["peak_memory_bytes", "file_bytes"], "nothing here tells a latency"
+    limits = {one.limit: (one.provenance, one.ok) for one in verdicts}
+    estimated, host = ("estimated", True), ("host", True)
+    assert limits == {"latency_ms": estimated, "peak_memory_bytes": host, "file_bytes": host}
+    assert "spec sheet only" in verdicts[0].note, "nothing is timed"
     assert f"model_data_len = {model.stat().st_size};" in (tmp_path / "out/model.cc").read_text(encoding="utf-8")
     assert f"MODEL_ARENA_BYTES {made.c.arena_bytes}\n" in (tmp_path / "out/model.h").read_text(encoding="utf-8")
 
@@ -196,6 +208,96 @@ def test_other_devices_have_no_firmware(tmp_path: Path) -> None:
         firmware_of_file(model, load_target("raspberry-pi-4"), tmp_path / "out")
 
 
-def test_times_of_a_microcontrollers_runtime_are_not_taken_here(tmp_path: Path) -> None:
+def test_times_of_a_microcontrollers_runtime_are_not_taken_here(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert "tflite_micro" not in engines.fitting("model.tflite")
     assert main(["bench", str(int8_dense(tmp_path / "dense.tflite")), "--engine", "tflite_micro"]) == 2
+    assert "times of tflite_micro tell nothing of a device" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, Any]]]:
+    """A run to both microcontrollers, and what it tells of each."""
+    folder = tmp_path_factory.mktemp("micro") / "run"
+    recipe = own(space={"width": [4]}, teacher_epochs=2, epochs=2, views=edgekd.Views(count=1))
+    results = run_all(recipe, ["stm32h7", "corstone-300"], out=folder)
+    return folder, {result.made.target: result.summary() for result in results}
+
+
+@needs_micro
+@needs_vela
+def test_a_run_holds_flash_and_sram_against_the_budget(run: tuple[Path, dict[str, dict[str, Any]]]) -> None:
+    folder, told = run
+    for target in ("stm32h7", "corstone-300"):
+        (made,), verdicts = told[target]["firmware"], {one["limit"]: one for one in told[target]["verdicts"]}
+        assert set(verdicts) == {"latency_ms", "peak_memory_bytes", "file_bytes", "accuracy_floor", "parity"}
+        assert verdicts["latency_ms"]["provenance"] == "estimated" and not told[target]["measurements"]
+        assert verdicts["parity"]["provenance"] == "host" and verdicts["parity"]["ok"], "on TensorFlow Lite Micro"
+        assert (folder / made["c"]["source"]["path"]).is_file() and "lacking" not in made
+        page = (folder / target / "6-report/report.html").read_text(encoding="utf-8")
+        assert "For the firmware" in page and "model.cc" in page
+    plain, compiled = (told[target]["firmware"][0] for target in ("stm32h7", "corstone-300"))
+    assert "compiled" not in plain and plain["arena"] == compiled["arena"], "the very same artifact"
+    found = {one["limit"]: one["found"] for one in told["corstone-300"]["verdicts"]}
+    assert found["file_bytes"] == compiled["compiled"]["model"]["size_bytes"]
+    assert found["latency_ms"] == compiled["compiled"]["latency_ms"]
+    assert any("ethos-u55-128 executes all" in one for one in told["corstone-300"]["findings"])
+
+
+@needs_micro
+@needs_vela
+def test_what_is_not_installed_is_said_with_the_command_that_brings_it(
+    run: tuple[Path, dict[str, dict[str, Any]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run[0], tmp_path / "run")
+    monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path / "cache"))
+    for result in resume(tmp_path / "run"):
+        told = " ".join(result.summary()["findings"])
+        assert "edgekd engines install tflite_micro" in told
+        assert ("edgekd engines install vela" in told) == (result.made.target == "corstone-300")
+        assert not any(one.limit == "parity" for one in result.verdicts)
+
+
+ROOT = Path(__file__).parents[1]
+COMMANDS = [
+    line.partition("#")[0].strip()
+    for block in re.findall(r"```sh\n(.*?)```", (ROOT / "docs/microcontrollers.md").read_text("utf-8"), re.DOTALL)
+    for line in block.splitlines()
+]
+LONG = [command for command in COMMANDS if command.startswith("edgekd run ")]
+
+
+@needs_micro
+@needs_vela
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command not in LONG])
+def test_the_commands_of_the_page(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "exports").mkdir()
+    int8_dense(tmp_path / "exports/net-tflite-int8.tflite")
+    assert main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_recipe_comes_to_both_microcontrollers_with_tools_that_are_installed_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGEKD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    for command in [one for one in COMMANDS if one.startswith("edgekd engines ")]:
+        assert main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
+    (command,) = LONG
+    capsys.readouterr()
+    assert main([*shlex.split(command)[1:], "--json", "-o", "run"]) in {0, BUDGET_BROKEN}
+    for told in json.loads(capsys.readouterr().out)["targets"]:
+        (made,), verdicts = told["firmware"], {one["limit"]: one for one in told["verdicts"]}
+        assert set(verdicts) == {"latency_ms", "peak_memory_bytes", "file_bytes", "accuracy_floor", "parity"}
+        assert all(verdicts[limit]["ok"] for limit in ("latency_ms", "peak_memory_bytes", "file_bytes", "parity"))
+        assert verdicts["latency_ms"]["provenance"] == "estimated" and not told["measurements"]
+        assert ("compiled" in made) == (told["target"] == "corstone-300") and "lacking" not in made
+        page = (tmp_path / "run" / told["target"] / "6-report/report.html").read_text(encoding="utf-8")
+        assert "For the firmware" in page and "model.cc" in page

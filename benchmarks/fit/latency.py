@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edgekd.coefficients import COVERED, Fit, Prior, conformal, fit, share
 from edgekd.cost import peaks
 from edgekd.files import write_text
-from edgekd.fitted import Evidence, Family, Held, Profile, Store, packed
+from edgekd.fitted import Evidence, Family, Held, Profile, Store, likened, packed, settle
 from edgekd.kernels import FEATURES, Kernels, totals
 
 ROOT = Path(__file__).parents[2]
@@ -159,6 +159,9 @@ def main(data: Path, write: bool) -> None:
         stores[name] = Store(schema=1, families=tuple(families), profiles=tuple(profiles))
     extra, told = cells(data, stores["qed"])
     stores["qed"] = Store(schema=1, families=stores["qed"].families, profiles=(*stores["qed"].profiles, *extra))
+    lines += told
+    phone, told = core_ml(data, stores["qed"])
+    stores["coreml"] = Store(schema=1, profiles=(phone,))
     lines += told
     print("\n".join(lines))
     if write:
@@ -493,6 +496,47 @@ def cells(data: Path, store: Store) -> tuple[list[Profile], list[str]]:
             )
         )
     return profiles, lines
+
+
+# --- Core ML on an iPhone
+
+
+def core_ml(data: Path, store: Store) -> tuple[Profile, list[str]]:
+    """A profile of the Neural Engine from the nets of MobileOne without squeeze-and-excitation."""
+    like = next(one for one in store.families if one.key == ("tflite", "gpu", "fp32"))
+    family = likened(like, "coreml", "fp16")
+    nets = measured.mobileone_nets()
+    told = {row["model"]: float(row["latency_ms"]) for row in measured.published(data) if row["model"] in nets}
+    seen, ms = family.totals([nets[name] for name in told]), np.array(list(told.values()))
+    made, noise, bound, held = settle(family, seen, ms)
+    assert held is not None
+    profile = Profile(
+        name="iphone-12-pro-coreml-fp16",
+        device="Apple iPhone 12 Pro",
+        targets=("iphone-12",),
+        runtime="coreml",
+        version="ModelBench, 2022",
+        unit="gpu",
+        precision="fp16",
+        cores="Neural Engine",
+        threads=0,
+        log=_rounded(made.log),
+        covariance=packed(made.covariance),
+        noise=noise,
+        bound=bound,
+        rows=len(ms),
+        tier=anchors(len(ms)),
+        held=held,
+        evidence=tuple(
+            Evidence(model=name, ms=latency, totals=_short(row))
+            for (name, latency), row in zip(told.items(), seen, strict=True)
+        ),
+        sources=(measured.MOBILEONE,),
+    )
+    line = (
+        f"| coreml, Neural Engine, fp16 | a net of MobileOne | {held.rows} | {held.mape:.1%} | {held.within_10:.0%} | |"
+    )
+    return profile, [line]
 
 
 def _few(seen: Floats, ms: Floats, family: Family, random: Any) -> tuple[float, float]:

@@ -36,11 +36,11 @@ def command(
         print_firmware([made])
         for one in verdicts:
             mark = "[green]holds[/green]" if one.ok else "[red]breaks[/red]"
-            found, allowed = (
-                f"{value:.3g} ms" if one.limit == "latency_ms" else size(value) for value in (one.found, one.allowed)
-            )
+            unit = "{:.3g} ms".format if one.limit == "latency_ms" else size
+            most = f" (at most {unit(one.high)})" if one.high is not None else ""
             where = f"\\[{one.provenance}]"
-            console().print(f"{mark} {one.limit}: {found} of {allowed} {where}; {plain(one.note)}")
+            quantities = f"{unit(one.found)}{most} of {unit(one.allowed)} {where}"
+            console().print(f"{mark} {one.limit}: {quantities}; {plain(one.note)}")
         assert made.c is not None
         console().print(f"written to {plain(str(out))}: model.h, model.cc", markup=False)
     raise typer.Exit(0 if all(one.ok for one in verdicts) else BUDGET_BROKEN)

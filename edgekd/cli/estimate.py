@@ -69,7 +69,7 @@ def _print(found: "Estimate") -> None:
     out, where = console(), f"\\[{found.provenance}]"
     out.print(
         f"{found.latency_ms:.3g} ms ({found.low_ms:.3g} to {found.high_ms:.3g} in nine of ten cases) {where} on "
-        f"{plain(found.target)} with {plain(found.engine)}, {plain(found.precision)}, {found.threads} threads"
+        f"{plain(found.target)} with {plain(found.engine)}, {plain(found.precision)}, threads: {found.threads}"
     )
     out.print(
         f"{plain(found.tier)}; arena {size(found.memory.arena_bytes)} {where}, file {size(found.file_bytes)}, "

@@ -14,14 +14,16 @@ tests/contracts/test_cost.py finds it. A target names the one it wants as `cost_
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgekd import fitted
 from edgekd.errors import ConfigError
 from edgekd.kernels import Kernels
-from edgekd.nets import Anatomy
 from edgekd.plugins import find
 from edgekd.specs import Cost, NonNegative, Provenance, Size, Spec, Target
+
+if TYPE_CHECKING:
+    from edgekd.nets import Anatomy  # brings torch, which an estimate of a file does without
 
 
 class CostModel(Protocol):
@@ -30,7 +32,7 @@ class CostModel(Protocol):
     def cores(self) -> tuple[str, ...]:
         """Names of the cores that it knows."""
 
-    def estimate(self, anatomy: Anatomy, target: Target, precision: str) -> Cost:
+    def estimate(self, anatomy: "Anatomy", target: Target, precision: str) -> Cost:
         """Cost of one inference of one example.
 
         `precision` is a converter's: "fp32", "fp16", "int8" ...

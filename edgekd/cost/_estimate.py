@@ -101,12 +101,13 @@ def estimate(
         file_bytes = _file_bytes(found.kernels, wanted)
         notes.append("the file's size is that of an export, about")
     count = threads or target.threads
-    kernels, value = found.kernels, None
+    kernels = found.kernels
+    evidence: tuple[Measured, ...] = ()
     predictor = choose(target, chosen, wanted, count, profile)
     if predictor is None:
         each = _by_roofline(kernels, target, wanted, count)
         value = Interval(value=each.sum(), low=each.sum() / SPREAD, high=each.sum() * SPREAD)
-        tier, evidence = SPEC_SHEET, ()
+        tier = SPEC_SHEET
         notes.append(f"nobody has measured {chosen} at {wanted}: a roofline of the spec sheet")
     else:
         features = predictor.family.features_of(kernels)
@@ -263,9 +264,8 @@ def _file_bytes(kernels: Kernels, precision: str) -> int:
     channels = kernels.column("outside")[weights > 0].sum()
     per_weight = BYTES.get(precision, BYTES["fp32"])[0]
     per_channel = FILE_BYTES_PER_CHANNEL.get(precision, 4)
-    return math.ceil(
-        FILE_BYTES_FIXED + weights.sum() * per_weight + channels * per_channel + len(kernels) * FILE_BYTES_PER_LAYER
-    )
+    of_weights = float(weights.sum() * per_weight + channels * per_channel)
+    return math.ceil(FILE_BYTES_FIXED + of_weights + len(kernels) * FILE_BYTES_PER_LAYER)
 
 
 def _scaled(size: int, format_: str, precision: str) -> int:

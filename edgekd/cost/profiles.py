@@ -3,7 +3,7 @@
 Where the target names a profile of the user's own, that is the one.
 """
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -12,15 +12,17 @@ from edgekd.cost._estimate import EXECUTES, choose
 from edgekd.cost.spec_sheet import PLUGIN as SPEC_SHEET_MODEL
 from edgekd.fitted import SPEC_SHEET
 from edgekd.lowering._torch import kernels_of
-from edgekd.nets import Anatomy
 from edgekd.specs import Cost, Interval, Target
+
+if TYPE_CHECKING:
+    from edgekd.nets import Anatomy
 
 
 class _Profiles:
     def cores(self) -> tuple[str, ...]:
         return SPEC_SHEET_MODEL.cores()
 
-    def estimate(self, anatomy: Anatomy, target: Target, precision: str) -> Cost:
+    def estimate(self, anatomy: "Anatomy", target: Target, precision: str) -> Cost:
         known = SPEC_SHEET_MODEL.estimate(anatomy, target, precision)
         predictor = choose(target, _engine(target, precision), precision, target.threads)
         if predictor is None or predictor.tier == SPEC_SHEET:

@@ -7,11 +7,13 @@ how far the model is off on published rows that were not looked at.
 """
 
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from edgekd.cost import CostModel
-from edgekd.nets import Anatomy, Layer
 from edgekd.specs import Cluster, Cost, Interval, Target
+
+if TYPE_CHECKING:
+    from edgekd.nets import Anatomy, Layer
 
 MACS_PER_CYCLE: Final[dict[str, dict[str, float]]] = {
     "cortex-a53": {"fp32": 2, "int8": 4},
@@ -80,7 +82,7 @@ class _SpecSheet:
     def cores(self) -> tuple[str, ...]:
         return tuple(MACS_PER_CYCLE)
 
-    def estimate(self, anatomy: Anatomy, target: Target, precision: str) -> Cost:
+    def estimate(self, anatomy: "Anatomy", target: Target, precision: str) -> Cost:
         cluster = target.device.clusters[0]
         threads = min(target.threads, cluster.count)
         bandwidth = target.device.memory_bandwidth_bytes_s
@@ -106,7 +108,7 @@ class _SpecSheet:
         )
 
 
-def _seconds(layer: Layer, cluster: Cluster, threads: int, bandwidth: float, precision: str) -> float:
+def _seconds(layer: "Layer", cluster: Cluster, threads: int, bandwidth: float, precision: str) -> float:
     sizes = (layer.macs, layer.inputs, layer.outputs, layer.weights)
     return seconds(layer.kind, *sizes, cluster, threads, bandwidth, precision)
 

@@ -204,8 +204,13 @@ def family_or_like(runtime: str, unit: str, precision: str) -> Family:
     found = family(runtime, unit, precision)
     if found:
         return found
-    like = family("tflite", unit, precision) or family("tflite", unit, "fp32")
-    assert like is not None
+    nearest = family("tflite", unit, precision) or family("tflite", unit, "fp32")
+    assert nearest is not None
+    return likened(nearest, runtime, precision)
+
+
+def likened(like: Family, runtime: str, precision: str) -> Family:
+    """A family of a runtime that nobody measured on several devices, as far as another one tells."""
     doubt = like.prior.covariance + DOUBT**2 * np.eye(len(like.mean))
     bounds = {kind: max(bound, LIKE_BOUND) for kind, bound in like.bounds.items()}
     return msgspec.structs.replace(
@@ -317,7 +322,7 @@ class Predictor:
         def apart(one: Evidence) -> float:
             mine, theirs = totals * weight, np.array(one.totals or self.family.nets[one.model]) * weight
             shares = np.abs(mine / mine.sum() - theirs / theirs.sum()).sum() / 2
-            return float(shares + 0.25 * abs(np.log(mine.sum() / theirs.sum())))
+            return float(shares + 0.1 * abs(np.log(mine.sum() / theirs.sum())))
 
         known = [one for one in self.profile.evidence if one.totals or one.model in self.family.nets]
         ranked = sorted(known, key=apart)

@@ -159,9 +159,9 @@ class _Lowering:
             return _product(role, node, plain, [self._value(name) for name in given], weights, first, self._last)
         if role == "attention":
             keys = self._value(given[min(1, len(given) - 1)]).shape
-            sizes = {"inside": max((1, *keys[-1:])), "outside": max((1, *keys[-2:-1]))}
-            macs = 2 * self._value(given[0]).elements * sizes["outside"]
-            return replace(plain, kind="matmul", macs=macs, **sizes)
+            width, length = max((1, *keys[-1:])), max((1, *keys[-2:-1]))
+            macs = 2 * self._value(given[0]).elements * length
+            return replace(plain, kind="matmul", macs=macs, inside=width, outside=length)
         if role == "embedding":
             return replace(plain, kind="embedding", reads=writes)
         if role == "pool":

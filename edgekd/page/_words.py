@@ -96,8 +96,9 @@ LIMITS: Final = {
 
 
 MUSTS: Final = {"parity": "must agree", "runtimes": "must execute"}
-EMULATED_OR_MEASURED: Final = {
+BY_PROVENANCE: Final = {
     ("latency_ms", "emulated"): "of one inference, batch 1, by a cycle model",
+    ("peak_memory_bytes", "host"): "arena, planned by the device's runtime",
     ("peak_memory_bytes", "measured"): "resident above the imported runtime",
     ("peak_memory_bytes", "emulated"): "resident above the imported runtime",
 }
@@ -115,7 +116,7 @@ def verdict(row: dict[str, Any]) -> dict[str, Any]:
     return {
         **row,
         "title": limit.title,
-        "what": EMULATED_OR_MEASURED.get((name, str(row.get("provenance"))), limit.what),
+        "what": BY_PROVENANCE.get((name, str(row.get("provenance"))), limit.what),
         "allowed": MUSTS.get(name) or f"{'at least' if limit.least else 'at most'} {allowed}",
         "found": found,
         "interval": _between(limit.show(low, 3), limit.show(high, 3)) if given else "",
