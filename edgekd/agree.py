@@ -1,19 +1,23 @@
 """Find out before any long work whether recipe, targets, teacher, student and data fit together."""
 
+from collections.abc import Sequence
 from math import prod
 
-from edgekd import converters, cost, datasets, engines, losses, students, tasks, teachers
+import msgspec
+
+from edgekd import compilers, converters, cost, datasets, engines, losses, students, tasks, teachers
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.heads import restricted
 from edgekd.layers import copy_layers
 from edgekd.lessons import build
-from edgekd.nets import Net, anatomy, input_shape
+from edgekd.nets import Net, examine
 from edgekd.objectives import Comparison, teachable, terms_of, watched
+from edgekd.objectives import heads_of as looked_at
 from edgekd.oracles import build_teacher
 from edgekd.plan import candidates
 from edgekd.plugins import known
 from edgekd.runs import Work
-from edgekd.specs import Choice, Data, Head, LossChoice, Recipe, Spec, Subject, Target, TeacherChoice
+from edgekd.specs import Choice, Data, Head, LossChoice, Recipe, Spec, Stage, Subject, Target, TeacherChoice
 from edgekd.teach import taught_by
 from edgekd.workers import call
 
@@ -25,6 +29,13 @@ class Agreed(Spec, frozen=True, kw_only=True):
 
     layers: tuple[str, ...] = ()
     """Of the first teacher, that some candidate of the students looks at."""
+
+
+def for_job(recipe: Recipe, target: Target) -> Target:
+    """The target with the limits and the exports that the recipe has in place of its own."""
+    budget = msgspec.structs.replace(target.budget, **recipe.budget)
+    exports = tuple(dict.fromkeys(recipe.instead.get(export, export) for export in target.exports))
+    return msgspec.structs.replace(target, budget=budget, exports=exports)
 
 
 def foresee(recipe: Recipe, target: Target) -> None:
@@ -44,6 +55,8 @@ def foresee(recipe: Recipe, target: Target) -> None:
     cost.model_of(target)
     for engine in target.engines:
         known(engines, engine)
+    if target.npu:
+        compilers.check(target.npu)
     for export in target.exports:
         known(converters, converters.split(export)[0])
         converters.check(export)
@@ -84,8 +97,10 @@ def agree(work: Work, recipe: Recipe, data: Data, sources: dict[str, str]) -> Ag
 
 def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
     subject = data.subject
+    _stay(recipe, subject)
     main = terms_of(recipe.losses, subject)
     teachable(main)
+    _check_teachers(recipe)
     choices = losses_of(recipe)
     terms_of(choices, subject)
     first = None
@@ -95,8 +110,11 @@ def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
         _fits(name if name == "teacher" else f"teacher {teacher.name}", net, taught)
         first = first or net
     assert first is not None
+    _all_heard(choices, recipe, subject)
     students = candidates(recipe.student)
-    _fits("student", build(Choice(name=recipe.student.name, options=students[0]), subject), subject)
+    student = build(Choice(name=recipe.student.name, options=students[0]), subject)
+    _fits("student", student, subject)
+    _check_writing(recipe, student, subject)
     looked = [loss for loss in choices if loss.layers]
     start = recipe.student.initialise.layers
     if not looked and not start:
@@ -110,6 +128,60 @@ def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
     for term in terms_of(looked, subject):  # shapes that do not go together are found before the training
         Comparison(term, subject, first, student)
     return Agreed(layers=tuple(sorted(seen)))
+
+
+def _stay(recipe: Recipe, subject: Subject) -> None:
+    """Raise ConfigError where views would move images and leave behind the labels of their places."""
+    views = [recipe.views, *(one.views for one in teachers_of(recipe).values() if one.views)]
+    placed = [output.name for output in subject.outputs if len(output.shape) == 3]
+    if subject.images and placed and any(one.moves for one in views):
+        raise ConfigError(
+            f"views move what is in an image, and the labels of {placed[0]!r} would stay where they are",
+            hint="of views leave brightness alone",
+        )
+
+
+def _all_heard(choices: Sequence[LossChoice], recipe: Recipe, subject: Subject) -> None:
+    """Refuse a loss that wants to hear of outputs of which no teacher says anything."""
+    heard = {output for teacher in teachers_of(recipe).values() for output in taught_by(teacher, subject)}
+    for term in terms_of(choices, subject):
+        if term.needs_teacher and not term.on_layers and not heard.intersection(looked_at(term, subject)):
+            raise ConfigError(
+                f"loss {term.choice.name} is for the head {term.choice.head!r}, which no teacher teaches",
+                hint="add it to `heads` of a teacher, or name another head",
+            )
+
+
+def _check_teachers(recipe: Recipe) -> None:
+    for teacher in teachers_of(recipe).values():
+        if teacher.training.own_generations:
+            raise ConfigError(
+                f"teacher {teacher.name} has own_generations, and nobody who tells it what they are worth",
+                hint="that is for [student.training]",
+            )
+
+
+def _check_writing(recipe: Recipe, student: Net, subject: Subject) -> None:
+    """Raise ConfigError where a student is to learn from what it writes, and cannot."""
+    main = Stage(training=recipe.student.training, losses=recipe.losses)
+    for stage in (*recipe.stages, main):
+        if not stage.training.own_generations:
+            continue
+        if student.step is None:
+            raise ConfigError(
+                f"own_generations = {stage.training.own_generations}: the student {recipe.student.name} does not write",
+                hint='a student that writes token after token is name = "decoder"; or leave own_generations out',
+            )
+        if student.context is not None:
+            raise ConfigError(
+                f"own_generations: what {recipe.student.name} writes is about something that is not kept for it",
+                hint="leave own_generations out; pseudo_labels are what the teacher writes",
+            )
+        if not any(term.needs_teacher for term in terms_of(stage.losses, subject)):
+            raise ConfigError(
+                "own_generations: no loss of that training hears the teacher, and nobody else can judge them",
+                hint='add the loss "divergence"',
+            )
 
 
 def _fits(who: str, net: Net, subject: Subject) -> None:
@@ -135,8 +207,7 @@ def _fits(who: str, net: Net, subject: Subject) -> None:
 
 
 def _same_outputs(who: str, net: Net, subject: Subject) -> None:
-    shape = input_shape(net, subject.shape)
-    described = anatomy(net.module, shape, subject.kind == "tokens")
+    described = examine(net, subject)
     if not described.layers:
         raise Disagreement("the net has no layers that work on its input")
     wanted = tuple(output.shape for output in subject.outputs)

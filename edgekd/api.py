@@ -32,6 +32,7 @@ from edgekd.specs import (
     Views,
 )
 from edgekd.tensors import Tensors, first_examples, given_inputs
+from edgekd.verdicts import shipped_file
 
 T = TypeVar("T", Recipe, Target)
 
@@ -54,8 +55,9 @@ class Result(msgspec.Struct, frozen=True):
         """The file to put on the device: the best one in the target's order; None before the report."""
         if self.made.report is None:
             return None
-        chosen = self.made.report.artifact
-        return next(self.folder / one.model.path for one in self.made.artifacts if one.export == chosen)
+        chosen = next(one for one in self.made.artifacts if one.export == self.made.report.artifact)
+        firmware = next((one for one in self.made.firmware if one.artifact == chosen.export), None)
+        return self.folder / shipped_file(chosen, firmware).path
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:

@@ -2,7 +2,7 @@
 
 from edgekd import devices
 from edgekd.errors import DeviceUnreachable, MeasureError
-from edgekd.measure import Job, count, measure
+from edgekd.measure import Job, count, measure, once_of
 from edgekd.runs import Work
 from edgekd.specs import Artifact, Counted, Failure, Measurement, Mode, Spec
 
@@ -39,7 +39,9 @@ def count_there(work: Work, artifact: Artifact, engine: str, device: str, thread
     Raises:
         PluginUnavailable: the device is not prepared for the engine.
     """
-    job = Job(artifact.export, work.path(artifact.model), engine, device, "rapid", threads)
+    job = Job(
+        artifact.export, work.path(artifact.model), engine, device, "rapid", threads, once=once_of(work, artifact)
+    )
     try:
         return Attempt(counted=count(job, lambda _: work.path(artifact.samples), work.out))
     except DeviceUnreachable:

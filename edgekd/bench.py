@@ -94,6 +94,10 @@ def _engines(path: Path, bench: Bench) -> Sequence[str]:
     else:
         able = engines.able(path.name)
         found = [name for name in found if bench.device != "host" or name in able][:1]
+    if untimed := [name for name in bench.engines if not engines.timed(name)]:
+        raise ConfigError(
+            f"times of {untimed[0]} tell nothing of a device", hint="it is for `edgekd verify` and `compile`"
+        )
     if not found:
         raise ConfigError(f"{path}: no engine here executes it", hint="`edgekd engines` lists them")
     return [*found, *([benchmark_model.NAME] if bench.benchmark_model else [])]

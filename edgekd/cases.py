@@ -24,7 +24,7 @@ from edgekd.runs import Run, Work
 from edgekd.sides import is_artifact
 from edgekd.specs import Artifact, Data, Seed, Spec, Student, Target, TensorSpec
 from edgekd.tensors import drawn, first_examples, fitted, given_inputs
-from edgekd.training import in_layout, labels_of, viewer_of
+from edgekd.training import in_layouts, labels_of, viewer_of
 from edgekd.verify import engine_for
 
 EXAMPLES: Final = 64
@@ -189,16 +189,21 @@ def _of_run(request: Request, path: Path, where: _Where, scratch: Path) -> Case:
     viewer = viewer_of(work, data, "test", student.preprocessing)
     chosen = np.linspace(0, len(viewer) - 1, min(request.examples, len(viewer))).round().astype(np.int64)
     labels, subject = labels_of(work, data, "test", chosen), data.subject
+    if artifact and artifact.steps:
+        raise ConfigError(
+            f"{artifact.export} is one step of a net that writes, and what it hands to the next is not followed",
+            hint="`edgekd verify RUN` leads it through whole texts",
+        )
     side = FileSide.of(path, request.engine or _engine(where))
     against = _against(request.against)[0] if request.against else None
-    examples = in_layout(viewer.batch(chosen).numpy(), student.inputs[0])
+    examples = in_layouts(viewer.inputs(chosen), student.inputs)
     return Case(
         name=artifact.export if artifact else str(path),
         side=side,
         reference=against or TorchSide(net.module.eval()),
         against=request.against or "student",
-        takes=(TensorSpec(name="", shape=examples.shape[1:]),),
-        inputs=[examples],
+        takes=tuple(TensorSpec(name="", shape=one.shape[1:]) for one in examples),
+        inputs=list(examples),
         told="test data of the run",
         least_db=least_db(artifact.precision) if artifact else explained_db(side.graph),
         twin=against if isinstance(against, FileSide) else _twin(run, where, side),

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgekd.fake_quant import is_below, round_weight
-from edgekd.nets import evaluating
+from edgekd.nets import answers_of, evaluating
 from edgekd.traces import NORMS, WEIGHTED, Trace, activations, attribute, kind, trace
 
 LARGEST_SCALE: Final = 1e4
@@ -34,7 +34,7 @@ HOMOGENEOUS: Final = _POOLS | {
 }
 """What gives a channel on k times as large when it gets it k times as large, and mixes or moves no channels."""
 LARGEST_CHANGE: Final = 1e-3
-"""Of the outputs, as a share of the largest, that equalization may make: it is rounding of floats."""
+"""Of an output, as a share of its largest, that equalization may make: it is rounding of floats."""
 
 
 def fewer(examples: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -140,7 +140,7 @@ def equalize(module: nn.Module, examples: Sequence[Tensor]) -> nn.Module:
         ConvertError: the net cannot be followed.
     """
     examples = fewer(examples)
-    followed = trace(module, [one.shape[1:] for one in examples])
+    followed = trace(module, examples)
     streams = _streams(followed)
     ranges = _ranges(followed, streams, examples)
     equalized = copy.deepcopy(module).eval()
@@ -273,6 +273,11 @@ def _shares(columns: Tensor) -> Tensor:
 
 def _same(module: nn.Module, equalized: nn.Module, examples: Sequence[Tensor]) -> bool:
     with evaluating(module), torch.no_grad():
-        expected, found = module(*examples), equalized(*examples)
-    change = (expected - found).abs().max() / expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
-    return float(change) <= LARGEST_CHANGE
+        answers = zip(answers_of(module(*examples)), answers_of(equalized(*examples)), strict=True)
+    return all(_change(expected, found) <= LARGEST_CHANGE for expected, found in answers)
+
+
+def _change(expected: Tensor, found: Tensor) -> float:
+    """Largest difference, as a share of the largest value."""
+    largest = expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny)
+    return float((expected - found).abs().max() / largest)

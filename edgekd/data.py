@@ -1,22 +1,22 @@
 """Read a data set once, check it, and keep it as arrays that every later step maps into memory."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekd import datasets, tasks
-from edgekd.datasets import Arrays
+from edgekd.datasets import Arrays, Beside
 from edgekd.errors import ConfigError
 from edgekd.plugins import find, options
 from edgekd.progress import tell
 from edgekd.runs import Work
-from edgekd.specs import Choice, Data, File, Head, Output, Subject
+from edgekd.specs import Choice, Data, File, Head, Input, Output, Subject
 from edgekd.tensors import write_array
 from edgekd.workers import call
 
-VERSION = 2
+VERSION = 3
 
 Array = NDArray[Any]
 
@@ -44,6 +44,8 @@ def _load(work: Work, dataset: Choice, heads: dict[str, Head]) -> Data:
         train_labels=_keep_labels(work, "train", train),
         test_inputs=_keep(work, "test-inputs", arrays.test_inputs, keep),
         test_labels=_keep_labels(work, "test", test),
+        train_beside=tuple(_keep_beside(work, "train", one, arrays.beside[one.name].train) for one in subject.beside),
+        test_beside=tuple(_keep_beside(work, "test", one, arrays.beside[one.name].test) for one in subject.beside),
     )
 
 
@@ -58,10 +60,35 @@ def examine(arrays: Arrays, heads: Mapping[str, Head], name: str) -> tuple[Subje
     classes = _by_head(arrays.classes, heads, name)
     kind = _kind(np.asarray(arrays.train_inputs))
     if kind == "tokens":
-        _check_tokens(arrays, name)
-    outputs = tuple(_output(one, head, classes[one], train[one], test[one], name) for one, head in heads.items())
-    shape, vocabulary = tuple(arrays.train_inputs.shape[1:]), tuple(arrays.vocabulary)
-    return Subject(shape=shape, kind=kind, outputs=outputs, vocabulary=vocabulary), train, test
+        _check_tokens(arrays.vocabulary, (arrays.train_inputs, arrays.test_inputs), name)
+    shape = tuple(arrays.train_inputs.shape[1:])
+    outputs = tuple(_output(one, head, classes[one], train[one], test[one], shape, name) for one, head in heads.items())
+    subject = Subject(
+        shape=shape,
+        kind=kind,
+        outputs=outputs,
+        vocabulary=tuple(arrays.vocabulary),
+        end=arrays.end,
+        beside=tuple(_input(one, given, arrays, name) for one, given in arrays.beside.items()),
+    )
+    return subject, train, test
+
+
+def _input(name: str, given: Beside, arrays: Arrays, data: str) -> Input:
+    for split, one, inputs in (("train", given.train, arrays.train_inputs), ("test", given.test, arrays.test_inputs)):
+        if len(one) != len(inputs) or one.shape[1:] != given.train.shape[1:]:
+            raise ConfigError(
+                f"{data}, {name}: {split} is of shape {one.shape}, train of {given.train.shape}",
+                hint="give each example one array of the same shape",
+            )
+        if one.dtype.kind == "f" and not np.isfinite(one).all():
+            raise ConfigError(f"{data}, {name}: {split} holds NaN or infinity", hint="clean the data first")
+    kind = _kind(given.train)
+    if kind == "images":
+        raise ConfigError(f"{data}, {name}: images are a first input", hint="give them as floats, or in front")
+    if kind == "tokens":
+        _check_tokens(arrays.vocabulary, (given.train, given.test), f"{data}, {name}")
+    return Input(name=name, shape=tuple(given.train.shape[1:]), kind=kind, prompt=given.prompt)
 
 
 def _by_head(given: Any, heads: Mapping[str, Head], name: str) -> dict[str, Any]:
@@ -87,11 +114,13 @@ def _kind(inputs: Array) -> Literal["images", "numbers", "tokens"]:
     return "tokens" if inputs.dtype == np.int32 and inputs.ndim == 2 else "numbers"
 
 
-def _output(name: str, head: Head, classes: tuple[str, ...], train: Array, test: Array, data: str) -> Output:
+def _output(
+    name: str, head: Head, classes: tuple[str, ...], train: Array, test: Array, example: tuple[int, ...], data: str
+) -> Output:
     task = find(tasks, head.task)
     try:
         task.check(np.concatenate([train, test]), classes)
-        shape = task.output(train.shape[1:], classes)
+        shape = task.output(train.shape[1:], classes, example)
     except ConfigError as error:
         raise ConfigError(f"{data}, {name}: {error}", hint=error.hint) from error
     return Output(
@@ -130,11 +159,11 @@ def check(
             )
 
 
-def _check_tokens(arrays: Arrays, name: str) -> None:
-    if not arrays.vocabulary:
+def _check_tokens(vocabulary: Sequence[str], splits: Sequence[Array], name: str) -> None:
+    if not vocabulary:
         raise ConfigError(f"{name} has tokens and no vocabulary", hint="give `vocabulary`, whose first is padding")
-    words = len(arrays.vocabulary)
-    for inputs in (arrays.train_inputs, arrays.test_inputs):
+    words = len(vocabulary)
+    for inputs in splits:
         if inputs.min() < 0 or inputs.max() >= words:
             raise ConfigError(
                 f"{name}: tokens run from {inputs.min()} to {inputs.max()}, the vocabulary has {words}",
@@ -151,6 +180,10 @@ def _keep_labels(work: Work, split: str, labels: Mapping[str, Array]) -> tuple[F
         kind = np.float32 if not whole else np.int64 if array.ndim == 1 else np.int32
         kept.append(_keep(work, f"{split}-labels-{index}", array, kind))
     return tuple(kept)
+
+
+def _keep_beside(work: Work, split: str, one: Input, array: Array) -> File:
+    return _keep(work, f"{split}-{one.name}", array, np.int32 if one.kind == "tokens" else np.float32)
 
 
 def _keep(work: Work, name: str, array: NDArray[Any], kind: Any) -> File:

@@ -1,57 +1,54 @@
 """Train the planned student against the teacher, and beside it a twin that never hears of the teacher."""
 
 from functools import partial
-from typing import Final, Literal
 
 import msgspec
 
 from edgekd.lessons import Learned, Lesson, build, learn
-from edgekd.nets import anatomy, input_shape
+from edgekd.nets import anatomy_executed, inputs_of
 from edgekd.runs import Work
-from edgekd.specs import Data, Knowledge, Output, Plan, Student, Subject, TensorSpec
+from edgekd.specs import Choice, Data, Knowledge, Output, Student, TensorSpec
 from edgekd.workers import call, cores, together
 
-VERSION = 2
-
-NAMES: Final = {"images": "image", "tokens": "tokens", "numbers": "input"}
+VERSION = 3
 
 
-def distil(work: Work, lesson: Lesson, plan: Plan, data: Data, knowledge: Knowledge) -> Student:
+def distil(work: Work, lesson: Lesson, data: Data, given: Data, knowledge: Knowledge) -> Student:
     """The student and its twin: same start, same batches, same number of steps.
+
+    The student learns from `data`, the twin from `given`, whose labels are not the teacher's.
 
     Each trains in a process of its own on a single thread: two small nets fill two cores better that way than one
     after the other on two threads, and their sums are the same to the bit on any number of cores.
     """
-    lesson = msgspec.structs.replace(lesson, student=plan.student)
     taught, alone = together(
         [
-            partial(_train, work, msgspec.structs.replace(lesson, with_teacher=with_teacher), data, knowledge, name)
-            for name, with_teacher in (("student", True), ("twin", False))
+            partial(_train, work, lesson, data, knowledge, "student"),
+            partial(_train, work, msgspec.structs.replace(lesson, with_teacher=False), given, knowledge, "twin"),
         ],
         at_once=cores(),
     )
-    student = call(_describe, work, plan, data, taught, alone, threads=1, log=work.out / "worker.log")
+    student = call(_describe, work, lesson.student, data, taught, alone, threads=1, log=work.out / "worker.log")
     for checkpoint in work.out.glob("*.checkpoint"):
         checkpoint.unlink()
     return student
 
 
 def _train(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: str) -> Learned:
-    return call(learn, work, lesson, data, knowledge, name, threads=1, log=work.out / f"{name}.log")
+    return call(learn, work, lesson, data, knowledge, name, threads=1, log=work.out / f"{name}.log", trains=True)
 
 
-def _describe(work: Work, plan: Plan, data: Data, taught: Learned, alone: Learned) -> Student:
+def _describe(work: Work, choice: Choice, data: Data, taught: Learned, alone: Learned) -> Student:
     subject = data.subject
-    net = build(plan.student, subject)
-    shape = input_shape(net, subject.shape)
-    described = anatomy(net.module, shape, subject.kind == "tokens")
+    net = build(choice, subject)
+    described = anatomy_executed(net, subject)
     return Student(
         weights=work.keep(work.out / taught.weights),
         twin_weights=work.keep(work.out / alone.weights),
-        choice=plan.student,
+        choice=choice,
         preprocessing=net.preprocessing,
-        inputs=(_input(subject, shape),),
-        outputs=tuple(_answer(one) for one in subject.outputs),
+        inputs=net.step.inputs if net.step else inputs_of(net, subject),
+        outputs=net.step.outputs(subject.outputs[0].name) if net.step else tuple(map(_answer, subject.outputs)),
         subject=subject,
         parameters=described.parameters,
         macs=described.macs,
@@ -60,14 +57,5 @@ def _describe(work: Work, plan: Plan, data: Data, taught: Learned, alone: Learne
     )
 
 
-def _input(subject: Subject, shape: tuple[int, ...]) -> TensorSpec:
-    dtype = "int32" if subject.kind == "tokens" else "float32"
-    return TensorSpec(name=NAMES[subject.kind], shape=(1, *shape), dtype=dtype, layout=_layout(shape))
-
-
 def _answer(output: Output) -> TensorSpec:
     return TensorSpec(name=output.name, shape=(1, *output.shape))
-
-
-def _layout(shape: tuple[int, ...]) -> Literal["NCHW", ""]:
-    return "NCHW" if len(shape) == 3 else ""

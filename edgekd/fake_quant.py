@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, fx, nn
 
+from edgekd.nets import answers_of
 from edgekd.traces import Trace, constants, kernel_of, module_of, readers, written
 
 WEIGHT_LIMIT: Final = 127
@@ -101,9 +102,9 @@ class FakeQuantized(nn.Module):
         self.register_buffer("low", torch.zeros(len(self._points)))
         self.register_buffer("high", torch.zeros(len(self._points)))
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        outputs: Any = _Rounding(self).run(*inputs)
-        return outputs if isinstance(outputs, Tensor) else outputs[0]
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        answers = answers_of(_Rounding(self).run(*inputs))
+        return answers if len(answers) > 1 else answers[0]
 
     def observe(self, batches: Sequence[Tensor]) -> None:
         """Take the full ranges of what the float net computes on batches."""

@@ -25,7 +25,8 @@ def tasks_of(subject: Subject) -> list[Task]:
 def counts(subject: Subject, answers: Sequence[Array], labels: Sequence[Array]) -> Counts:
     """Of all examples, output by output."""
     return tuple(
-        task.counts(answer, label) for task, answer, label in zip(tasks_of(subject), answers, labels, strict=True)
+        task.counts(answer, label, output.classes)
+        for output, task, answer, label in zip(subject.outputs, tasks_of(subject), answers, labels, strict=True)
     )
 
 
@@ -53,11 +54,11 @@ def judged(subject: Subject, answers: Sequence[Array], labels: Sequence[Array]) 
 
 
 def top1_agreement(subject: Subject, expected: Sequence[Array], found: Sequence[Array]) -> float | None:
-    """Share of positions with the same class on top, of the output where it is least; None where none has classes."""
+    """Share of positions with the same class on top, of the output where it is least; None where none is a choice."""
     shares = [
         float(np.mean(one.argmax(axis=1) == other.argmax(axis=1)))
         for output, one, other in zip(subject.outputs, expected, found, strict=True)
-        if output.classes
+        if output.is_choice
     ]
     return min(shares, default=None)
 

@@ -15,11 +15,13 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from edgekd import heads, store, topk
 from edgekd.columns import Column, shards_of
 from edgekd.errors import ConfigError, StorageError
-from edgekd.files import digest
+from edgekd.files import digest, link
+from edgekd.fronts import seen
 from edgekd.layers import Tap, shapes_of
 from edgekd.nets import Net
 from edgekd.objectives import example_of
@@ -27,7 +29,7 @@ from edgekd.oracles import identity, trained
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Data, Said, Subject, Teacher, Told, Views
-from edgekd.training import BATCH_OF_INFERENCE, predicting, viewer_of
+from edgekd.training import BATCH_OF_INFERENCE, predicting
 from edgekd.views import Viewer
 from edgekd.workers import call
 
@@ -73,7 +75,7 @@ def know(
 class _Asked:
     """A teacher, what it is shown, and what is kept of its answers."""
 
-    net: Net
+    module: nn.Module
     viewer: Viewer
     shards: Sequence[range]
     parts: int
@@ -99,23 +101,23 @@ def _know(
 ) -> Told:
     subject = heads.restricted(data.subject, outputs)
     net = trained(work, teacher, subject)
-    viewer = viewer_of(work, data, "train", net.preprocessing, views, seed)
-    shapes = shapes_of(net.module, layers, example_of(net, subject))
-    room = 2 * len(viewer) * views.count * sum(map(prod, shapes.values()))
-    kept = layers if room <= LAYERS_BYTES else ()
-    asked = _asked(net, viewer, views.count, subject, {path: shapes[path] for path in kept}, top_k)
+    shapes = shapes_of(net.module, layers, *example_of(net, subject))
     who = digest([teacher.weights.sha256, source, identity(teacher.choice, net)])
     said = []
-    for view in range(views.count):
-        folder = work.out / f"view-{view:03}"
-        if not folder.exists():  # a killed try's finished views are kept
-            what = f"{teacher.choice.name} of {data.name}, view {view}"
-            with store.entry(_key(who, net, subject, data, views, seed, view), "knowledge", what) as shelf:
-                _take(asked, shelf, view, folder)
-        files = [work.keep(folder / name) for name in _names(len(outputs), len(kept))]
-        said.append(Said(outputs=tuple(files[: len(outputs)]), layers=tuple(files[len(outputs) :])))
-    tell("asking the teacher", asked.parts, asked.parts)
-    asked.tap.close()
+    with seen(work, data, "train", net, views, seed) as (module, viewer):
+        room = 2 * len(viewer) * views.count * sum(map(prod, shapes.values()))
+        kept = layers if room <= LAYERS_BYTES else ()
+        asked = _asked(module, net, viewer, views.count, subject, {path: shapes[path] for path in kept}, top_k)
+        for view in range(views.count):
+            folder = work.out / f"view-{view:03}"
+            if not folder.exists():  # a killed try's finished views are kept
+                what = f"{teacher.choice.name} of {data.name}, view {view}"
+                with store.entry(_key(who, net, subject, data, views, seed, view), "knowledge", what) as shelf:
+                    _take(asked, shelf, view, folder)
+            files = [work.keep(folder / name) for name in _names(len(outputs), len(kept))]
+            said.append(Said(outputs=tuple(files[: len(outputs)]), layers=tuple(files[len(outputs) :])))
+        tell("asking the teacher", asked.parts, asked.parts)
+        asked.tap.close()
     store.make_room()
     return Told(teacher=teacher, outputs=outputs, views=tuple(said), layers=layers, kept=kept == layers)
 
@@ -129,17 +131,23 @@ def _key(who: str, net: Net, subject: Subject, data: Data, views: Views, seed: i
     if net.preprocessing is None or how == Views():
         how, seed, view = Views(), 0, 0
     asked = [[output.name, output.task, output.shape, output.classes] for output in subject.outputs]
-    return digest(["knowledge", VERSION, who, asked, data.train_inputs.sha256, how, seed, view])
+    return digest(["knowledge", VERSION, who, asked, [file.sha256 for file in data.inputs("train")], how, seed, view])
 
 
 def _asked(
-    net: Net, viewer: Viewer, views: int, subject: Subject, layers: dict[str, tuple[int, ...]], top_k: int
+    module: nn.Module,
+    net: Net,
+    viewer: Viewer,
+    views: int,
+    subject: Subject,
+    layers: dict[str, tuple[int, ...]],
+    top_k: int,
 ) -> _Asked:
     tap = Tap(net.module, list(layers))
     wanted: dict[str, Callable[[Answers], NDArray[Any]]] = {}
     sizes = []
     for index, output in enumerate(subject.outputs):
-        if output.classes and topk.applies(top_k, output.shape[0]):
+        if output.is_choice and topk.applies(top_k, output.shape[0]):
             wanted[f"output-{index}.top-{top_k}"] = partial(_largest, index, top_k)
             sizes.append(topk.record_bytes(top_k, output.shape))
         else:
@@ -151,7 +159,7 @@ def _asked(
     one = 4 * sum(map(prod, [*layers.values(), *(output.shape for output in subject.outputs)]))
     batch = max(1, min(BATCH_OF_INFERENCE, BATCH_BYTES // one))
     shards = shards_of(len(viewer), BATCH_OF_INFERENCE)
-    return _Asked(net, viewer, shards, views * len(shards), tap, batch, wanted, len(viewer) * sum(sizes))
+    return _Asked(module, viewer, shards, views * len(shards), tap, batch, wanted, len(viewer) * sum(sizes))
 
 
 def _output(index: int, answers: Answers) -> NDArray[np.float16]:
@@ -189,7 +197,7 @@ def _take(asked: _Asked, shelf: Path, view: int, folder: Path) -> None:
     part.mkdir(exist_ok=True)
     layers = sum(name.startswith("layer-") for name in columns)
     for column, name in zip(columns.values(), _names(len(columns) - layers, layers), strict=True):
-        store.take(column.path, part / name)
+        link(column.path, part / name)
     part.replace(folder)
 
 
@@ -213,7 +221,7 @@ def _complete(asked: _Asked, view: int, columns: dict[str, Column]) -> None:
 
 
 def _ask(asked: _Asked, view: int, rows: range, number: int, columns: dict[str, Column]) -> None:
-    for indices, answers in predicting(asked.net.module, asked.viewer, view, np.asarray(rows), asked.batch):
+    for indices, answers in predicting(asked.module, asked.viewer, view, np.asarray(rows), asked.batch):
         for name, column in columns.items():
             column.write(int(indices[0]), asked.wanted[name](answers))
     for column in columns.values():

@@ -128,8 +128,7 @@ def _mix(slope: Slope, step: str, so_far: Quantization) -> tuple[Student, Tried]
 
 def _train(slope: Slope, step: str, so_far: Quantization) -> tuple[Student, Tried]:
     at = f"{slope.target.name}/2-distil.int8"  # one training for all exports of the target
-    lesson = msgspec.structs.replace(slope.lesson, student=slope.plan.student)
-    student = slope.run.step(at, train_rounded, lesson, slope.student, slope.data, slope.knowledge)
+    student = slope.run.step(at, train_rounded, slope.lesson, slope.student, slope.data, slope.knowledge)
     ways = [Quantization(ranges=rule) for rule in ("full", "percentile", "mse", "entropy")]
     return student, slope.run.step(step, try_out, slope.aim(student), tuple(ways))
 
@@ -148,13 +147,15 @@ REMEDIES: Final = (
 
 def falls_short(slope: Slope, agreement: Agreement) -> bool:
     """Whether an export needs the ladder: integers cost it more accuracy than is allowed, or it does not agree."""
-    if slope.first.precision not in CLIMBS:
+    if slope.first.precision not in CLIMBS or slope.data.subject.beside:  # remedies follow nets of one input
         return False
     return not agreement.ok or _drop(slope, agreement) > slope.most_drop + 1e-9
 
 
 def climb(slope: Slope, agreement: Agreement, remedies: Sequence[Remedy] = REMEDIES) -> Climb:
     """Try remedies until one holds accuracy and budget; every one that was tried is told."""
+    if slope.first.steps:  # the others follow a net from one input to its outputs, which a step with its state is not
+        remedies = remedies[:1]
     rungs = [_rung(slope, FIRST, Tried(artifact=slope.first), agreement)]
     way = slope.first.quantization
     for number, remedy in enumerate(remedies, start=1):
@@ -232,7 +233,7 @@ def _rung(slope: Slope, name: str, tried: Tried, agreement: Agreement, refused: 
         agreement=agreement,
         holds_accuracy=agreement.ok and _drop(slope, agreement) <= slope.most_drop + 1e-9,
         holds_budget=not refused
-        and tried.artifact.model.size_bytes <= budget.file_bytes
+        and tried.artifact.file_bytes <= budget.file_bytes
         and predicted.latency_ms.high <= budget.latency_ms
         and predicted.peak_memory_bytes <= budget.peak_memory_bytes,
         unfit=refused,

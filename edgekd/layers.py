@@ -56,8 +56,9 @@ def pairs_of(teacher: nn.Module, student: nn.Module, maps: Sequence[LayerMap]) -
     return tuple(pair for one in maps for pair in _pairs(list(_names(teacher)), list(_names(student)), one))
 
 
-def shapes_of(module: nn.Module, paths: Sequence[str], example: Tensor) -> dict[str, tuple[int, ...]]:
-    """Shape of what each layer answers for an example (a batch of one), without the batch; the module computes once.
+def shapes_of(module: nn.Module, paths: Sequence[str], *example: Tensor) -> dict[str, tuple[int, ...]]:
+    """Shape of what each layer answers for an example (a batch of one input, or of several), without the batch; the
+    module computes once.
 
     Raises:
         ConfigError: a layer does not exist, is not used, or answers no tensor of the batch.
@@ -66,7 +67,7 @@ def shapes_of(module: nn.Module, paths: Sequence[str], example: Tensor) -> dict[
     was_training = module.training
     try:
         with torch.no_grad():
-            module.eval()(example)
+            module.eval()(*example)
     finally:
         module.train(was_training)
         tap.close()
@@ -74,7 +75,7 @@ def shapes_of(module: nn.Module, paths: Sequence[str], example: Tensor) -> dict[
     if unused:
         raise ConfigError(f"the layer {unused[0]!r} answers nothing when the net computes", hint="choose another layer")
     for path, found in tap.found.items():
-        if not found.dim() or len(found) != len(example):
+        if not found.dim() or len(found) != len(example[0]):
             raise ConfigError(
                 f"the layer {path!r} answers a tensor of shape {tuple(found.shape)}, which has no axis of examples",
                 hint="choose another layer",
@@ -123,9 +124,11 @@ def _pairs(teacher: list[str], student: list[str], wanted: LayerMap) -> list[tup
 def _chosen_of(how: str, there: int, wanted: int) -> list[int]:
     """Which of the teacher's layers are looked at.
 
-    >>> _chosen_of("uniform", 12, 4), _chosen_of("last", 6, 2), _chosen_of("first", 6, 2)
-    ([2, 5, 8, 11], [4, 5], [0, 1])
+    >>> _chosen_of("uniform", 12, 4), _chosen_of("last", 6, 2), _chosen_of("first", 6, 2), _chosen_of("spaced", 6, 2)
+    ([2, 5, 8, 11], [4, 5], [0, 1], [0, 5])
     """
+    if how == "spaced":
+        return [round(index * (there - 1) / max(1, wanted - 1)) for index in range(wanted)]
     if how == "uniform":
         return [(index + 1) * there // wanted - 1 for index in range(wanted)]
     return list(range(there - wanted, there)) if how == "last" else list(range(wanted))

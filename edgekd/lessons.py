@@ -1,5 +1,6 @@
 """One training of one student: with its teachers' knowledge or without, whole or as a short probe."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import msgspec
@@ -12,14 +13,18 @@ from safetensors.torch import load_file
 
 from edgekd import heads, students
 from edgekd.errors import ConfigError
+from edgekd.fronts import seen
+from edgekd.generations import OwnTexts
 from edgekd.layers import copy_layers
 from edgekd.nets import Net, save
 from edgekd.objectives import Objective, teachable, terms_of
-from edgekd.oracles import Oracle, first_teacher
+from edgekd.oracles import Live, Oracle, first_teacher
 from edgekd.plugins import find, options
+from edgekd.rows import Rows
 from edgekd.runs import Work
 from edgekd.specs import Choice, Data, Initialise, Knowledge, LossChoice, Seed, Spec, Stage, Subject, Training, Views
-from edgekd.training import fit, labelled, labels_of, predict, train_labels, viewer_of
+from edgekd.training import fit, labelled, labels_of, train_labels
+from edgekd.writing import written_by
 
 VERSION = 3
 
@@ -78,27 +83,33 @@ def learn(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: st
     initialise(work, lesson, net, data, knowledge)
     labels, stages = train_labels(work, data), lesson.all_stages()
     taught, held = _divide(len(labels[0]), lesson)
+    if data.subject.written is not None:  # what has no label has no text either that could be shown
+        everything = np.arange(len(labels[0])) if taught is None else taught
+        taught = np.intersect1d(everything, labelled(labels))
     if not lesson.with_teacher:
         taught, stages = _alone(np.arange(len(labels[0])) if taught is None else taught, stages, labelled(labels))
     for index, stage in enumerate(stages):
         last = index == len(lesson.stages)
         objective = objective_of(work, lesson, stage, data, knowledge, net)
-        fit(
-            net.module,
-            viewer_of(work, data, "train", net.preprocessing, lesson.views, lesson.views_seed),
-            objective,
-            stage.training,
-            views=lesson.views.count,
-            seed=lesson.seed,
-            checkpoint=work.out / (f"{name}.checkpoint" if last else f"{name}-{index}.checkpoint"),
-            what=f"training {name}" if last else f"training {name}, stage {index + 1}",
-            examples=taught,
-        )
+        with seen(work, data, "train", net, lesson.views, lesson.views_seed) as (module, viewer):
+            fit(
+                module,
+                viewer,
+                objective,
+                stage.training,
+                views=lesson.views.count,
+                seed=lesson.seed,
+                checkpoint=work.out / (f"{name}.checkpoint" if last else f"{name}-{index}.checkpoint"),
+                what=f"training {name}" if last else f"training {name}, stage {index + 1}",
+                examples=taught,
+                writer=writer_of(lesson, stage.training, net, data, labels),
+            )
         objective.close()
     weights = work.out / f"{name}.safetensors"
     save(net.module, weights)
     split: Literal["train", "test"] = "train" if lesson.held_out else "test"
-    answers = predict(net.module, viewer_of(work, data, split, net.preprocessing), examples=held)
+    with seen(work, data, split, net) as (module, viewer):
+        answers = written_by(module, viewer, data.subject, held, f"examining {name}")
     metrics = heads.judged(data.subject, answers, labels_of(work, data, split, held))
     return Learned(weights=weights.name, metrics=metrics, score=metrics[data.subject.metric])
 
@@ -162,15 +173,25 @@ def objective_of(
     looks = net is not None and any(loss.layers for loss in stage.losses)
     teacher = first_teacher(work, data, knowledge) if looks else None
     asked = teacher.module if teacher and not knowledge.told[0].kept else None
+    writes = net is not None and stage.training.own_generations > 0
+    live = Live(work, data, knowledge, autocast=stage.training.autocast) if writes else None
     return Objective(
         terms,
         data.subject,
         labels,
-        Oracle(work, data, knowledge, lesson.views, lesson.views_seed, asked),
+        Oracle(work, data, knowledge, lesson.views, lesson.views_seed, asked, live),
         nets=(teacher, net) if teacher and net else None,
         smoothing=smoothing,
         weighting=lesson.weighting,
     )
+
+
+def writer_of(lesson: Lesson, training: Training, net: Net, data: Data, labels: Sequence[Rows]) -> OwnTexts | None:
+    """What has a student write in some steps; None where it never does, as a twin that has no teacher to judge it."""
+    if not (lesson.with_teacher and training.own_generations):
+        return None
+    assert net.step is not None  # as agreed on before any work
+    return OwnTexts(net.step, labels[0], training.own_generations, data.subject.end, lesson.seed)
 
 
 def _divide(examples: int, lesson: Lesson) -> tuple[NDArray[np.int64] | None, NDArray[np.int64] | None]:

@@ -171,7 +171,10 @@ def _cross(work: Work, student: Student, data: Data, agreements: tuple[Agreement
     ]
     return Matrix(
         sides=tuple(players),
-        pairs=pairs(answers, data.subject, labels_of(work, data, "test")),
+        # What is kept was answered to the same texts, and says nothing of the texts that each would write.
+        pairs=pairs(answers, data.subject, labels_of(work, data, "test"))
+        if data.subject.written is None
+        else pairs(answers),
         examples=len(outputs[0]),
     )
 

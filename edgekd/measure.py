@@ -12,12 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd import devices, engines
-from edgekd.errors import ConfigError
+from edgekd.errors import ConfigError, MeasureError
 from edgekd.files import content
 from edgekd.parity import closeness
 from edgekd.progress import tell
 from edgekd.runs import Work
-from edgekd.specs import Artifact, Conditions, Counted, Latency, Machine, Measurement, Memory, Mode, Planned
+from edgekd.specs import (
+    Arena,
+    Artifact,
+    Conditions,
+    Counted,
+    Latency,
+    Machine,
+    Measurement,
+    Memory,
+    Mode,
+    Planned,
+    Writing,
+)
 from edgekd.tensors import first_inputs, read_arrays
 
 VERSION = 2
@@ -46,6 +58,7 @@ TICKS_PER_S: Final = 100
 KEPT_SAMPLES: Final = 4096
 BURST: Final = 0.1
 """Of the time that a run takes; a device that was idle is still cool then."""
+WRITING_TIMEOUT_S: Final = 1800.0
 INFERENCES: Final = 8
 """Inferences; counts repeat, so a few are enough."""
 THROTTLED_NOW: Final = 0b1111
@@ -68,6 +81,17 @@ class Job(NamedTuple):
     threads: int
     rounds: int = 1
     """Fresh processes that the latency is taken in; from two on they tell how much two runs of the same differ."""
+    texts: Path | None = None
+    """Of an artifact that is one step of a net that writes: what it is to go on with."""
+    end: int = 0
+    """The token that ends such a text."""
+    once: tuple[Path, Path] | None = None
+    """What is executed once before the steps of a text, and a .npz of its inputs."""
+
+    @property
+    def models(self) -> tuple[Path, ...]:
+        """All that it takes."""
+        return (self.model, self.once[0]) if self.once else (self.model,)
 
 
 def measure(work: Work, artifact: Artifact, engine: str, device: str, mode: Mode, threads: int) -> Measurement:
@@ -77,8 +101,17 @@ def measure(work: Work, artifact: Artifact, engine: str, device: str, mode: Mode
         MeasureError: the engine cannot load or execute the artifact.
         DeviceUnreachable: the device does not answer.
     """
-    job = Job(artifact.export, work.path(artifact.model), engine, device, mode, threads)
+    texts = work.path(artifact.texts) if artifact.texts else None
+    model = work.path(artifact.model)
+    once = once_of(work, artifact)
+    job = Job(artifact.export, model, engine, device, mode, threads, texts=texts, end=artifact.end, once=once)
     return take(job, lambda _: work.path(artifact.samples), work.out)
+
+
+def once_of(work: Work, artifact: Artifact) -> tuple[Path, Path] | None:
+    """As of the Job."""
+    context = artifact.context
+    return (work.path(context.model), work.path(context.samples)) if context else None
 
 
 def take(job: Job, draw: Draw, scratch: Path) -> Measurement:
@@ -118,7 +151,7 @@ def take(job: Job, draw: Draw, scratch: Path) -> Measurement:
         samples_ms=tuple(round(float(sample), 5) for sample in _thinned(samples)),
         memory=Memory(
             peak_rss_bytes=weighed["peak_rss_bytes"],
-            file_bytes=content(job.model)[0],
+            file_bytes=sum(content(model)[0] for model in job.models),
             arena_bytes=weighed.get("arena_bytes"),
         ),
         machine=msgspec.convert(first.facts["machine"], Machine),
@@ -126,6 +159,8 @@ def take(job: Job, draw: Draw, scratch: Path) -> Measurement:
         before=msgspec.convert(first.timed["before"], Conditions),
         after=msgspec.convert(rounds[-1].timed["after"], Conditions),
         outputs_sha256=first.timed["outputs_sha256"],
+        writing=_writing(first.written) if first.written else None,
+        once_ms=float(np.percentile(first.once_ms, 90)) if first.once_ms else None,
         valid=not reasons,
         reasons=reasons,
     )
@@ -137,6 +172,8 @@ def count(job: Job, draw: Draw, scratch: Path) -> Counted:
     Raises:
         MeasureError: the engine cannot load or execute the model there.
     """
+    if job.once:
+        raise MeasureError(f"{job.name} is two models, and what both execute is not added up", hint="time it there")
     tell(f"counting {job.name}", 0, 2)
     with _started(job, scratch) as connection:
         facts = connection.ask({"do": "facts"}, 600)
@@ -164,7 +201,7 @@ def count(job: Job, draw: Draw, scratch: Path) -> Counted:
         threads=job.threads,
         memory=Memory(
             peak_rss_bytes=weighed["peak_rss_bytes"],
-            file_bytes=content(job.model)[0],
+            file_bytes=sum(content(model)[0] for model in job.models),
             arena_bytes=weighed.get("arena_bytes"),
         ),
         host_sqnr_db=close.sqnr_db if close else None,
@@ -172,6 +209,29 @@ def count(job: Job, draw: Draw, scratch: Path) -> Counted:
         outputs_sha256=counted["outputs_sha256"] if counted["inferences"] else "",
     )
     return modelled(found)
+
+
+def plan_memory(job: Job, draw: Draw, scratch: Path) -> Arena:
+    """What a model takes of a microcontroller's memory, as the runtime of it plans that.
+
+    Raises:
+        MeasureError: the engine cannot load or execute the model, or plans no memory.
+    """
+    with _started(job, scratch) as connection:
+        facts = connection.ask({"do": "facts"}, 60)
+        loaded = connection.ask({"do": "load", "model": connection.put(job.model), "threads": 1}, 600)
+    weighed = _weigh(job, draw(loaded["inputs"]), scratch)
+    if weighed["arena_bytes"] is None or weighed["persistent_bytes"] is None:
+        raise MeasureError(f"{job.engine} does not tell how it plans memory", hint="tflite_micro does")
+    return Arena(
+        artifact=job.name,
+        engine=job.engine,
+        engine_version=facts["engine_version"],
+        provenance=devices.provenance(job.device),
+        file_bytes=content(job.model)[0],
+        arena_bytes=weighed["arena_bytes"],
+        persistent_bytes=weighed["persistent_bytes"],
+    )
 
 
 def modelled(found: Counted) -> Counted:
@@ -221,6 +281,10 @@ class _Round:
     loaded: dict[str, Any]
     planned: list[dict[str, Any]]
     timed: dict[str, Any]
+    written: list[dict[str, Any]]
+    """Of each text that a step of a net went on with."""
+    once_ms: list[float]
+    """Of what is executed once a text."""
     inputs: Path
 
     @property
@@ -252,10 +316,42 @@ def _time(job: Job, draw: Draw, scratch: Path) -> _Round:
         planned = connection.ask({"do": "plan", "model": load["model"]}, 600)["plan"]
         inputs = draw(loaded["inputs"])
         request = {"do": "time", "inputs": connection.put(inputs), **protocol._asdict()}
-        return _Round(facts, loaded, planned, connection.ask(request, protocol.max_s * 2 + 120), inputs)
+        timed = connection.ask(request, protocol.max_s * 2 + 120)
+        written, once_ms = [], []
+        if job.texts:
+            asked = {"do": "write", "inputs": connection.put(job.texts), "end": job.end}
+            written = connection.ask(asked, WRITING_TIMEOUT_S)["written"]
+        if job.once:
+            connection.ask({**load, "model": connection.put(job.once[0])}, 600)
+            asked = {**request, "inputs": connection.put(job.once[1])}
+            once_ms = connection.ask(asked, protocol.max_s * 2 + 120)["samples_ms"]
+        return _Round(facts, loaded, planned, timed, written, once_ms, inputs)
+
+
+def _writing(texts: Sequence[Mapping[str, Any]]) -> Writing:
+    """How fast texts were written; what is written with a single token tells no speed."""
+    speeds = [1000 * (one["tokens"] - 1) / (one["text_ms"] - one["first_ms"]) for one in texts if one["tokens"] > 1]
+    return Writing(
+        texts=len(texts),
+        tokens=sum(one["tokens"] for one in texts),
+        tokens_s=float(np.median(speeds)) if speeds else 0.0,
+        first_token_ms=float(np.median([one["first_ms"] for one in texts])),
+        text_ms=tuple(round(one["text_ms"], 5) for one in texts),
+        question=tuple(texts[0]["given"]),
+        answer=tuple(texts[0]["text"]),
+    )
 
 
 def _weigh(job: Job, inputs: Path, scratch: Path) -> dict[str, Any]:
+    """Of all models, each in a process of its own."""
+    weighed = _weigh_one(job, inputs, scratch)
+    if job.once:
+        other = _weigh_one(job._replace(model=job.once[0]), job.once[1], scratch)
+        return {name: value + other[name] for name, value in weighed.items() if value is not None}
+    return weighed
+
+
+def _weigh_one(job: Job, inputs: Path, scratch: Path) -> dict[str, Any]:
     with _started(job, scratch) as connection:
         model = connection.put(job.model)
         given = [{**one, "file": connection.put(one["file"])} for one in first_inputs(inputs, scratch)]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -15,9 +15,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from edgekd.decoding import Step
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.files import digest, replacing
-from edgekd.specs import Preprocessing, Size, Spec, Subject
+from edgekd.specs import Input, Preprocessing, Size, Spec, Subject, TensorSpec
+
+NAMES: Final = {"images": "image", "tokens": "tokens", "numbers": "input"}
+"""Kind of the first input -> what it is called on devices."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,10 @@ class Net:
     """What it expects of an image; None takes the data as they are."""
     classes: tuple[str, ...] = ()
     """The classes that its outputs stand for, where it says so."""
+    step: Step | None = None
+    """What a device executes instead of the module where it writes token after token; it shares the module's parts."""
+    context: nn.Module | None = None
+    """What makes the step's context of all inputs but the text; it shares the module's parts."""
 
 
 def wrap(made: Any, where: str) -> Net:
@@ -187,20 +195,30 @@ class Anatomy(Spec, frozen=True, kw_only=True):
     """Most activation elements alive at once, by liveness."""
 
 
-def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False) -> Anatomy:
-    """Examine a module on one example of `shape`, of floats or of tokens, without computing anything.
+def examine(net: Net, subject: Subject) -> Anatomy:
+    """What a net is made of for one example of the subject.
+
+    Raises:
+        Disagreement: it does not take such examples.
+    """
+    return anatomy(net.module, input_shape(net, subject.shape), subject.kind == "tokens", subject.beside)
+
+
+def anatomy(module: nn.Module, shape: tuple[int, ...], tokens: bool = False, beside: Sequence[Input] = ()) -> Anatomy:
+    """Examine a module on one example of `shape`, of floats or of tokens, and further inputs, without computing
+    anything.
 
     One that cannot do without computing says itself what it is made of, by an attribute `anatomy`.
 
     Raises:
         Disagreement: the module does not take this shape.
     """
-    dtype = torch.int64 if tokens else torch.float32
-    return examined(module, [torch.empty(1, *shape, device="meta", dtype=dtype)])
+    inputs = [(shape, "tokens" if tokens else "numbers"), *((one.shape, one.kind) for one in beside)]
+    return examined(module, [_empty((1, *size), "int64" if kind == "tokens" else "float32") for size, kind in inputs])
 
 
 def examined(module: nn.Module, examples: Sequence[Tensor]) -> Anatomy:
-    """As `anatomy`, on several inputs with their batch."""
+    """As `anatomy`, on all inputs with their batch."""
     own = getattr(module, "anatomy", None)
     if isinstance(own, Anatomy):
         return own
@@ -224,6 +242,54 @@ def examined(module: nn.Module, examples: Sequence[Tensor]) -> Anatomy:
         macs=sum(layer.macs for layer in layers),
         arena_elements=recorder.peak(),
     )
+
+
+def anatomy_executed(net: Net, subject: Subject) -> Anatomy:
+    """Of what a device executes at once: the net on one example, or one step of a net that writes, and what makes its
+    context.
+
+    Raises:
+        Disagreement: the net does not take examples of this shape.
+    """
+    if net.step is None:
+        return examine(net, subject)
+    step = _executed(net.step, net.step.inputs)
+    if net.context is None:
+        return step
+    once = _executed(net.context, context_inputs(net, subject))
+    return Anatomy(
+        outputs=step.outputs,
+        layers=once.layers + step.layers,
+        parameters=parameters(net.module),
+        macs=once.macs + step.macs,
+        arena_elements=max(once.arena_elements, step.arena_elements),
+    )
+
+
+def _executed(module: nn.Module, inputs: Sequence[TensorSpec]) -> Anatomy:
+    return examined(module, [_empty(one.shape, one.dtype) for one in inputs])
+
+
+def inputs_of(net: Net, subject: Subject) -> tuple[TensorSpec, ...]:
+    """What the whole net takes, as devices know it."""
+    shape = input_shape(net, subject.shape)
+    layout: Literal["NCHW", ""] = "NCHW" if len(shape) == 3 else ""
+    first = TensorSpec(name=NAMES[subject.kind], shape=(1, *shape), dtype=_dtype(subject.kind), layout=layout)
+    further = (TensorSpec(name=one.name, shape=(1, *one.shape), dtype=_dtype(one.kind)) for one in subject.beside)
+    return (first, *further)
+
+
+def context_inputs(net: Net, subject: Subject) -> tuple[TensorSpec, ...]:
+    """What makes a context takes: all inputs but the text."""
+    return tuple(one for index, one in enumerate(inputs_of(net, subject)) if index != subject.text)
+
+
+def _empty(shape: tuple[int, ...], dtype: str) -> Tensor:
+    return torch.empty(shape, device="meta", dtype=getattr(torch, dtype))
+
+
+def _dtype(kind: str) -> str:
+    return "int32" if kind == "tokens" else "float32"
 
 
 def _is_meta(module: nn.Module) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from edgekd import losses
 from edgekd.errors import ConfigError
+from edgekd.fronts import Fronted
 from edgekd.heads import tasks_of
 from edgekd.layers import Tap, pairs_of, shapes_of
 from edgekd.losses import Batch, Features, Pair, on_layers
@@ -82,7 +83,8 @@ def _term(choice: LossChoice, subject: Subject) -> Term:
         raise ConfigError(f"{where} is for the head {choice.head!r}, which is not there", hint=f"heads: {names}")
     term = Term(choice, plugin, table)
     if not term.on_layers and not heads_of(term, subject):
-        raise ConfigError(f"{where} is about classes, and {choice.head or 'no output'} has none", hint="another loss")
+        which = f"{choice.head} is none" if choice.head else "no output is one"
+        raise ConfigError(f"{where} compares choices of a class, and {which}", hint="another loss")
     return term
 
 
@@ -92,7 +94,7 @@ def heads_of(term: Term, subject: Subject) -> list[int]:
         index
         for index, output in enumerate(subject.outputs)
         if term.choice.head in {"", output.name}
-        and (output.classes or not getattr(term.plugin, "needs_classes", False))
+        and (output.is_choice or not getattr(term.plugin, "needs_classes", False))
     ]
 
 
@@ -129,14 +131,19 @@ class Objective(nn.Module):
         """s = log sigma^2 of each output."""
 
     def forward(self, answers: tuple[Tensor, ...], shown: Shown) -> Tensor:
-        """Scalar; weights are shares of their sum."""
-        labels = targets(self._labels, shown.indices)
-        said = self._oracle.outputs(shown) if self._oracle else [None] * len(answers)
-        losses = [(term, self._of_outputs(term, heads, answers, said, labels)) for term, heads in self._on_outputs]
+        """Scalar; weights are shares of their sum. What a student wrote itself is nobody's example: of that, only the
+        teachers are heard."""
+        device = shown.device
+        given = targets(self._labels, shown.indices) if shown.labels is None else [shown.labels]
+        labels = [one.to(device) for one in given]
+        heard: Sequence[Tensor | None] = self._oracle.outputs(shown) if self._oracle else [None] * len(answers)
+        said = [None if one is None else one.to(device) for one in heard]
+        on_outputs = [one for one in self._on_outputs if shown.labels is None or one[0].needs_teacher]
+        losses = [(term, self._of_outputs(term, heads, answers, said, labels)) for term, heads in on_outputs]
         if self._on_layers:
             assert self._oracle is not None and self._tap is not None
-            heard = self._oracle.layers(shown)
-            losses += [(one.term, one.loss(self._tap.found, heard, shown, labels[0])) for one in self._on_layers]
+            layers = {path: one.to(device) for path, one in self._oracle.layers(shown).items()}
+            losses += [(one.term, one.loss(self._tap.found, layers, shown, labels[0])) for one in self._on_layers]
         weights = [term.weight(shown.progress) for term, _ in losses]
         weighed = [weight * loss for weight, (_, loss) in zip(weights, losses, strict=True)]
         total = torch.stack(weighed).sum() / (sum(weights) or 1.0)
@@ -173,15 +180,20 @@ class Comparison:
         self.term = term
         self._tokens = subject.kind == "tokens"
         self.paths = pairs_of(teacher.module, student.module, term.choice.layers)
-        theirs = shapes_of(teacher.module, _distinct(path for path, _ in self.paths), example_of(teacher, subject))
-        ours = shapes_of(student.module, _distinct(path for _, path in self.paths), example_of(student, subject))
-        pairs = [Pair(student=ours[path], teacher=theirs[other]) for other, path in self.paths]
+        frozen = [path for pair in self.paths for path in pair if path.partition(".")[0] == "front"]
+        if isinstance(student.module, Fronted) and frozen:
+            raise ConfigError(
+                f"loss {term.choice.name} compares {frozen[0]!r}, which is never trained", hint='layers below "rest"'
+            )
+        theirs = shapes_of(teacher.module, _distinct(path for path, _ in self.paths), *example_of(teacher, subject))
+        ours = shapes_of(student.module, _distinct(path for _, path in self.paths), *example_of(student, subject))
+        pairs = [_pair(ours[path], theirs[other], subject) for other, path in self.paths]
         self.module: nn.Module = term.plugin.build(term.options, pairs)
 
     def loss(self, student: dict[str, Tensor], teacher: dict[str, Tensor], shown: Shown, labels: Tensor) -> Tensor:
         """Of what the layers answered."""
-        mask = shown.inputs != 0 if self._tokens else None
-        indices = torch.from_numpy(shown.indices)
+        mask = shown.inputs[0] != 0 if self._tokens else None
+        indices = torch.from_numpy(shown.indices).to(shown.device)
         found = self.module(
             [Features(student[ours], teacher[theirs], mask, labels, indices) for theirs, ours in self.paths]
         )
@@ -189,10 +201,19 @@ class Comparison:
         return found
 
 
-def example_of(net: Net, subject: Subject) -> Tensor:
-    """A batch of one that a net takes, of the first word or of zeros."""
-    shape = (1, *input_shape(net, subject.shape))
-    return torch.ones(shape, dtype=torch.int64) if subject.kind == "tokens" else torch.zeros(shape)
+def _pair(student: tuple[int, ...], teacher: tuple[int, ...], subject: Subject) -> Pair:
+    by_token = subject.kind == "tokens" and subject.shape == student[:1] == teacher[:1]
+    return Pair(student=student, teacher=teacher, by_token=by_token)
+
+
+def example_of(net: Net, subject: Subject) -> tuple[Tensor, ...]:
+    """All inputs of a batch of one that a net takes, of the first word or of zeros."""
+    first = _example(input_shape(net, subject.shape), subject.kind)
+    return (first, *(_example(one.shape, one.kind) for one in subject.beside))
+
+
+def _example(shape: tuple[int, ...], kind: str) -> Tensor:
+    return torch.ones(1, *shape, dtype=torch.int64) if kind == "tokens" else torch.zeros(1, *shape)
 
 
 def watched(choices: Sequence[LossChoice], teacher: nn.Module, student: nn.Module) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from edgekd import teachers
 from edgekd.files import content, digest
 from edgekd.heads import restricted
 from edgekd.layers import Tap
-from edgekd.nets import Net, code_digest, evaluating, load
+from edgekd.nets import Net, answers_of, code_digest, evaluating, load
 from edgekd.plugins import find, options
 from edgekd.rows import Rows
 from edgekd.runs import Work
@@ -66,12 +66,20 @@ class Oracle:
     """Answers, for what a student is shown, what its teachers say about the same views."""
 
     def __init__(
-        self, work: Work, data: Data, knowledge: Knowledge, views: Views, seed: int, asked: nn.Module | None = None
+        self,
+        work: Work,
+        data: Data,
+        knowledge: Knowledge,
+        views: Views,
+        seed: int,
+        asked: nn.Module | None = None,
+        live: "Live | None" = None,
     ) -> None:
-        """`asked` is the first teacher, where its layers were not kept and must be asked for again."""
+        """`asked` is the first teacher, where its layers were not kept and must be asked for again; `live` are all of
+        them, where they shall speak about what a student writes itself."""
         self._subject = data.subject
         self._told = [_Opened(work, one) for one in knowledge.told]
-        self._asked = asked
+        self._asked, self._live = asked, live
         first = knowledge.told[0]
         if asked is not None:
             preprocessing = first.teacher.preprocessing
@@ -80,21 +88,55 @@ class Oracle:
 
     def outputs(self, shown: Shown) -> list[Tensor | None]:
         """For each output of the subject the mean of what its teachers say; None where none teaches it."""
+        if shown.labels is not None:
+            assert self._live is not None
+            return self._live.outputs(shown.inputs[0])
         said: list[list[Tensor]] = [[] for _ in self._subject.outputs]
         for opened in self._told:
             for output, rows in zip(opened.told.outputs, opened.outputs(shown.epoch), strict=True):
                 said[output].append(_logits(rows[shown.indices], self._subject.outputs[output].shape))
-        return [torch.stack(one).mean(0) if one else None for one in said]
+        return _means(said)
 
     def layers(self, shown: Shown) -> dict[str, Tensor]:
         """What the first teacher's layers answer, by their paths; of shape (batch, ...)."""
+        if shown.labels is not None:
+            assert self._live is not None
+            return self._live.layers(shown.inputs[0])
         first = self._told[0]
         if self._asked is not None:
             with evaluating(self._asked):
-                self._asked(self._viewer.batch(shown.indices, shown.epoch % len(first.told.views)))
+                self._asked(*self._viewer.inputs(shown.indices, shown.epoch % len(first.told.views)))
             return self._tap.found
         found = zip(first.told.layers, first.layers(shown.epoch), strict=True)
         return {path: torch.from_numpy(rows[shown.indices].astype(np.float32)) for path, rows in found}
+
+
+class Live:
+    """Teachers that are asked while a student learns."""
+
+    def __init__(self, work: Work, data: Data, knowledge: Knowledge, *, autocast: bool) -> None:
+        self._subject, self._autocast = data.subject, autocast
+        self._nets = [
+            (told.outputs, trained(work, told.teacher, restricted(data.subject, told.outputs)).module.eval())
+            for told in knowledge.told
+        ]
+        self._tap = Tap(self._nets[0][1], knowledge.told[0].layers)
+        self._last: Tensor | None = None
+
+    def outputs(self, inputs: Tensor) -> list[Tensor | None]:
+        """As `Oracle.outputs`, of inputs that nobody has seen before."""
+        said: list[list[Tensor]] = [[] for _ in self._subject.outputs]
+        with torch.no_grad(), torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._autocast):
+            for outputs, module in self._nets:
+                for output, answer in zip(outputs, answers_of(module.to(inputs.device)(inputs)), strict=True):
+                    said[output].append(answer.float())
+        self._last = inputs
+        return _means(said)
+
+    def layers(self, inputs: Tensor) -> dict[str, Tensor]:
+        """As `Oracle.layers`; the outputs are asked for first, and the same pass tells both."""
+        assert self._last is inputs
+        return self._tap.found
 
 
 class _Opened:
@@ -121,6 +163,10 @@ class _Opened:
             self._rows = [Rows(self._work.path(file)) for file in (*said.outputs, *said.layers)]
             self._view = view
         return self._rows
+
+
+def _means(said: list[list[Tensor]]) -> list[Tensor | None]:
+    return [torch.stack(one).mean(0) if one else None for one in said]
 
 
 def _logits(rows: NDArray[Any], shape: tuple[int, ...]) -> Tensor:

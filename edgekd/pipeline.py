@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 import msgspec
 
 from edgekd import devices
-from edgekd.agree import agree, foresee, heads_of, teachers_of
+from edgekd.agree import agree, for_job, foresee, heads_of, teachers_of
 from edgekd.attempts import Attempt, count_there, failed, time_there
 from edgekd.converters import families, split
 from edgekd.data import load
@@ -20,6 +20,7 @@ from edgekd.engines import able
 from edgekd.errors import MeasureError
 from edgekd.export import export
 from edgekd.files import dumps, read_text, write_text
+from edgekd.firmware import firmware_of
 from edgekd.fitness import newest_set, unfit
 from edgekd.know import know
 from edgekd.ladder import Slope, agreement_after, artifact_after, climb, falls_short, unfit_after
@@ -29,6 +30,7 @@ from edgekd.measure import measure, modelled
 from edgekd.places import Place, ask, devices_of, place_name, remember
 from edgekd.plan import Shortlist, choose, shortlist
 from edgekd.plugins import fingerprint
+from edgekd.relabel import Relabelled, relabel
 from edgekd.report import Evidence, effective_budget, report
 from edgekd.runs import Run
 from edgekd.slowness import explain, slow_pairs
@@ -40,6 +42,7 @@ from edgekd.specs import (
     Counted,
     Data,
     Failure,
+    Firmware,
     Knowledge,
     Measurement,
     Mode,
@@ -54,6 +57,7 @@ from edgekd.specs import (
     Target,
     Teacher,
     TeacherChoice,
+    Told,
 )
 from edgekd.teach import Curriculum, taught_by, teach
 from edgekd.verify import engine_for, verify
@@ -80,6 +84,8 @@ class Shared(Spec, frozen=True, kw_only=True):
     """What all targets of a run have in common."""
 
     data: Data
+    lessons: Relabelled
+    """What students and twins learn from: the data, where the teacher writes no labels."""
     teacher: Teacher
     knowledge: Knowledge
 
@@ -100,6 +106,8 @@ class Made(Spec, frozen=True, kw_only=True):
     measurements: tuple[Measurement, ...] = ()
     counted: tuple[Counted, ...] = ()
     """Where times tell nothing."""
+    firmware: tuple[Firmware, ...] = ()
+    """Of a microcontroller."""
     failures: tuple[Failure, ...] = ()
     """What could not be measured."""
     slow: tuple[Slowness, ...] = ()
@@ -137,6 +145,7 @@ def build(
     Raises:
         EdgekdError: what went wrong; everything finished before it is kept, and the same call goes on from there.
     """
+    targets = [for_job(recipe, target) for target in targets]
     for target in targets:
         foresee(recipe, target)
     named = devices_of(on, targets)
@@ -188,7 +197,14 @@ def build(
 
 def _what_is_agreed(recipe: Recipe) -> Recipe:
     """The recipe without what nothing must be agreed on, so that a new title or seed is no new work."""
-    of_no_matter: dict[str, Any] = {"student_seed": None, "top_k": 0, "scales": {}, "minutes": 0.0, "memory_bytes": 0}
+    of_no_matter: dict[str, Any] = {
+        "student_seed": None,
+        "top_k": 0,
+        "instead": {},
+        "scales": {},
+        "minutes": 0.0,
+        "memory_bytes": 0,
+    }
     return msgspec.structs.replace(recipe, title="-", seed=0, measure="rapid", **of_no_matter)
 
 
@@ -201,19 +217,22 @@ def _teach(
     sources: Mapping[str, str],
 ) -> Shared:
     """Each teacher, and what it says; students look at layers of the first one alone."""
-    trained, told = [], []
+    trained, told, lessons = list[Teacher](), list[Told](), Relabelled(taught=data, given=data)
     for place, choice in teachers.items():
         curriculum = Curriculum(
             teacher=choice, views=recipe.views, seed=recipe.seed, source=sources[place], threads=cores()
         )
         teacher = run.step(place, teach, curriculum, data)
         outputs = taught_by(choice, data.subject)
+        if recipe.pseudo_labels and not trained:  # the first teacher writes them
+            wanted = recipe.pseudo_labels
+            lessons = run.step("pseudo-labels", relabel, teacher, data, wanted, sources[place], cores())
         looked = layers if choice is recipe.teacher else ()
         what = place.replace("teacher", "knowledge", 1)
         of_views = (recipe.views, recipe.seed, recipe.top_k)
-        told.append(run.step(what, know, teacher, data, outputs, looked, *of_views, sources[place], cores()))
+        told.append(run.step(what, know, teacher, lessons.taught, outputs, looked, *of_views, sources[place], cores()))
         trained.append(teacher)
-    return Shared(data=data, teacher=trained[0], knowledge=Knowledge(told=tuple(told)))
+    return Shared(data=data, lessons=lessons, teacher=trained[0], knowledge=Knowledge(told=tuple(told)))
 
 
 def _take(
@@ -230,6 +249,7 @@ def _take(
 ) -> Iterator[tuple[Step, Made]]:
     """The steps of one target, each with what there is after it."""
     at, data, knowledge = target.name, shared.data, shared.knowledge
+    taught, given = shared.lessons.taught, shared.lessons.given
     made = Made(target=at, teacher=shared.teacher)
     yield "teach", made
 
@@ -239,12 +259,13 @@ def _take(
     # Whatever the student's seed: seeds are compared on the same student.
     probe = msgspec.structs.replace(lesson, training=short, stages=stages, seed=recipe.seed)
     plan = run.step(
-        f"{at}/1-plan/choice", choose, recipe.prefer, budget.accuracy_floor, listed, at, probe, data, knowledge
+        f"{at}/1-plan/choice", choose, recipe.prefer, budget.accuracy_floor, listed, at, probe, taught, knowledge
     )
     made = msgspec.structs.replace(made, plan=plan)
     yield "plan", made
 
-    student = run.step(f"{at}/2-distil", distil, lesson, plan, data, knowledge)
+    lesson = msgspec.structs.replace(lesson, student=plan.student)
+    student = run.step(f"{at}/2-distil", distil, lesson, taught, given, knowledge)
     made = msgspec.structs.replace(made, student=student)
     yield "distil", made
 
@@ -281,6 +302,8 @@ def _take(
     )
     yield "climb", made
 
+    firmware = tuple(firmware_of(run, target, one) for one in artifacts) if target.device.flash_bytes else ()
+    made = msgspec.structs.replace(made, firmware=firmware)
     found = _measure(run, at, artifacts, places, mode)
     slow = tuple(
         run.step(_by_operator(at, one.measurement), explain, one, twin)
@@ -301,6 +324,7 @@ def _take(
         agreements=agreements,
         climbs=tuple(climbs),
         **found._asdict(),
+        firmware=firmware,
         slow=slow,
         required=required,
         environment=environment(),
@@ -398,13 +422,18 @@ def _exports(run: Run, target: Target, student: Student, data: Data) -> list[tup
 def _export(run: Run, target: Target, student: Student, data: Data, wanted: str) -> tuple[Artifact, tuple[str, ...]]:
     """An export, or what the target says stands in for it where its runtimes do not execute it; and what they say."""
     artifact = _write(run, target, student, data, wanted)
-    reasons = unfit(run.folder / artifact.model.path, artifact.precision, target)
+    reasons = _unfit(run, artifact, target)
     if not reasons or wanted not in target.fallbacks:
         return artifact, reasons
     instead = target.fallbacks[wanted]
     run.log(step=f"{target.name}/3-export/{wanted}", event="replaced", by=instead, reasons=list(reasons))
     artifact = _write(run, target, student, data, instead)
-    return artifact, unfit(run.folder / artifact.model.path, artifact.precision, target)
+    return artifact, _unfit(run, artifact, target)
+
+
+def _unfit(run: Run, artifact: Artifact, target: Target) -> tuple[str, ...]:
+    models = [artifact.model, *([artifact.context.model] if artifact.context else [])]
+    return tuple(line for one in models for line in unfit(run.folder / one.path, artifact.precision, target))
 
 
 def _write(run: Run, target: Target, student: Student, data: Data, wanted: str) -> Artifact:

@@ -13,7 +13,7 @@ from edgekd import cost
 from edgekd.errors import BudgetInfeasible, ConfigError
 from edgekd.files import digest, dumps, write_text
 from edgekd.lessons import Learned, Lesson, build, learn
-from edgekd.nets import Anatomy, anatomy, input_shape
+from edgekd.nets import Anatomy, anatomy_executed
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import (
@@ -164,7 +164,7 @@ def _examine(choice: Choice, data: Data) -> Anatomy:
             net = build(choice, data.subject)
     except (NotImplementedError, RuntimeError):  # a user's function may compute with its weights
         net = build(choice, data.subject)
-    return anatomy(net.module, input_shape(net, data.subject.shape), data.subject.kind == "tokens")
+    return anatomy_executed(net, data.subject)
 
 
 def capacity(candidate: Candidate) -> float:
@@ -258,7 +258,7 @@ def _one_probe(work: Work, candidate: Candidate, lesson: Lesson, data: Data, kno
         lesson, student=Choice(name=lesson.student.name, options=candidate.options), held_out=HELD_OUT
     )
     if not done.exists():  # a killed try's finished probes are kept
-        learned = call(learn, work, probe, data, knowledge, name, threads=1, log=work.out / f"{name}.log")
+        learned = call(learn, work, probe, data, knowledge, name, threads=1, log=work.out / f"{name}.log", trains=True)
         write_text(done, dumps(learned))
         for left in (*work.out.glob(f"{name}*.checkpoint"), work.out / learned.weights):
             left.unlink(missing_ok=True)

@@ -16,6 +16,22 @@ def halved(size: tuple[int, int], times: int) -> tuple[int, int]:
     return -(-size[0] // 2**times), -(-size[1] // 2**times)
 
 
+def finest(sizes: Sequence[tuple[int, int]], shapes: Sequence[tuple[int, ...]]) -> int:
+    """The level to come up to for answers of these shapes: the coarsest that is no coarser than any of the grids
+    (channels, height, width) among them, the first where each is; the last where there is no grid.
+
+    >>> finest([(48, 80), (24, 40), (12, 20)], [(1, 24, 40), (3,)])
+    1
+    """
+    grids = [shape[1:] for shape in shapes if len(shape) == 3]
+    finer = [
+        level
+        for level, size in enumerate(sizes)
+        if all(size[0] >= height and size[1] >= width for height, width in grids)
+    ]
+    return max(finer, default=0)
+
+
 def joined(levels: Sequence[Tensor], laterals: nn.ModuleList, ups: nn.ModuleList) -> Tensor:
     """Features at the resolution of the first level, with what the coarser ones know; the last where none are joined.
 

@@ -48,7 +48,7 @@ def train_rounded(work: Work, lesson: Lesson, student: Student, data: Data, know
         TrainingDiverged: the loss is not finite.
     """
     log = work.out / "worker.log"
-    trained = call(_train, work, lesson, student, data, knowledge, threads=1, log=log, timeout_s=TIMEOUT_S)
+    trained = call(_train, work, lesson, student, data, knowledge, threads=1, log=log, timeout_s=TIMEOUT_S, trains=True)
     (work.out / "student.checkpoint").unlink(missing_ok=True)
     return trained
 
@@ -75,7 +75,7 @@ def _train(work: Work, lesson: Lesson, student: Student, data: Data, knowledge: 
     viewer = viewer_of(work, data, "train", student.preprocessing, lesson.views, lesson.views_seed)
     calibration = viewer.batch(calibration_indices(len(viewer)))
     # From where int8 does the least harm: a net that starts at chance has little to learn from.
-    rounded = FakeQuantized(trace(equalize(net.module, [calibration]), [calibration.shape[1:]]), momentum=MOMENTUM)
+    rounded = FakeQuantized(trace(equalize(net.module, [calibration]), [calibration]), momentum=MOMENTUM)
     rounded.observe(torch.split(calibration, OBSERVED_AT_ONCE))
     fit(
         rounded,

@@ -6,17 +6,22 @@ from typing import Any
 import msgspec
 
 from edgekd import devices, page, parity
+from edgekd.examples import Example, examples
 from edgekd.files import dumps, write_text
+from edgekd.pieces import spelled
 from edgekd.runs import Work
 from edgekd.specs import (
     Agreement,
     Artifact,
     Budget,
     Climb,
+    Compiled,
+    Context,
     Cost,
     Counted,
     Data,
     Failure,
+    Firmware,
     Measurement,
     Plan,
     Recipe,
@@ -26,13 +31,27 @@ from edgekd.specs import (
     Slowness,
     Spec,
     Student,
+    Subject,
     Target,
     Teacher,
     Verdict,
 )
-from edgekd.verdicts import Found, file_size, finite, latency, memory, mention, require, speaking, upper_end
+from edgekd.verdicts import (
+    Found,
+    compiled_latency,
+    file_size,
+    finite,
+    latency,
+    memory,
+    mention,
+    require,
+    shipped_file,
+    speaking,
+    static_memory,
+    upper_end,
+)
 
-VERSION = 3
+VERSION = 4
 
 SCHEMA = 1
 """Of report.json and of what --json prints."""
@@ -56,6 +75,8 @@ class Evidence(Spec, frozen=True, kw_only=True):
     climbs: tuple[Climb, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     counted: tuple[Counted, ...] = ()
+    firmware: tuple[Firmware, ...] = ()
+    """Of a microcontroller."""
     failures: tuple[Failure, ...] = ()
     """What a device could not execute, or not be asked to."""
     slow: tuple[Slowness, ...] = ()
@@ -77,7 +98,7 @@ def report(work: Work, evidence: Evidence) -> Report:
     plain = summary(evidence, chosen, judged[chosen], found)
     as_json, as_html = work.out / "report.json", work.out / "report.html"
     write_text(as_json, dumps(plain))
-    write_text(as_html, page.render(plain))
+    write_text(as_html, page.render(plain, _examples(work, evidence, chosen)))
     return Report(
         target=evidence.target.name,
         artifact=chosen,
@@ -86,6 +107,12 @@ def report(work: Work, evidence: Evidence) -> Report:
         html=work.keep(as_html),
         json=work.keep(as_json),
     )
+
+
+def _examples(work: Work, evidence: Evidence, chosen: str) -> tuple[Example, ...]:
+    """Test images with what the chosen artifact answers, where that was kept and can be drawn."""
+    answers = next((one.outputs for one in evidence.agreements if one.artifact == chosen), ())
+    return examples(work, evidence.data, answers) if answers else ()
 
 
 def _fastest(evidence: Evidence, good: Sequence[str]) -> str:
@@ -115,8 +142,8 @@ def _span(one: Measurement | Counted) -> tuple[float, float] | None:
 
 
 def effective_budget(recipe: Recipe, target: Target) -> Budget:
-    """The target's budget, with the recipe's accuracy floor where that is higher."""
-    floor = max(recipe.accuracy_floor, target.budget.accuracy_floor)
+    """The target's budget, with the recipe's accuracy floor where it has one."""
+    floor = recipe.accuracy_floor or target.budget.accuracy_floor
     return msgspec.structs.replace(target.budget, accuracy_floor=floor)
 
 
@@ -127,7 +154,9 @@ def judge(evidence: Evidence, artifact: Artifact, budget: Budget) -> tuple[Verdi
     else against the estimate, the upper end of its latency.
     """
     agreement = next((one for one in evidence.agreements if one.artifact == artifact.export), None)
-    verdicts = [*_cost(evidence, artifact, budget), file_size(artifact.model.size_bytes, budget)]
+    firmware = _firmware(evidence, artifact)
+    shipped_bytes = shipped_file(artifact, firmware).size_bytes if firmware else artifact.file_bytes
+    verdicts = [*_cost(evidence, artifact, budget), file_size(shipped_bytes, budget)]
     if agreement:
         verdicts.append(_accuracy(evidence, agreement, budget))
         verdicts.append(
@@ -149,9 +178,11 @@ def _cost(evidence: Evidence, artifact: Artifact, budget: Budget) -> list[Verdic
     all_found: list[Found] = [*evidence.measurements, *evidence.counted]
     found = [one for one in all_found if one.artifact == export]
     failures = [one for one in evidence.failures if one.artifact == export]
+    firmware = _firmware(evidence, artifact)
+    planned = firmware and static_memory(firmware, budget)
     verdicts = [
         latency(found, target) or _estimated_latency(evidence, artifact, budget),
-        memory(found, target) or _estimated_memory(evidence, artifact, budget),
+        memory(found, target) or planned or _estimated_memory(evidence, artifact, budget),
     ]
     how = how_to(evidence.required, target, "edgekd measure RUN") if evidence.required else ""
     return [require(mention(verdict, failures), evidence.required, how) for verdict in verdicts]
@@ -159,6 +190,8 @@ def _cost(evidence: Evidence, artifact: Artifact, budget: Budget) -> list[Verdic
 
 def how_to(required: Required, target: Target, command: str) -> str:
     """What to type for numbers of a provenance."""
+    if target.device.flash_bytes:
+        return "nothing here reaches a microcontroller"
     if required == "measured" or not target.emulator:
         return f"{command} --on ssh://USER@HOST"
     return f"edgekd device prepare qemu:{target.emulator}, then {command} --on qemu:{target.emulator}"
@@ -188,7 +221,14 @@ def _refused(evidence: Evidence, artifact: Artifact) -> list[Verdict]:
 
 def _estimated_latency(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
     cost, export = _predicted(evidence, artifact)
+    firmware = _firmware(evidence, artifact)
+    if firmware and firmware.compiled and firmware.compiled.npu_operators:
+        return compiled_latency(firmware.compiled, budget, cost.latency_ms.high)
     return upper_end(cost.latency_ms, "estimated", budget, f"for {export}; {cost.tier}; not measured on the device")
+
+
+def _firmware(evidence: Evidence, artifact: Artifact) -> Firmware | None:
+    return next((one for one in evidence.firmware if one.artifact == artifact.export), None)
 
 
 def _predicted(evidence: Evidence, artifact: Artifact) -> tuple[Cost, str]:
@@ -204,21 +244,21 @@ def _predicted(evidence: Evidence, artifact: Artifact) -> tuple[Cost, str]:
 
 def _estimated_memory(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
     cost, export = _predicted(evidence, artifact)
-    found = cost.peak_memory_bytes
+    found, flash = cost.peak_memory_bytes, evidence.target.device.flash_bytes
     return Verdict(
         limit="peak_memory_bytes",
         allowed=budget.peak_memory_bytes,
         found=found,
         provenance="estimated",
         ok=found <= budget.peak_memory_bytes,
-        note=f"for {export}; weights and planned arena, without the runtime",
+        note=f"for {export}; {'' if flash else 'weights and '}planned arena, without the runtime",
     )
 
 
 def _accuracy(evidence: Evidence, agreement: Agreement, budget: Budget) -> Verdict:
     metric = evidence.data.subject.metric
     value = agreement.metrics[metric]
-    whose = "recipe" if evidence.recipe.accuracy_floor > evidence.target.budget.accuracy_floor else "target"
+    whose = "recipe" if evidence.recipe.accuracy_floor else "target"
     return Verdict(
         limit="accuracy_floor",
         allowed=budget.accuracy_floor,
@@ -252,7 +292,10 @@ def findings(evidence: Evidence) -> list[str]:
         for one in evidence.measurements
         if not one.valid
     ]
+    found += [_writes(one, evidence.student.subject) for one in evidence.measurements if one.writing]
     found += [_not_measured(one) for one in evidence.failures]
+    found += [_left_to_the_cpu(one.compiled) for one in evidence.firmware if one.compiled]
+    found += [f"{line}." for one in evidence.firmware for line in one.lacking]
     found += [_differs(one) for one in evidence.counted if _surprises(evidence, one)]
     found += _silent(evidence)
     verified = {one.artifact for one in evidence.agreements}
@@ -264,9 +307,33 @@ def findings(evidence: Evidence) -> list[str]:
     return found
 
 
+def _writes(measured: Measurement, subject: Subject) -> str:
+    writing = measured.writing
+    assert writing is not None
+    asked, said = (
+        " ".join(spelled(subject.vocabulary[token] for token in tokens).split())
+        for tokens in (writing.question, writing.answer)
+    )
+    where = f"{measured.device} ({measured.engine}, {measured.threads} thread{'s' * (measured.threads != 1)})"
+    once = f", behind {measured.once_ms:.0f} ms for what is executed once a text" if measured.once_ms else ""
+    return (
+        f"{measured.artifact} writes {writing.tokens_s:.0f} tokens/s on {where} [{measured.provenance}]; "
+        f"the first comes after {writing.first_token_ms:.0f} ms{once}. "
+        f"{f'Given {asked!r} it' if asked else 'It'} writes {said!r}."
+    )
+
+
 def _not_measured(failure: Failure) -> str:
     what = f"{failure.artifact} was not measured on {failure.device}: {failure.error}"
     return f"{what}; {failure.hint}." if failure.hint else f"{what}."
+
+
+def _left_to_the_cpu(compiled: Compiled) -> str:
+    count, left = compiled.npu_operators, compiled.cpu_operators
+    processor = compiled.processor.partition(" ")[0]
+    if not left:
+        return f"{compiled.artifact}: {processor} executes all {count} operators."
+    return f"{compiled.artifact}: {processor} executes {count} of {count + len(left)} operators, not {', '.join(left)}."
 
 
 def _surprises(evidence: Evidence, counted: Counted) -> bool:
@@ -355,11 +422,12 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
             {
                 "export": artifact.export,
                 "file": artifact.model.path,
-                "file_bytes": artifact.model.size_bytes,
+                "file_bytes": artifact.file_bytes,
                 "sha256": artifact.model.sha256,
                 "metrics": metrics.get(artifact.export, {}),
                 "inputs": _plain(artifact.inputs),
                 "outputs": _plain(artifact.outputs),
+                **({"context": _context(artifact.context)} if artifact.context else {}),
                 "parity": parity[artifact.export],
                 **({"ladder": ladders[artifact.export]} if artifact.export in ladders else {}),
             }
@@ -371,12 +439,22 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
         "device": _plain(evidence.target.device),
         "measurements": [_plain(measurement) for measurement in evidence.measurements],
         "counts": _plain(evidence.counted),
+        "firmware": _plain(evidence.firmware),
         "failures": _plain(evidence.failures),
         "slower": _plain(evidence.slow),
         "required": evidence.required,
         "verdicts": [_plain(verdict) for verdict in verdicts],
         "findings": list(found),
         "environment": evidence.environment,
+    }
+
+
+def _context(context: Context) -> dict[str, Any]:
+    return {
+        "file": context.model.path,
+        "sha256": context.model.sha256,
+        "inputs": _plain(context.inputs),
+        "outputs": _plain(context.outputs),
     }
 
 

@@ -2,7 +2,8 @@
 
 A step is done exactly when `<name>/result.json` exists. Its work goes to `<name>.partial-<key>`, which survives a
 kill (a long step finds its own checkpoints there) and is renamed into place at the end. The key is a hash of the
-step's function, its VERSION and its input values, so an equal result upstream stops the redo.
+step's function, its VERSION and its input values, so an equal result upstream stops the redo. Of a file its content and
+name count, not its place: what was made for one target is there for another that needs the same.
 """
 
 import fcntl
@@ -19,9 +20,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, cast, get_type_hints
 import msgspec
 
 from edgekd.errors import ConfigError, CorruptStep, RunLocked
-from edgekd.files import content, decode, digest, dumps, storage_errors, write_text
+from edgekd.files import content, decode, digest, discard, dumps, link, members, storage_errors, write_text
 from edgekd.specs import File
 
+_FILE = set(File.__struct_fields__)
 P = ParamSpec("P")
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -96,7 +98,7 @@ class Run:
         folder = self.folder / name
         if (folder / "result.json").exists() and _record(folder)["key"] == key:
             self.log(step=name, event="reused")
-        else:
+        elif not self._taken_over(name, key, kind):
             self._do(name, key, function, *inputs, **options)
         # Always read back, so that a fresh result and a resumed one are the same value (256 is not 256.0).
         return cast(R, self.result(name, kind))
@@ -147,6 +149,42 @@ class Run:
             out.rename(done)
         self.log(step=name, event="done", key=key, seconds=round(time.monotonic() - start, 3))
 
+    def _taken_over(self, name: str, key: str, kind: type[Any]) -> bool:
+        """Whether another target's step is the same work, and now stands here too: its files by another name."""
+        target, _, tail = name.partition("/")
+        for other in sorted(self.folder.iterdir()) if tail else ():
+            made = f"{other.name}/{tail}"
+            if other.name == target or not (self.folder / made / "result.json").exists():
+                continue
+            try:
+                if _record(self.folder / made)["key"] == key:
+                    self._take_over(name, made, key, self.result(made, kind))
+                    return True
+            except CorruptStep:
+                continue  # made anew here; whoever asks for the damaged one hears of it
+        return False
+
+    def _take_over(self, name: str, made: str, key: str, result: Any) -> None:
+        ours, theirs = f"{name.partition('/')[0]}/", f"{made.partition('/')[0]}/"
+        out = self.folder / f"{name}.partial-{key[:12]}"
+        with storage_errors(out):
+            discard(out)
+            out.mkdir(parents=True)
+            for file in files_of(result):
+                if file.path.startswith(f"{made}/"):
+                    self._link_members(file, self.folder / made, out)
+            plain = _moved(msgspec.to_builtins(result), theirs, ours)
+            write_text(out / "result.json", dumps({"key": key, "result": plain, "seal": digest([key, plain])}))
+            self.forget(name)
+            out.rename(self.folder / name)
+        self.log(step=name, event="taken over", key=key, made=made)
+
+    def _link_members(self, file: File, made: Path, out: Path) -> None:
+        for member in members(self.folder / file.path):
+            place = out / member.relative_to(made)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            link(member, place)
+
     def _check(self, file: File, folder: Path) -> None:
         path = self.folder / file.path
         try:
@@ -164,7 +202,25 @@ def step_key(function: Callable[..., Any], inputs: Any, options: Any) -> str:
     """What makes a step's work the same work: its function, the VERSION of its module, and its input values."""
     module = inspect.getmodule(function)
     where = f"{function.__module__}.{function.__qualname__}"
-    return digest([where, getattr(module, "VERSION", 1), list(inputs), dict(options)])
+    values = msgspec.to_builtins([list(inputs), dict(options)])
+    return digest([where, getattr(module, "VERSION", 1), _without_places(values)])
+
+
+def _without_places(value: Any) -> Any:
+    """A value in which each file is known by its name and content."""
+    return _with_paths(value, lambda path: path.rpartition("/")[2])
+
+
+def _moved(value: Any, old: str, new: str) -> Any:
+    """A value whose files are in another target's folder."""
+    return _with_paths(value, lambda path: new + path.removeprefix(old) if path.startswith(old) else path)
+
+
+def _with_paths(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, dict):
+        changed = {name: _with_paths(one, change) for name, one in value.items()}
+        return {**changed, "path": change(value["path"])} if value.keys() == _FILE else changed
+    return [_with_paths(one, change) for one in value] if isinstance(value, list | tuple) else value
 
 
 def files_of(value: Any) -> Iterator[File]:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from edgekd import cost
 from edgekd.fake_quant import FakeQuantized, is_below, roundings
-from edgekd.nets import anatomy
+from edgekd.nets import anatomy, answers_of
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Budget, Cost, Interval, LayerCost, Quantization, Spec, Target, Trial, Tried
@@ -43,7 +43,7 @@ class Suspect(Spec, frozen=True, kw_only=True):
 
     layers: tuple[str, ...]
     noise: float
-    """Sum of squared errors of the outputs when nothing else is rounded, by the sum of their squares."""
+    """Squared errors of an output when nothing else is rounded, by the sum of its squares; of all outputs together."""
 
 
 class Room(Spec, frozen=True, kw_only=True):
@@ -72,10 +72,11 @@ def mix(work: Work, aim: Aim, base: Quantization, room: Room) -> Tried:
 
 def _mix(work: Work, aim: Aim, base: Quantization, room: Room) -> Tried:
     bench = Bench(work, aim)
-    module, shape = bench.corrected(base), bench.calibration.shape[1:]
-    whole = cost.model_of(room.target).estimate(anatomy(module, shape), room.target, "fp32")
-    prices = _Prices(trace(module, [shape]), room, whole)
+    module = bench.corrected(base)
     calibration, examples = torch.from_numpy(bench.calibration), torch.from_numpy(bench.inputs[:EXAMPLES])
+    shape, tokens = calibration.shape[1:], aim.data.subject.kind == "tokens"
+    whole = cost.model_of(room.target).estimate(anatomy(module, shape, tokens), room.target, "fp32")
+    prices = _Prices(trace(module, [calibration]), room, whole)
     suspects = [one for one in rank(prices.followed, calibration, examples) if prices.affords(one.layers)]
     plain = bench.try_one(base)
     blame, measured = _measure(bench, base, suspects[:MOST_MEASURED], plain)
@@ -157,7 +158,7 @@ def rank(followed: Trace, calibration: Tensor, examples: Tensor) -> list[Suspect
     Roundings that no module's name stands for are left out.
     """
     with torch.no_grad():
-        clean = FakeQuantized(followed, frozenset())(examples)
+        clean = answers_of(FakeQuantized(followed, frozenset())(examples))
         simulated = FakeQuantized(followed)
         simulated.observe(torch.split(calibration, EXAMPLES))
         noises: dict[tuple[str, ...], float] = {}
@@ -165,11 +166,19 @@ def rank(followed: Trace, calibration: Tensor, examples: Tensor) -> list[Suspect
         for index, one in enumerate(found):
             tell("simulating integers", index, len(found))
             simulated.rounded = frozenset({one.node})
-            noise = float((simulated.eval()(examples) - clean).square().sum() / clean.square().sum().clamp_min(1e-30))
+            noise = _noise(clean, answers_of(simulated.eval()(examples)))
             noises[one.modules] = noises.get(one.modules, 0.0) + noise
     tell("simulating integers", len(found), len(found))
     suspects = [Suspect(layers=layers, noise=noise) for layers, noise in noises.items()]
     return sorted(suspects, key=lambda one: (-one.noise, one.layers))
+
+
+def _noise(clean: Sequence[Tensor], found: Sequence[Tensor]) -> float:
+    """Squared errors of each output by the sum of its squares, added up."""
+    return sum(
+        float((answer - expected).square().sum() / expected.square().sum().clamp_min(1e-30))
+        for expected, answer in zip(clean, found, strict=True)
+    )
 
 
 def _measure(

@@ -76,6 +76,9 @@ class TensorSpec(Spec, frozen=True, kw_only=True):
     dtype: str = "float32"
     layout: Literal["", "NCHW", "NHWC"] = ""
     """Order of the axes where there are image axes."""
+    scale: float = 0.0
+    """Of an integer that stands for a float, scale * (integer - zero_point), where a file was asked; 0 for none."""
+    zero_point: int = 0
 
 
 class Operator(Spec, frozen=True, kw_only=True):
@@ -162,8 +165,8 @@ class Cluster(Spec, frozen=True, kw_only=True):
     count: Count
     clock_mhz: Positive
     """The highest clock that the stock firmware runs."""
-    l1d_bytes: Count
-    l2_bytes: Count
+    l1d_bytes: Size = 0
+    l2_bytes: Size = 0
     """Of one core, or shared by the cluster where `l2_shared`."""
     l2_shared: bool = False
 
@@ -181,6 +184,8 @@ class Device(Spec, frozen=True, kw_only=True):
     """Theoretical peak of the memory bus."""
     sources: dict[str, Text]
     """Where each fact is written: field name -> document or page."""
+    flash_bytes: Size = 0
+    """Of a microcontroller, which reads weights from flash where they lie; 0 where models are loaded into RAM."""
     l3_bytes: Size = 0
     accelerator: str = ""
 
@@ -191,11 +196,12 @@ class Budget(Spec, frozen=True, kw_only=True):
     latency_ms: Limit = math.inf
     """90th percentile of one inference at batch 1."""
     peak_memory_bytes: Limit = math.inf
-    """Weights and planned arena of the model, without the runtime's own code."""
+    """Weights and planned arena of the model, without the runtime's own code; of a microcontroller the arena alone."""
     file_bytes: Limit = math.inf
     energy_mj: Limit = math.inf
     accuracy_floor: Share = 0.0
-    """Least value of the task's metric for the artifact; a recipe's floor counts where it is higher."""
+    """Least value of the task's metric for the artifact. A recipe's own counts instead, where it has one: 0.75 of what
+    comes next in a text is another thing than 0.75 of ten classes."""
 
 
 class Target(Spec, frozen=True, kw_only=True):
@@ -221,6 +227,8 @@ class Target(Spec, frozen=True, kw_only=True):
     fallbacks: dict[Name, Name] = {}
     """Export -> export that stands in for it where a runtime of the device cannot execute it, or would silently answer
     wrongly; nothing is replaced that is not named here."""
+    npu: Choice | None = None
+    """A file of edgekd/compilers that compiles exports for the device's neural processor, and which one that is."""
 
 
 class Views(Spec, frozen=True, kw_only=True):
@@ -240,6 +248,11 @@ class Views(Spec, frozen=True, kw_only=True):
     brightness: Share = 0.0
     """Largest change of gain and of offset."""
 
+    @property
+    def moves(self) -> bool:
+        """Whether what is in an image is elsewhere in its views."""
+        return bool(self.rotate_degrees or self.shift or self.scale or self.shear or self.elastic or self.flip)
+
 
 class Training(Spec, frozen=True, kw_only=True):
     """Stochastic gradient descent with Nesterov momentum, linear warm-up and cosine decay, or AdamW."""
@@ -253,6 +266,9 @@ class Training(Spec, frozen=True, kw_only=True):
     warmup: Share = 0.15
     """Share of the steps."""
     label_smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    own_generations: Share = 0.0
+    """Share of the steps in which a student that writes goes on with the beginnings of the texts itself, and learns
+    what its teachers say of that (Agarwal et al. 2024, "GKD", arXiv:2306.13649, lambda): see edgekd/generations.py."""
     autocast: bool = False
     """Multiply matrices in bfloat16 while training: on processors that can (avx512_bf16, bf16 of Armv8.6) encoders of
     text take less than half the time, on others more."""
@@ -267,9 +283,9 @@ class LayerMap(Spec, frozen=True, kw_only=True):
 
     teacher: Text
     student: Text
-    map: Literal["uniform", "first", "last", "same"] = "uniform"
+    map: Literal["uniform", "spaced", "first", "last", "same"] = "uniform"
     """Which of the teacher's layers the student's get, where there are more: evenly spread and ending with the last,
-    the first ones, the last ones; "same" wants as many."""
+    evenly spread from the first to the last, the first ones, the last ones; "same" wants as many."""
 
 
 class LossChoice(Spec, frozen=True, kw_only=True):
@@ -322,6 +338,14 @@ class TeacherChoice(Spec, frozen=True, kw_only=True):
     """What it teaches; () is everything."""
 
 
+class PseudoLabels(Spec, frozen=True, kw_only=True):
+    """A student learns from what the teacher writes about the training examples instead of their labels (Kim and Rush
+    2016, arXiv:1606.07947), where that is not too far from those (Gandhi et al. 2023, arXiv:2311.00430)."""
+
+    least: Share
+    """Least headline metric of what the teacher writes about an example, held against its label."""
+
+
 class StudentChoice(Spec, frozen=True, kw_only=True):
     """The family of students, what may vary in it, and how the chosen one is trained."""
 
@@ -355,7 +379,11 @@ class Recipe(Spec, frozen=True, kw_only=True):
     teachers: dict[Name, TeacherChoice] = {}
     """Further ones; where several teach a head, the mean of their outputs does."""
     stages: tuple[Stage, ...] = ()
+    pseudo_labels: PseudoLabels | None = None
+    """Where nets write texts; the twin learns from the labels as they are."""
     accuracy_floor: Share = 0.0
+    budget: dict[Literal["latency_ms", "peak_memory_bytes", "file_bytes", "energy_mj"], Limit] = {}
+    """Limits of this job in place of the target's; those that are left out stay."""
     views: Views = Views()
     probe_epochs: Count = 5
     """Length of the short distillations that "smallest above the accuracy floor" compares candidates by."""
@@ -367,6 +395,8 @@ class Recipe(Spec, frozen=True, kw_only=True):
     student_seed: Seed | None = None
     """Of the student's start and of the order of its examples, where it is another: teacher, views, what the teacher
     says and the plan stay those of `seed`."""
+    instead: dict[Name, Name] = {}
+    """Export of a target -> the one that is made in its place, where this kind of net loses too much in it."""
     scales: dict[Name, dict[str, Any]] = {}
     """Other sizes of the same job: name -> what differs, by path: {"student.training.epochs" = 2}."""
     minutes: NonNegative = 0.0
@@ -390,6 +420,23 @@ class Output(Spec, frozen=True, kw_only=True):
     metric: str
     """The task's headline metric."""
 
+    @property
+    def is_choice(self) -> bool:
+        """Whether each place of an answer is a choice of one class: they are the first axis, and nothing else is."""
+        return bool(self.classes) and self.shape[:1] == (len(self.classes),)
+
+
+class Input(Spec, frozen=True, kw_only=True):
+    """What a net is shown beside its first input."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Of one example."""
+    kind: Literal["numbers", "tokens"]
+    prompt: Size = 0
+    """Tokens that are given where a net writes the others itself, each the likeliest that it answers one place before;
+    0 where all are given."""
+
 
 class Subject(Spec, frozen=True, kw_only=True):
     """What a net is made for: what it is shown, and what it shall answer."""
@@ -402,6 +449,10 @@ class Subject(Spec, frozen=True, kw_only=True):
     outputs: Annotated[tuple[Output, ...], Meta(min_length=1)]
     vocabulary: tuple[str, ...] = ()
     """Of tokens: the words or pieces of words that the numbers stand for; the first is padding."""
+    end: Size = 0
+    """The token that ends a text which a net goes on with; 0 where texts end with their padding."""
+    beside: tuple[Input, ...] = ()
+    """Further inputs, in the order in which a net takes them behind the first."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -412,6 +463,16 @@ class Subject(Spec, frozen=True, kw_only=True):
     def metric(self) -> str:
         """The headline metric: of several outputs the mean of theirs."""
         return self.outputs[0].metric if len(self.outputs) == 1 else "mean"
+
+    @property
+    def written(self) -> int | None:
+        """Which of the further inputs is a text that a net writes itself; None where none is."""
+        return next((index for index, one in enumerate(self.beside) if one.prompt), None)
+
+    @property
+    def text(self) -> int:
+        """Which of all inputs is the text, where a net writes one."""
+        return 0 if self.written is None else 1 + self.written
 
     @property
     def images(self) -> bool:
@@ -430,6 +491,13 @@ class Data(Spec, frozen=True, kw_only=True):
     """For each output an array of shape (examples, ...)."""
     test_inputs: File
     test_labels: tuple[File, ...]
+    train_beside: tuple[File, ...] = ()
+    """For each further input an array of shape (examples, ...)."""
+    test_beside: tuple[File, ...] = ()
+
+    def inputs(self, split: Literal["train", "test"]) -> tuple[File, ...]:
+        """Of all inputs of a split, the first in front."""
+        return (self.train_inputs, *self.train_beside) if split == "train" else (self.test_inputs, *self.test_beside)
 
 
 class Teacher(Spec, frozen=True, kw_only=True):
@@ -527,11 +595,22 @@ class Student(Spec, frozen=True, kw_only=True):
     preprocessing: Preprocessing | None
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    """Of what a device executes: of a net that writes token after token, of one step."""
     subject: Subject
     parameters: Size
     macs: Size
     metrics: dict[str, float]
     twin_metrics: dict[str, float]
+
+
+class Context(Spec, frozen=True, kw_only=True):
+    """The model that makes what stays the same in a text: executed once, before the steps that write it."""
+
+    model: File
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    samples: File
+    """As of the Artifact."""
 
 
 class Artifact(Spec, frozen=True, kw_only=True):
@@ -550,6 +629,19 @@ class Artifact(Spec, frozen=True, kw_only=True):
     """Package -> version that made it."""
     quantization: Quantization = Quantization()
     """How its integers were chosen, where it has any."""
+    steps: Size = 0
+    """Tokens of a text, of an artifact that is one step of a net that writes: see edgekd/decoding.py."""
+    texts: File | None = None
+    """Test texts for such an artifact to go on with: a .npz of tokens (texts, steps) and how many of them are given."""
+    end: Size = 0
+    """The token that ends what it writes."""
+    context: Context | None = None
+    """Of such an artifact, where its steps are given something that is made of other inputs."""
+
+    @property
+    def file_bytes(self) -> int:
+        """Of everything that the device gets."""
+        return self.model.size_bytes + (self.context.model.size_bytes if self.context else 0)
 
 
 class Agreement(Spec, frozen=True, kw_only=True):
@@ -698,6 +790,24 @@ class Machine(Spec, frozen=True, kw_only=True):
     clock_mhz: float = 0.0
 
 
+class Writing(Spec, frozen=True, kw_only=True):
+    """How fast an artifact that is one step of a net writes whole texts, each the most likely token after token."""
+
+    texts: Count
+    tokens: Size
+    """Written, what was given left out."""
+    tokens_s: NonNegative
+    """Median over the texts, from the first token written to the last: step, choice, and what hands the state on."""
+    first_token_ms: NonNegative
+    """Median over the texts, from the first token given to the first written."""
+    text_ms: tuple[float, ...]
+    """Of each text, from the first token given to the last written."""
+    question: tuple[int, ...]
+    """Tokens of the first text that were given."""
+    answer: tuple[int, ...]
+    """And what it went on with."""
+
+
 class Conditions(Spec, frozen=True, kw_only=True):
     """What a device said of itself before or after a run."""
 
@@ -752,6 +862,10 @@ class Measurement(Spec, frozen=True, kw_only=True):
     before: Conditions = Conditions()
     after: Conditions = Conditions()
     outputs_sha256: str
+    writing: Writing | None = None
+    """Of artifacts that are a step of a net that writes, whose latency is that of one step."""
+    once_ms: float | None = None
+    """90th percentile of what is executed once before the steps of a text, where something is."""
     valid: bool
     reasons: tuple[str, ...] = ()
     """Why a run is not valid, or what to know about it."""
@@ -787,6 +901,71 @@ class Summary(Spec, frozen=True, kw_only=True):
     after: Conditions = Conditions()
     valid: bool
     reasons: tuple[str, ...] = ()
+
+
+class Arena(Spec, frozen=True, kw_only=True):
+    """What an artifact takes of a microcontroller's memory, planned on this machine by the runtime that it has."""
+
+    artifact: str
+    engine: str
+    engine_version: str
+    provenance: Provenance
+    file_bytes: Size
+    """In flash."""
+    arena_bytes: Size
+    """In SRAM: all that the runtime took of the memory that it was given."""
+    persistent_bytes: Size
+    """Of those, what no tensor of the graph is in: the runtime's records, and buffers that its kernels keep."""
+
+
+class Compiled(Spec, frozen=True, kw_only=True):
+    """An artifact compiled for a neural processor, and what the compiler's own model says that an inference costs."""
+
+    artifact: str
+    compiler: str
+    compiler_version: str
+    processor: Text
+    """And the memory system that it was compiled for: "ethos-u55-128 at 500 MHz, Ethos_U55_High_End_Embedded"."""
+    provenance: Provenance
+    model: File
+    """What is shipped in the artifact's place."""
+    npu_operators: Size
+    cpu_operators: tuple[str, ...] = ()
+    """Left to the processor beside it, "MEAN of model": their time is in none of these numbers."""
+    macs: Size
+    cycles: Size
+    latency_ms: NonNegative
+    """Of what the neural processor executes."""
+    sram_bytes: Size
+    """Tensors and scratch memory."""
+    flash_bytes: Size
+    """Weights and commands that the neural processor reads."""
+
+    @property
+    def source(self) -> str:
+        """Who says so."""
+        return f"{self.compiler} {self.compiler_version}, {self.processor}"
+
+
+class CSource(Spec, frozen=True, kw_only=True):
+    """A model file as C, for firmware."""
+
+    artifact: str
+    header: File
+    source: File
+    arena_bytes: Size
+    """That the header reserves: what was found, and a margin."""
+
+
+class Firmware(Spec, frozen=True, kw_only=True):
+    """What the firmware of a microcontroller needs of an artifact."""
+
+    artifact: str
+    arena: Arena | None = None
+    compiled: Compiled | None = None
+    c: CSource | None = None
+    lacking: tuple[str, ...] = ()
+    """What there is not, and why."""
 
 
 class Counted(Spec, frozen=True, kw_only=True):

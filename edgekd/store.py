@@ -5,7 +5,6 @@ time; a run takes what it needs by hard links, or by copies where those cannot b
 Above the budget the entries that were not used for the longest time go, but never one that a process holds.
 """
 
-import errno
 import fcntl
 import json
 import os
@@ -17,7 +16,7 @@ from typing import IO, Final
 
 from edgekd.caches import cache
 from edgekd.errors import ConfigError
-from edgekd.files import dumps, replacing, storage_errors, write_text
+from edgekd.files import dumps, storage_errors, write_text
 from edgekd.progress import tell
 from edgekd.specs import Spec
 
@@ -25,7 +24,6 @@ BUDGET_BYTES: Final = 20_000_000_000
 HINT: Final = "`edgekd cache clear` frees some, EDGEKD_KNOWLEDGE names a folder elsewhere; what is done stays"
 
 _ABOUT = "about.json"
-_UNLINKABLE = {errno.EXDEV, errno.EPERM, errno.EACCES, errno.EMLINK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
 class Entry(Spec, frozen=True, kw_only=True):
@@ -33,7 +31,7 @@ class Entry(Spec, frozen=True, kw_only=True):
 
     key: str
     kind: str
-    """"teacher" or "knowledge"."""
+    """"teacher", "knowledge", "front" or "texts"."""
     what: str
     size_bytes: int
     """On the disk."""
@@ -77,18 +75,6 @@ def entry(key: str, kind: str, what: str) -> Iterator[Path]:
             folder.mkdir(exist_ok=True)
             write_text(folder / _ABOUT, dumps({"kind": kind, "what": what}))
             yield folder
-
-
-def take(source: Path, target: Path) -> None:
-    """Put an entry's file into a run: the same file by another name, where the file system allows that."""
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in _UNLINKABLE:
-            raise
-        with replacing(target) as part:
-            shutil.copyfile(source, part)
 
 
 def entries() -> list[Entry]:

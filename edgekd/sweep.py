@@ -20,6 +20,8 @@ from edgekd.specs import Count, Name, Seed, Size, Spec, Text
 
 SCHEMA: Final = 1
 MOST_CELLS: Final = 10_000
+Seeded = Literal["everything", "student"]
+"""What a seed is the start of."""
 
 
 class Sweep(Spec, frozen=True, kw_only=True):
@@ -32,6 +34,8 @@ class Sweep(Spec, frozen=True, kw_only=True):
     """Names of shipped ones, or paths beside the sweep's file."""
     targets: Annotated[tuple[Text, ...], Meta(min_length=1)]
     seeds: Annotated[tuple[Seed, ...], Meta(min_length=1)] = (0, 1, 2)
+    seeded: Seeded = "everything"
+    """"student" gives all seeds of a recipe the same teacher, which is trained and asked once."""
     scale: str = ""
     """Of the recipes: "small"."""
     options: dict[str, Annotated[list[Any], Meta(min_length=1)]] = {}
@@ -47,6 +51,7 @@ class Cell(Spec, frozen=True, kw_only=True):
     recipe: str
     targets: tuple[str, ...]
     seed: Seed
+    seeded: Seeded
     scale: str
     options: dict[str, Any]
     until: Step
@@ -126,6 +131,7 @@ def cells(sweep: Sweep, out: Path) -> list[Cell]:
             recipe=recipe,
             targets=sweep.targets,
             seed=seed,
+            seeded=sweep.seeded,
             scale=sweep.scale,
             options=options,
             until=sweep.until,
@@ -179,7 +185,8 @@ def run_cell(cell: Cell) -> tuple[Row, ...]:
 
 def _recipe(cell: Cell) -> Any:
     recipe = load_recipe(cell.recipe, cell.scale)
-    recipe = msgspec.structs.replace(recipe, seed=cell.seed)
+    which = "seed" if cell.seeded == "everything" else "student_seed"
+    recipe = msgspec.structs.replace(recipe, **{which: cell.seed})
     return changed(recipe, cell.options, f"sweep of {recipe.name}") if cell.options else recipe
 
 
@@ -217,7 +224,7 @@ def _row(cell: Cell, recipe: str, made: Made) -> Row:
         student_parameters=student.parameters if student else 0,
         teacher_macs=made.teacher.macs,
         student_macs=student.macs if student else 0,
-        file_bytes={one.export: one.model.size_bytes for one in made.artifacts},
+        file_bytes={one.export: one.file_bytes for one in made.artifacts},
     )
 
 
@@ -279,6 +286,11 @@ class Group(Spec, frozen=True, kw_only=True):
         return [value for value in found if value is not None]
 
 
+def _of_seeds(sweep: Sweep) -> str:
+    seeds = ", ".join(map(str, sweep.seeds))
+    return f"the seeds {seeds}" if sweep.seeded == "everything" else f"students' seeds {seeds}, of one teacher"
+
+
 def _scores(row: Row) -> dict[str, float | None]:
     return {"teacher": row.teacher, "student": row.student, "twin": row.twin}
 
@@ -323,8 +335,8 @@ def markdown(swept: Swept) -> str:
     lines = [
         f"# {swept.sweep.title}",
         "",
-        f"Metrics on the test split, provenance `host`; mean and deviation over the seeds "
-        f"{', '.join(map(str, swept.sweep.seeds))}; {', '.join(f'{k} {v}' for k, v in swept.environment.items())}.",
+        f"Metrics on the test split, provenance `host`; mean and deviation over {_of_seeds(swept.sweep)}; "
+        f"{', '.join(f'{k} {v}' for k, v in swept.environment.items())}.",
         "",
         _line([*heads, "distillation", *exports, "parameters", "MACs"]),
         _line(["---"] * (len(heads) + len(exports) + 3)),

@@ -8,13 +8,15 @@ import torch
 
 from edgekd import heads, store
 from edgekd.errors import ConfigError
-from edgekd.files import content, decode_json, digest, dumps, read_text, write_text
-from edgekd.nets import Net, anatomy, input_shape, save, weights_digest
+from edgekd.files import content, decode_json, digest, dumps, link, read_text, write_text
+from edgekd.fronts import seen
+from edgekd.nets import Net, examine, save, weights_digest
 from edgekd.oracles import build_teacher, identity
 from edgekd.runs import Work
 from edgekd.specs import Choice, Data, Spec, Subject, Teacher, TeacherChoice, Views
-from edgekd.training import Shown, fit, labelled, labels_of, predict, targets, train_labels, viewer_of
+from edgekd.training import Shown, fit, labelled, labels_of, targets, train_labels
 from edgekd.workers import call
+from edgekd.writing import written_by
 
 VERSION = 3
 
@@ -53,9 +55,8 @@ def taught_by(teacher: TeacherChoice, subject: Subject) -> tuple[int, ...]:
 
 def teach(work: Work, curriculum: Curriculum, data: Data) -> Teacher:
     """Train the teacher, or take it as it is where its training has no epochs; one that was trained before is used."""
-    return call(
-        _teach, work, curriculum, data, threads=curriculum.threads, log=work.out / "worker.log", timeout_s=TIMEOUT_S
-    )
+    log, threads = work.out / "worker.log", curriculum.threads
+    return call(_teach, work, curriculum, data, threads=threads, log=log, timeout_s=TIMEOUT_S, trains=True)
 
 
 def _teach(work: Work, curriculum: Curriculum, data: Data) -> Teacher:
@@ -70,10 +71,10 @@ def _teach(work: Work, curriculum: Curriculum, data: Data) -> Teacher:
             save(net.module, weights)
             teacher = _described(work, curriculum, data, net, taught)
             weights.chmod(0o444)  # runs will hold links to it
-            store.take(weights, shelf / _WEIGHTS)
+            link(weights, shelf / _WEIGHTS)
             write_text(shelf / _NOUN, dumps(teacher))
         else:
-            store.take(shelf / _WEIGHTS, weights)
+            link(shelf / _WEIGHTS, weights)
     (work.out / "checkpoint.safetensors").unlink(missing_ok=True)
     store.make_room()
     return msgspec.structs.replace(teacher, weights=work.keep(weights))
@@ -81,7 +82,7 @@ def _teach(work: Work, curriculum: Curriculum, data: Data) -> Teacher:
 
 def _key(curriculum: Curriculum, data: Data, net: Net) -> str:
     """Everything that the trained teacher depends on; what a net starts from may come out of a user's own file."""
-    files = [data.train_inputs, *data.train_labels, data.test_inputs, *data.test_labels]
+    files = [*data.inputs("train"), *data.train_labels, *data.inputs("test"), *data.test_labels]
     start = [weights_digest(net.module), identity(curriculum.teacher, net)]
     choice = msgspec.structs.replace(curriculum.teacher, views=None)
     how = msgspec.structs.replace(curriculum, teacher=choice, views=_views(curriculum))
@@ -112,20 +113,21 @@ def _train(work: Work, curriculum: Curriculum, data: Data, net: Net, taught: tup
     labels = [train_labels(work, data)[index] for index in taught]
 
     def objective(answers: tuple[torch.Tensor, ...], shown: Shown) -> torch.Tensor:
-        wanted = targets(labels, shown.indices)
+        wanted = [one.to(shown.device) for one in targets(labels, shown.indices)]
         return heads.label_loss(subject, answers, wanted, choice.training.label_smoothing)
 
-    fit(
-        net.module,
-        viewer_of(work, data, "train", net.preprocessing, views, curriculum.seed + _OTHER_VIEWS),
-        objective,
-        choice.training,
-        views=views.count,
-        seed=curriculum.seed,
-        checkpoint=work.out / "checkpoint.safetensors",
-        what="teaching the teacher",
-        examples=labelled(labels),
-    )
+    with seen(work, data, "train", net, views, curriculum.seed + _OTHER_VIEWS) as (module, viewer):
+        fit(
+            module,
+            viewer,
+            objective,
+            choice.training,
+            views=views.count,
+            seed=curriculum.seed,
+            checkpoint=work.out / "checkpoint.safetensors",
+            what="teaching the teacher",
+            examples=labelled(labels),
+        )
 
 
 def _views(curriculum: Curriculum) -> Views:
@@ -136,9 +138,11 @@ def _views(curriculum: Curriculum) -> Views:
 
 def _described(work: Work, curriculum: Curriculum, data: Data, net: Net, taught: tuple[int, ...]) -> Teacher:
     weights = work.out / _WEIGHTS
-    answers = predict(net.module, viewer_of(work, data, "test", net.preprocessing))
+    subject = heads.restricted(data.subject, taught)
+    with seen(work, data, "test", net) as (module, viewer):
+        answers = written_by(module, viewer, subject, what="examining the teacher")
     labels = labels_of(work, data, "test")
-    anatomy_of = anatomy(net.module, input_shape(net, data.subject.shape), data.subject.kind == "tokens")
+    anatomy_of = examine(net, data.subject)
     return Teacher(
         weights=work.keep(weights),
         choice=Choice(name=curriculum.teacher.name, options=curriculum.teacher.options),
@@ -146,5 +150,5 @@ def _described(work: Work, curriculum: Curriculum, data: Data, net: Net, taught:
         parameters=anatomy_of.parameters,
         file_bytes=weights.stat().st_size,
         macs=anatomy_of.macs,
-        metrics=heads.judged(heads.restricted(data.subject, taught), answers, [labels[index] for index in taught]),
+        metrics=heads.judged(subject, answers, [labels[index] for index in taught]),
     )

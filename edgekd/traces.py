@@ -62,17 +62,17 @@ class Trace:
         return next(node for node in self.nodes() if node.name == name)
 
 
-def trace(module: nn.Module, shapes: Sequence[Sequence[int]]) -> Trace:
-    """Follow a module on examples of `shapes`, each without its batch, which stays open.
+def trace(module: nn.Module, examples: Sequence[Tensor]) -> Trace:
+    """Follow a module on inputs of the shapes and types of `examples`, whose first axis is the batch and stays open.
 
     Raises:
         ConvertError: what the module does depends on its input's values, so no format could hold it.
     """
-    examples = tuple(torch.zeros(2, *shape) for shape in shapes)
-    open_batch = tuple({0: torch.export.Dim.AUTO} for _ in examples)
+    given = tuple(torch.zeros(2, *one.shape[1:], dtype=one.dtype) for one in examples)
+    open_batch = tuple({0: torch.export.Dim.AUTO} for _ in given)
     try:
         with evaluating(module):
-            program = torch.export.export(module, examples, dynamic_shapes=open_batch, strict=False)
+            program = torch.export.export(module, given, dynamic_shapes=open_batch, strict=False)
         graph = program.module(check_guards=False)
     except FAILURES as error:
         line = next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from edgekd.crew import joined
 from edgekd.errors import ConfigError, TrainingDiverged
 from edgekd.files import replacing
 from edgekd.nets import answers_of, evaluating
@@ -28,19 +29,32 @@ from edgekd.views import Viewer
 class Shown:
     """What a net was shown in one step of its training."""
 
-    inputs: Tensor
+    inputs: tuple[Tensor, ...]
     indices: NDArray[np.int64]
     """Which examples these are."""
     epoch: int
     progress: float
     """Share of the training that is done, 0 up to 1."""
+    labels: Tensor | None = None
+    """Of texts that the net has written itself, (batch, length); None where the examples are those of the data."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the net computes."""
+        return self.inputs[0].device
 
 
 Objective = Callable[[tuple[Tensor, ...], Shown], Tensor]
 """Loss of a batch: (the net's answers, one an output; what it was shown) -> scalar. Where it is a module, what is
 trainable in it is trained as well."""
 
+Writer = Callable[[Tensor, NDArray[np.int64], int], tuple[Tensor, Tensor] | None]
+"""From a batch, its indices and the number of the step to what the net makes of it, inputs and labels; None where the
+batch stays as it is."""
+
 CHECKPOINT_SECONDS = 3.0
+CHECKPOINT_SHARE = 0.03
+"""Of the time of a training, that checkpoints may take."""
 BATCH_OF_INFERENCE = 200
 LABELS_AT_ONCE = 1000
 """That are looked at together, for the sake of memory."""
@@ -57,10 +71,12 @@ def fit(
     checkpoint: Path,
     what: str,
     examples: NDArray[np.int64] | None = None,
+    writer: Writer | None = None,
 ) -> None:
     """Train a module in place on `examples` (all by default), from its checkpoint where there is one.
 
-    Epoch e shows view e modulo `views`. Examples that do not fill a last batch are left for another epoch.
+    Epoch e shows view e modulo `views`, or what the `writer` makes of it. Examples that do not fill a last batch are
+    left for another epoch.
 
     Raises:
         TrainingDiverged: the loss is not finite; the checkpoint before it is kept.
@@ -68,41 +84,61 @@ def fit(
     pool = np.arange(len(viewer)) if examples is None else examples
     if not len(pool):
         raise ConfigError(f"{what}: no examples are left to learn from", hint="more data, or a smaller share held out")
-    batch = min(training.batch, len(pool))
+    batch, crew = min(training.batch, len(pool)), joined()
+    crew.check(batch, what)
     steps_per_epoch = len(pool) // batch
     steps = training.epochs * steps_per_epoch
     learned = nn.ModuleDict({"net": module, "loss": objective} if isinstance(objective, nn.Module) else {"net": module})
+    learned.to(crew.device)
     optimiser = _optimiser(learned, training)
     start = _resume(learned, optimiser, checkpoint)
     module.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stub lacks this form
-    saved = time.monotonic()
+    due = time.monotonic() + CHECKPOINT_SECONDS
     order = np.empty(0, np.int64)
     for step in range(start, steps):
         epoch, within = divmod(step, steps_per_epoch)
         if within == 0 or not len(order):
             order = np.random.default_rng([seed, epoch]).permutation(pool)
             tell(what, step, steps)
-        indices = np.sort(order[within * batch : (within + 1) * batch])
-        torch.manual_seed(seed * 1_000_003 + step)  # dropout
+        indices = crew.part(np.sort(order[within * batch : (within + 1) * batch]))
+        torch.manual_seed(seed * 1_000_003 + step + crew.rank * 1_000_000_007)  # dropout
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(training, step, steps)
-        inputs = viewer.batch(indices, epoch % views)
-        with torch.autocast("cpu", torch.bfloat16, enabled=training.autocast):
-            answers = answers_of(module(_channels_last(inputs)))
-        loss = objective(tuple(one.float() for one in answers), Shown(inputs, indices, epoch, step / steps))
-        if not math.isfinite(loss.item()):
+        inputs = tuple(one.to(crew.device) for one in viewer.inputs(indices, epoch % views))
+        shown = Shown(inputs, indices, epoch, step / steps)
+        loss = _loss(module, objective, _rewritten(shown, writer, step), training.autocast)
+        if not math.isfinite(whole := crew.mean(loss).item()):
             raise TrainingDiverged(
-                f"{what}: the loss is {loss.item()} at step {step} of {steps}",
+                f"{what}: the loss is {whole} at step {step} of {steps}",
                 hint=f"lower learning_rate (now {training.learning_rate}); the checkpoint before it is kept",
             )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch
+        crew.average(learned.parameters())
         optimiser.step()
-        if time.monotonic() - saved > CHECKPOINT_SECONDS or step + 1 == steps:
+        if crew.rank == 0 and (time.monotonic() > due or step + 1 == steps):
+            began = time.monotonic()
             _save(learned, optimiser, step + 1, checkpoint)
-            saved = time.monotonic()
+            due = _next_save(began, time.monotonic())
     tell(what, steps, steps)
-    module.eval()
+    module.cpu().eval()
+
+
+def _rewritten(shown: Shown, writer: Writer | None, step: int) -> Shown:
+    """What the net makes of a batch itself, where it does."""
+    written = writer(shown.inputs[0], shown.indices, step) if writer else None
+    return replace(shown, inputs=(written[0],), labels=written[1]) if written else shown
+
+
+def _loss(module: nn.Module, objective: Objective, shown: Shown, autocast: bool) -> Tensor:
+    with torch.autocast(shown.device.type, torch.bfloat16, enabled=autocast):
+        answers = answers_of(module(*map(_channels_last, shown.inputs)))
+    return objective(tuple(one.float() for one in answers), shown)
+
+
+def _next_save(began: float, ended: float) -> float:
+    """When to save again: some seconds later, and so that a large net spends little of its time on it."""
+    return ended + max(CHECKPOINT_SECONDS, (ended - began) / CHECKPOINT_SHARE)
 
 
 def learning_rate(training: Training, step: int, steps: int) -> float:
@@ -133,7 +169,7 @@ def predicting(
     with evaluating(module):
         for start in range(0, len(pool), batch):
             indices = pool[start : start + batch]
-            answer = module(_channels_last(viewer.batch(indices, view)))
+            answer = module(*map(_channels_last, viewer.inputs(indices, view)))
             yield indices, tuple(one.float().numpy() for one in answers_of(answer))
 
 
@@ -197,8 +233,8 @@ def viewer_of(
     seed: int = 0,
 ) -> Viewer:
     """A split of the data as a net with this preprocessing sees it; read as it is looked at."""
-    file = data.train_inputs if split == "train" else data.test_inputs
-    return Viewer(Rows(work.path(file)), preprocessing, views, seed)
+    first, *beside = (Rows(work.path(file)) for file in data.inputs(split))
+    return Viewer(first, preprocessing, views, seed, beside)
 
 
 def train_labels(work: Work, data: Data) -> tuple[Rows, ...]:
@@ -231,6 +267,11 @@ def labels_of(
     files = data.train_labels if split == "train" else data.test_labels
     mapped = [np.load(work.path(file), mmap_mode="r", allow_pickle=False) for file in files]
     return tuple(np.array(one if examples is None else one[examples]) for one in mapped)
+
+
+def in_layouts(inputs: Sequence[Tensor], wanted: Sequence[TensorSpec]) -> tuple[NDArray[Any], ...]:
+    """All inputs of examples as `in_layout` has each."""
+    return tuple(in_layout(one.numpy(), spec) for one, spec in zip(inputs, wanted, strict=True))
 
 
 def in_layout(examples: NDArray[Any], wanted: TensorSpec) -> NDArray[Any]:

@@ -15,16 +15,16 @@ from torch import nn
 from edgekd import devices, engines, heads
 from edgekd.devices import Device
 from edgekd.errors import ConvertError, MeasureError
-from edgekd.export import TIMEOUT_S, calibration_indices, convert, module_of
+from edgekd.export import TIMEOUT_S, calibration_indices, convert, module_of, module_whole
 from edgekd.files import digest, discard, dumps, write_text
 from edgekd.parity import closeness
 from edgekd.plugins import find
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Artifact, Data, Quantization, Spec, Student, Trial, Tried
-from edgekd.tensors import Array, read_arrays, write_inputs
-from edgekd.training import in_layout, labels_of, predict, viewer_of
-from edgekd.verify import RUN_TIMEOUT_S
+from edgekd.tensors import Array
+from edgekd.training import labels_of, predict, viewer_of
+from edgekd.verify import RUN_TIMEOUT_S, execute
 from edgekd.workers import call
 
 VERSION = 1
@@ -95,7 +95,7 @@ class Bench:
         self.inputs: Array = viewer.batch(chosen).numpy()
         self.calibration: Array = viewer.batch(calibration_indices(len(viewer))).numpy()
         self._labels = labels_of(work, aim.data, "train", chosen)
-        self._expected = predict(self.corrected(Quantization()), viewer, examples=chosen)
+        self._expected = predict(module_whole(work, aim.student), viewer, examples=chosen)
 
     def corrected(self, way: Quantization) -> nn.Module:
         """The student's module as a way corrects it; the same object as before, where the last way was as this one.
@@ -139,7 +139,7 @@ class Bench:
             metric=metric,
             metric_drop=reference - metric,
             sqnr_db=closeness(self._expected, found).sqnr_db,
-            file_bytes=artifact.model.size_bytes,
+            file_bytes=artifact.file_bytes,
         )
         return Done(trial=trial, artifact=artifact)
 
@@ -149,19 +149,11 @@ class Bench:
 
     def _execute(self, work: Work, artifact: Artifact) -> tuple[Array, ...]:
         host: Device = find(devices, "host")
-        given, answered = work.out / "inputs.npz", work.out / "outputs.npz"
         # the artifact is not yet where its File says: the step's folder is renamed when it is done
         model = work.out / artifact.model.path.rpartition("/")[2]
-        try:
-            write_inputs(given, in_layout(self.inputs, artifact.inputs[0]))
-            with host.start("", engines.GUEST, engines.path(self._aim.engine), work.out) as connection:
-                connection.ask({"do": "load", "model": connection.put(model), "threads": 1}, RUN_TIMEOUT_S)
-                request = {"do": "run", "inputs": connection.put(given), "outputs": str(answered)}
-                connection.ask(request, RUN_TIMEOUT_S)
-            found = tuple(answer[:, 0] for answer in read_arrays(answered))
-        finally:
-            given.unlink(missing_ok=True)
-            answered.unlink(missing_ok=True)
+        with host.start("", engines.GUEST, engines.path(self._aim.engine), work.out) as connection:
+            connection.ask({"do": "load", "model": connection.put(model), "threads": 1}, RUN_TIMEOUT_S)
+            found = execute(work, connection, artifact, (self.inputs,))
         shapes, wanted = ([one.shape for one in answers] for answers in (found, self._expected))
         if shapes != wanted:
             raise MeasureError(f"{artifact.export} answers {shapes}, the student {wanted}")

@@ -7,7 +7,22 @@ from typing import Final, TypeVar
 import msgspec
 
 from edgekd import devices
-from edgekd.specs import Budget, Counted, Failure, Interval, Measurement, Provenance, Required, Summary, Target, Verdict
+from edgekd.specs import (
+    Artifact,
+    Budget,
+    Compiled,
+    Counted,
+    Failure,
+    File,
+    Firmware,
+    Interval,
+    Measurement,
+    Provenance,
+    Required,
+    Summary,
+    Target,
+    Verdict,
+)
 
 Found = Measurement | Counted | Summary
 F = TypeVar("F", bound=Found)
@@ -62,6 +77,8 @@ def _latency(one: Found, budget: Budget) -> Verdict:
 def slow_end(one: Measurement | Summary) -> tuple[float, str]:
     """The 90th percentile in milliseconds, or the next higher statistic that there is, and its name."""
     if isinstance(one, Measurement):
+        if one.once_ms is not None:
+            return one.latency_ms.p90 + one.once_ms, "p90 of a step, with what is executed once before"
         return one.latency_ms.p90, "p90"
     if one.p95_ms is not None:
         return one.p95_ms, f"p95, for {one.engine} tells no p90,"
@@ -99,6 +116,76 @@ def memory(found: Iterable[Found], target: Target) -> Verdict | None:
         ok=highest.memory.peak_rss_bytes <= allowed,
         note=f"{what} on {highest.device}{without}",
     )
+
+
+def compiled_latency(compiled: Compiled, budget: Budget, on_cpu_ms: float) -> Verdict:
+    """What a compiler says that an inference takes; what it leaves to the processor beside is in it as its upper end.
+
+    `on_cpu_ms` is what that processor is estimated to take for the whole net at most.
+    """
+    found, left = compiled.latency_ms, compiled.cpu_operators
+    high = found + on_cpu_ms if left else found
+    note = f"by {compiled.source}, for what it executes"
+    if left:
+        note += f"; left to the processor beside it: {', '.join(left)}; the upper end adds all of the net there"
+    return Verdict(
+        limit="latency_ms",
+        allowed=budget.latency_ms,
+        found=found,
+        low=found if left else None,
+        high=high if left else None,
+        provenance=compiled.provenance,
+        ok=high <= budget.latency_ms,
+        note=note,
+    )
+
+
+def static_memory(firmware: Firmware, budget: Budget) -> Verdict | None:
+    """What a microcontroller's runtime plans, and a neural processor's compiler, against the limit; None where neither
+    is known."""
+    planned = _planned(firmware)
+    if planned is None:
+        return None
+    found, provenance, note = planned
+    return Verdict(
+        limit="peak_memory_bytes",
+        allowed=budget.peak_memory_bytes,
+        found=found,
+        provenance=provenance,
+        ok=found <= budget.peak_memory_bytes,
+        note=note,
+    )
+
+
+def shipped_file(artifact: Artifact, firmware: Firmware | None) -> File:
+    """What is put on the device: the artifact, or what a compiler made of it."""
+    return firmware.compiled.model if firmware and firmware.compiled else artifact.model
+
+
+def sram_bytes(firmware: Firmware) -> int | None:
+    """What an artifact takes of a microcontroller's memory at most; None where that is not known."""
+    planned = _planned(firmware)
+    return planned[0] if planned else None
+
+
+def _planned(firmware: Firmware) -> tuple[int, Provenance, str] | None:
+    """Bytes, where they come from, and in words: the arena, or what a compiler places and what the runtime adds to it.
+
+    For that stand the records of the net as it was before, which has more operators; and all of its arena, where some
+    of it is left to the processor beside.
+    """
+    arena, compiled = firmware.arena, firmware.compiled
+    if compiled is None or not compiled.npu_operators:
+        note = f"arena of {arena.engine} {arena.engine_version}, planned on this machine" if arena else ""
+        return (arena.arena_bytes, arena.provenance, note) if arena else None
+    placed = f"tensors as {compiled.compiler} places them"
+    if arena is None:
+        return compiled.sram_bytes, compiled.provenance, f"{placed}, without what the runtime adds"
+    if compiled.cpu_operators:
+        added, what = arena.arena_bytes, f"and, for what is left to the CPU, all of the arena of {arena.engine}"
+    else:
+        added, what = arena.persistent_bytes, f"and the records of {arena.engine} for the whole net"
+    return compiled.sram_bytes + added, compiled.provenance, f"{placed}, {what}"
 
 
 def file_size(size_bytes: int, budget: Budget) -> Verdict:

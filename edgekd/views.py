@@ -5,6 +5,7 @@ at one resolution and a student at another look at the same picture.
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +23,7 @@ class Viewer:
     """Turns raw examples into a net's inputs.
 
     `inputs` has shape (examples, channels, height, width) with pixels in 0..255 where `preprocessing` is given, else
-    any shape.
+    any shape; `beside` are further inputs, which are taken as they are.
     """
 
     def __init__(
@@ -31,8 +32,10 @@ class Viewer:
         preprocessing: Preprocessing | None,
         views: Views | None = None,
         seed: int = 0,
+        beside: Sequence[NDArray[Any] | Rows] = (),
     ) -> None:
         self._inputs = inputs
+        self._beside = beside
         self._preprocessing = preprocessing
         self._views = views
         self._seed = seed
@@ -40,13 +43,14 @@ class Viewer:
     def __len__(self) -> int:
         return len(self._inputs)
 
+    def inputs(self, indices: NDArray[np.int64], view: int | None = None) -> tuple[Tensor, ...]:
+        """All that a net takes of the examples: what `batch` returns, and the further inputs."""
+        return (self.batch(indices, view), *(_as_it_is(one[indices]) for one in self._beside))
+
     def batch(self, indices: NDArray[np.int64], view: int | None = None) -> Tensor:
-        """The examples as float32 of shape (len(indices), *input shape), tokens as int64; `view` None shows them as
-        they are."""
-        raw = torch.from_numpy(np.ascontiguousarray(self._inputs[indices]))
-        if raw.dtype == torch.int32:
-            return raw.long()
-        raw = raw.float()
+        """The first input as float32 of shape (len(indices), *input shape), tokens as int64; `view` None shows the
+        examples as they are."""
+        raw = _as_it_is(self._inputs[indices])
         if self._preprocessing is None:
             return raw
         if view is None or self._views is None:
@@ -74,6 +78,11 @@ class Viewer:
             gain = 1 + numbers[:, 6].view(-1, 1, 1, 1) * views.brightness
             warped = (warped * gain + numbers[:, 7].view(-1, 1, 1, 1) * 255 * views.brightness).clamp(0, 255)
         return warped
+
+
+def _as_it_is(rows: NDArray[Any]) -> Tensor:
+    raw = torch.from_numpy(np.ascontiguousarray(rows))
+    return raw.long() if raw.dtype == torch.int32 else raw.float()
 
 
 @lru_cache(maxsize=1)  # of many examples they are large

@@ -18,30 +18,42 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar, cast, get_type_hints
 
 import msgspec
 
 from edgekd import errors, progress
-from edgekd.errors import EdgekdError, WorkerDied
+from edgekd.errors import EdgekdError, PluginUnavailable, WorkerDied
 from edgekd.files import decode
 from edgekd.plugins import find_object, reference
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+SERVE = "from edgekd.workers import serve; serve()"
 _Process = subprocess.Popen[bytes]
 _running: set[_Process] = set()
+_crews: list[int] = [0]
+"""Processes that a training has, the last one counts; 0 for one of its own, on the processor."""
 _shared: ContextVar[dict[int, _Process] | None] = ContextVar("shared", default=None)
 """By their number of threads the processes that wait for the next call of this thread."""
 
 
-def call(function: Callable[P, R], *arguments: P.args, threads: int, log: Path, timeout_s: float = 3600) -> R:  # type: ignore[valid-type]  # a ParamSpec's args may not be followed by keywords, and a worker needs these
+def call(  # type: ignore[valid-type]  # a ParamSpec's args may not be followed by keywords, and a worker needs these
+    function: Callable[P, R],
+    *arguments: P.args,
+    threads: int,
+    log: Path,
+    timeout_s: float = 3600,
+    trains: bool = False,
+) -> R:
     """`function(*arguments)`, executed in a process of its own.
 
     Arguments and result must be nouns or plain data. `threads` caps the math libraries; a single one makes
-    floating-point sums repeatable to the bit. What libraries print is appended to `log`.
+    floating-point sums repeatable to the bit. What libraries print is appended to `log`. A
+    function that `trains` is executed by a crew, where there is one; its first argument is its Work.
 
     Raises:
         EdgekdError: whatever of these the function raised, as it was raised.
@@ -54,12 +66,13 @@ def call(function: Callable[P, R], *arguments: P.args, threads: int, log: Path, 
     }
     shared = _shared.get()
     with log.open("ab") as stderr:
-        process = (shared or {}).pop(threads, None) or _start(threads, stderr)
+        crew = _crews[-1] if trains else 0
+        process = (None if crew else (shared or {}).pop(threads, None)) or _start(threads, stderr, crew)
     answer: dict[str, Any] = {}
     try:
         answer = _converse(process, json.dumps(request).encode() + b"\n", time.monotonic() + timeout_s)
     finally:
-        if shared is not None and ("error" in answer or "result" in answer):
+        if shared is not None and not crew and ("error" in answer or "result" in answer):
             shared[threads] = process
         else:
             _end(process)
@@ -81,6 +94,22 @@ def sharing() -> Iterator[None]:
         _shared.reset(token)
         for process in processes.values():
             _end(process)
+
+
+@contextlib.contextmanager
+def crew(processes: int) -> Iterator[None]:
+    """Trainings have so many processes each, on GPUs where there are some: see edgekd/crew.py. 0 changes nothing.
+
+    Raises:
+        PluginUnavailable: Accelerate is not installed.
+    """
+    if processes and not find_spec("accelerate"):
+        raise PluginUnavailable("several processes need accelerate", hint="pip install 'edgekd[cluster]'")
+    _crews.append(processes)
+    try:
+        yield
+    finally:
+        _crews.pop()
 
 
 def together(calls: Sequence[Callable[[], R]], at_once: int) -> list[R]:
@@ -105,7 +134,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _start(threads: int, stderr: IO[bytes]) -> _Process:
+def _start(threads: int, stderr: IO[bytes], crew: int) -> _Process:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment = {
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin for each other on busy cores took seven times as long
@@ -115,7 +144,7 @@ def _start(threads: int, stderr: IO[bytes]) -> _Process:
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),  # a user's module is found there as it is here
     }
     process = subprocess.Popen(
-        [sys.executable, "-c", "from edgekd.workers import serve; serve()"],
+        [sys.executable, "-c", f"from edgekd.crew import lead; lead({crew})" if crew else SERVE],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
@@ -176,8 +205,8 @@ def serve() -> None:
     with progress.listening(lambda *parts: reply({"progress": parts})):
         while True:
             request = requests.get()
-            _print_into(request["log"])
-            answer = _execute(request)
+            print_into(request["log"])
+            answer = execute(request)
             sys.stdout.flush()
             reply(answer)
 
@@ -188,15 +217,16 @@ def _listen(requests: "queue.Queue[dict[str, Any]]") -> None:
     os._exit(0)  # with the parent; libraries' exit handlers can hang, and nothing of theirs is wanted any more
 
 
-def _print_into(log: str) -> None:
-    """What a library prints must not look like an answer."""
+def print_into(log: str) -> None:
+    """Send what this process prints into a file: what a library prints must not look like an answer."""
     opened = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     for stream in (1, 2):
         os.dup2(opened, stream)
     os.close(opened)
 
 
-def _execute(request: dict[str, Any]) -> dict[str, Any]:
+def execute(request: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a request: its result, an error of ours, or how it died."""
     try:
         function = inspect.unwrap(find_object(request["function"]))
         hints = get_type_hints(function)

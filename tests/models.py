@@ -299,3 +299,80 @@ def tflite_metadata() -> bytes:
     words = {0: text("pets"), 1: text("tells pets apart"), 5: text("Apache-2.0")}
     builder.Finish(table({**words, 3: subgraphs}), b"M001")
     return bytes(builder.Output())
+
+
+def int8_dense(path: Path, custom: str = "") -> Path:
+    """One fully connected layer in int8, 16 numbers to 4; `custom` names an operator that takes its place."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    random = np.random.default_rng(0)
+    model, main, code = schema.ModelT(), schema.SubGraphT(), schema.OperatorCodeT()
+    weights, bias = random.integers(-127, 128, (4, 16)).astype(np.int8), np.arange(4, dtype=np.int32)
+    model.version = 3
+    model.buffers = [_buffer(b""), _buffer(weights.tobytes()), _buffer(bias.tobytes())]
+    kind = schema.BuiltinOperator.CUSTOM if custom else schema.BuiltinOperator.FULLY_CONNECTED
+    code.deprecatedBuiltinCode, code.builtinCode, code.version = kind, kind, 4
+    code.customCode = custom or None
+    model.operatorCodes = [code]
+    options = schema.FullyConnectedOptionsT()
+    main.tensors = [
+        _quantized("numbers", [1, 16], schema.TensorType.INT8, 0.5, -3),
+        _quantized("weights", [4, 16], schema.TensorType.INT8, 0.01, 0, 1),
+        _quantized("bias", [4], schema.TensorType.INT32, 0.005, 0, 2),
+        _quantized("scores", [1, 4], schema.TensorType.INT8, 0.25, 7),
+    ]
+    main.inputs, main.outputs = [0], [3]
+    given = (0, None) if custom else (schema.BuiltinOptions.FullyConnectedOptions, options)
+    main.operators = [_operator(0, [0, 1, 2], [3], *given)]
+    model.subgraphs = [main]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    return path
+
+
+def _quantized(name: str, shape: list[int], kind: int, scale: float, zero_point: int, buffer: int = 0) -> Any:
+    from ai_edge_litert import schema_py_generated as schema
+
+    made = _tensor(name, shape, buffer)
+    made.type, made.quantization = kind, schema.QuantizationParametersT()
+    made.quantization.scale = np.array([scale], np.float32)
+    made.quantization.zeroPoint = np.array([zero_point], np.int64)
+    return made
+
+
+def transposed_mean(order: list[int], axes: list[int], keep: bool) -> bytes:
+    """A .tflite that averages a transposed (1, 3, 4, 5) over some axes."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model, main, codes = schema.ModelT(), schema.SubGraphT(), []
+    for kind in (schema.BuiltinOperator.TRANSPOSE, schema.BuiltinOperator.MEAN):
+        code = schema.OperatorCodeT()
+        code.deprecatedBuiltinCode, code.builtinCode, code.version = kind, kind, 1
+        codes.append(code)
+    model.version, model.operatorCodes = 3, codes
+    model.buffers = [_buffer(b""), *(_buffer(np.array(one, np.int32).tobytes()) for one in (order, axes))]
+    shape = [[1, 3, 4, 5][axis] for axis in order]
+    left = [1 if axis in axes else size for axis, size in enumerate(shape) if keep or axis not in axes]
+    main.tensors = [
+        _tensor("image", [1, 3, 4, 5]),
+        _tensor("order", [4], 1),
+        _tensor("turned", shape),
+        _tensor("axes", [len(axes)], 2),
+        _tensor("mean", left),
+    ]
+    for index in (1, 3):
+        main.tensors[index].type = schema.TensorType.INT32
+    options = schema.ReducerOptionsT()
+    options.keepDims = keep
+    main.inputs, main.outputs = [0], [4]
+    main.operators = [
+        _operator(0, [0, 1], [2], schema.BuiltinOptions.TransposeOptions, schema.TransposeOptionsT()),
+        _operator(1, [2, 3], [4], schema.BuiltinOptions.ReducerOptions, options),
+    ]
+    model.subgraphs = [main]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from edgekd.nets import Net, input_shape
-from edgekd.specs import Head, Output, Subject
+from edgekd.specs import Head, Input, Output, Subject
 
 HEADS = {"logits": Head(task="classification")}
 
@@ -31,10 +31,32 @@ def text(length: int = 12) -> Subject:
     return Subject(shape=(length,), kind="tokens", outputs=(output(),), vocabulary=pieces)
 
 
-def example(net: Net, wanted: Subject, batch: int) -> Tensor:
-    """What a net takes: noise, or words and then padding."""
-    if wanted.kind != "tokens":
-        return torch.randn(batch, *input_shape(net, wanted.shape))
-    tokens = torch.randint(1, len(wanted.vocabulary), (batch, *wanted.shape))
-    tokens[:, wanted.shape[0] // 2 :] = 0
+def story(length: int = 12) -> Subject:
+    """Texts of a few pieces to go on with, which every net that writes knows."""
+    pieces = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "a", "b", "c", "!")
+    wanted = Output(name="logits", task="next_token", shape=(len(pieces), length), classes=pieces, metric="accuracy")
+    return Subject(shape=(length,), kind="tokens", outputs=(wanted,), vocabulary=pieces, end=2)
+
+
+def speech(length: int = 8) -> Subject:
+    """Sounds of two seconds and texts of words that Whisper knows, which a net writes."""
+    pieces = ("<|padding|>", "<|endoftext|>", "<|startoftranscript|>", "Ġhello", "Ġworld", "!")
+    answer = Output(
+        name="logits", task="transcription", shape=(len(pieces), length), classes=pieces, metric="word_accuracy"
+    )
+    text = Input(name="text", shape=(length,), kind="tokens", prompt=1)
+    return Subject(shape=(80, 200), kind="numbers", outputs=(answer,), vocabulary=pieces, end=1, beside=(text,))
+
+
+def example(net: Net, wanted: Subject, batch: int) -> tuple[Tensor, ...]:
+    """All that a net takes: noise, or words and then padding."""
+    first = _words(wanted, wanted.shape, batch) if wanted.kind == "tokens" else None
+    if first is None:
+        first = torch.randn(batch, *input_shape(net, wanted.shape))
+    return (first, *(_words(wanted, one.shape, batch) for one in wanted.beside))
+
+
+def _words(wanted: Subject, shape: tuple[int, ...], batch: int) -> Tensor:
+    tokens = torch.randint(1, len(wanted.vocabulary), (batch, *shape))
+    tokens[:, shape[0] // 2 :] = 0
     return tokens

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from edgekd.fake_quant import FakeQuantized, round_weight
 from edgekd.parity import sqnr_db
 from edgekd.traces import trace
 from tests.hard_toys import residual, spread, unevened
+from tests.text_nets import encoder, sentences
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,7 +44,7 @@ def settled(module: nn.Module, examples: Tensor) -> nn.Module:
 
 
 def in_integers(module: nn.Module, examples: Tensor) -> Tensor:
-    rounded = FakeQuantized(trace(module, [examples.shape[1:]])).eval()
+    rounded = FakeQuantized(trace(module, [examples])).eval()
     rounded.observe([examples])
     with torch.no_grad():
         return rounded(examples)
@@ -294,3 +296,15 @@ def test_no_more_examples_are_computed_at_once_than_memory_is_for() -> None:
     assert [len(one) for one in fewer([large])] == [64]
     assert [len(one) for one in fewer([large, large])] == [32, 32]
     assert [len(one) for one in fewer([torch.zeros(1, 1).expand(3, 2**24)])] == [1]
+
+
+def test_a_net_of_tokens_with_two_outputs_computes_the_same_and_has_its_means() -> None:
+    module: Any = encoder()
+    tokens = torch.from_numpy(sentences())
+    widen = module.encoder.embeddings.widen
+    equalized: Any = equalize(module, [tokens])
+    corrected: Any = correct_biases(module, [tokens])
+    with torch.no_grad():
+        for expected, found in zip(module(tokens), equalized(tokens), strict=True):
+            assert torch.allclose(expected, found, atol=1e-3 * float(expected.abs().max()))
+    assert not torch.equal(corrected.encoder.embeddings.widen.bias, widen.bias)

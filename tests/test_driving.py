@@ -79,6 +79,27 @@ def test_the_nearest_obstacle_is_in_the_mask_and_as_near_as_its_depth(frames: li
             assert 0 <= seen.min() - frame.obstacle < 0.05 * frame.obstacle + 1, "labels skip three of four pixels"
 
 
+def test_boxes_are_around_what_the_mask_shows(frames: list[Frame]) -> None:
+    for frame in frames:
+        boxes = frame.boxes[np.isfinite(frame.boxes[:, 1])]
+        covered = np.zeros((2, *frame.mask.shape), bool)
+        for kind, x, y, w, h in boxes.tolist():
+            left, right = (x - w / 2) * WIDTH / 2, (x + w / 2) * WIDTH / 2
+            top, bottom = (y - h / 2) * HEIGHT / 2, (y + h / 2) * HEIGHT / 2
+            inside = np.s_[math.floor(top + 1e-3) : math.ceil(bottom), math.floor(left + 1e-3) : math.ceil(right)]
+            for index in range(2) if kind < 0 else [int(kind)]:
+                covered[index][inside] = True
+            if kind >= 0:
+                seen = frame.mask[inside] == 4 + kind
+                assert seen.any(), "a box around nothing"
+                if w * h * frame.mask.size > 40:
+                    for axis in range(2):
+                        places = np.flatnonzero(seen.any(axis=1 - axis))
+                        assert places[0] <= 1 and places[-1] >= seen.shape[axis] - 2, "a box too large"
+        for index in range(2):
+            assert covered[index][frame.mask == 4 + index].all(), "something that no box is around"
+
+
 @pytest.mark.parametrize("goal", [(12.0, 1.5), (10.0, -2.0), (11.0, 0.0)])
 def test_who_holds_the_wheel_there_arrives(goal: tuple[float, float]) -> None:
     """A bicycle whose rear wheel is at the camera: it turns by tan(steering) / wheelbase a metre."""
@@ -119,13 +140,13 @@ def same(first: Arrays, second: Arrays) -> bool:
 
 
 def test_frames_are_drawn_once(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgekd.datasets.driving.call", None)  # nothing is drawn any more
+    monkeypatch.setattr("edgekd.datasets._drawn.call", None)  # nothing is drawn any more
     monkeypatch.setattr("edgekd.datasets.driving.importlib.util.find_spec", lambda name: None)  # pybullet is gone
     arrays = PLUGIN.load(FEW)
     assert arrays.train_inputs.shape == (5, 3, 32, 48) and arrays.test_inputs.shape == (3, 3, 32, 48)
     assert isinstance(arrays.train_labels, dict)
     shapes = {name: labels.shape[1:] for name, labels in arrays.train_labels.items()}
-    assert shapes == {"mask": (16, 24), "depth": (16, 24), "steering": (), "obstacle": ()}
+    assert shapes == {"mask": (16, 24), "depth": (16, 24), "steering": (), "obstacle": (), "boxes": (8, 5)}
 
 
 def test_whoever_has_no_pybullet_is_told(kept: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from edgekd.fake_quant import FakeQuantized, is_below, round_activation, round_weight, rounded_beside, roundings
+from edgekd.parity import sqnr_db
 from edgekd.students._blocks import InvertedResidual
 from edgekd.traces import trace
+from tests.text_nets import encoder, sentences
 
 VALUES = st.floats(-100, 100, width=32)
 MATRICES = arrays.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 6)), elements=VALUES)
@@ -65,7 +67,7 @@ def examples() -> Tensor:
 
 def test_a_kernel_rounds_what_it_writes_once(examples: Tensor) -> None:
     """Not between a convolution, its batch norm and its ReLU6, and not what a view gives on."""
-    followed = trace(Block().eval(), [(4, 8, 8)])
+    followed = trace(Block().eval(), [torch.zeros(1, 4, 8, 8)])
     assert [(one.node, one.modules) for one in roundings(followed)] == [
         ("images", ("block",)),  # the addition reads it too
         ("block_layers_0_0_weight", ("block.layers.0.0",)),
@@ -94,7 +96,7 @@ class Constants(nn.Module):
 
 
 def test_constants_are_rounded_by_the_whole_tensor() -> None:
-    followed = trace(Constants(), [(3,)])
+    followed = trace(Constants(), [torch.zeros(1, 3)])
     assert [one.node for one in roundings(followed)][:3] == ["features", "shift", "add"]
     zeros = torch.zeros(1, 3)
     simulated = FakeQuantized(followed, frozenset({"shift"})).eval()
@@ -102,7 +104,7 @@ def test_constants_are_rounded_by_the_whole_tensor() -> None:
 
 
 def test_what_is_in_float_is_not_rounded(examples: Tensor) -> None:
-    followed = trace(Block().eval(), [(4, 8, 8)])
+    followed = trace(Block().eval(), [torch.zeros(1, 4, 8, 8)])
     everything = rounded_beside(followed, ())
     assert everything - rounded_beside(followed, ["head"]) == {"head_weight", "linear"}
     assert everything - rounded_beside(followed, ["block.layers.0.0"]) == {"block_layers_0_0_weight"}
@@ -111,14 +113,14 @@ def test_what_is_in_float_is_not_rounded(examples: Tensor) -> None:
 
 def test_nothing_rounded_is_the_net_itself(examples: Tensor) -> None:
     module = Block().eval()
-    simulated = FakeQuantized(trace(module, [(4, 8, 8)]), frozenset()).eval()
+    simulated = FakeQuantized(trace(module, [torch.zeros(1, 4, 8, 8)]), frozenset()).eval()
     with torch.no_grad():
         assert torch.allclose(simulated(examples), module(examples), atol=1e-6)
 
 
 def test_more_rounding_is_more_noise(examples: Tensor) -> None:
     module = Block().eval()
-    followed = trace(module, [(4, 8, 8)])
+    followed = trace(module, [torch.zeros(1, 4, 8, 8)])
     noises = []
     for in_float in ((), ("block",), ("block", "head")):
         simulated = FakeQuantized(followed, rounded_beside(followed, in_float)).eval()
@@ -129,7 +131,7 @@ def test_more_rounding_is_more_noise(examples: Tensor) -> None:
 
 
 def test_ranges_move_in_training_alone(examples: Tensor) -> None:
-    simulated = FakeQuantized(trace(Block().eval(), [(4, 8, 8)]), momentum=0.5)
+    simulated = FakeQuantized(trace(Block().eval(), [torch.zeros(1, 4, 8, 8)]), momentum=0.5)
     simulated.observe([examples])
     low, high = simulated.low.clone(), simulated.high.clone()
     assert (low <= 0).all() and (high >= 0).all() and (high > low).all()
@@ -142,16 +144,29 @@ def test_ranges_move_in_training_alone(examples: Tensor) -> None:
 
 def test_the_callers_module_is_not_touched(examples: Tensor) -> None:
     module = Block().eval()
-    simulated = FakeQuantized(trace(module, [(4, 8, 8)]))
+    simulated = FakeQuantized(trace(module, [torch.zeros(1, 4, 8, 8)]))
     with torch.no_grad():
         for parameter in simulated.parameters():
             parameter.zero_()
     assert module.head.weight.abs().max() > 0
     module.train()
-    trace(module, [(4, 8, 8)])
+    trace(module, [torch.zeros(1, 4, 8, 8)])
     assert module.training
 
 
 def test_modules_are_below_others_by_their_path() -> None:
     assert is_below("blocks.3.conv", ["blocks.3"]) and is_below("blocks.3", ["blocks.3"])
     assert not is_below("blocks.30", ["blocks.3"]) and not is_below("blocks.3", ["blocks.3.conv"])
+
+
+def test_tokens_and_several_outputs_are_followed() -> None:
+    module = encoder()
+    tokens = torch.from_numpy(sentences())
+    simulated = FakeQuantized(trace(module, [tokens])).eval()
+    simulated.observe([tokens])
+    with torch.no_grad():
+        pairs = list(zip(module(tokens), simulated(tokens), strict=True))
+    assert len(pairs) == 2
+    for expected, found in pairs:
+        assert expected.shape == found.shape and not torch.equal(expected, found)
+        assert sqnr_db(expected.numpy(), found.numpy()) > 15

@@ -439,6 +439,7 @@ REFUSED: list[tuple[str, dict[str, Any], Pair, str]] = [
     ("hints", {}, Pair((4, 8, 8), (10,)), "both vectors"),
     ("attention_transfer", {}, Pair((4,), (4,)), "positions"),
     ("channel_wise", {}, Pair((4, 8, 8), (4, 64)), "positions"),
+    ("channel_wise", {}, Pair((12, 48), (12, 48), by_token=True), "positions"),
     ("review", {}, Pair((8, 4), (8, 4)), "height"),
     ("hidden_states", {}, Pair((16, 8), (12, 8)), "same positions"),
     ("hidden_states", {"project": False}, Pair((16, 8), (16, 12)), "one width"),

@@ -350,7 +350,7 @@ INDICES = np.array([3, 250, 999])
 
 
 def shown(epoch: int) -> Shown:
-    return Shown(torch.zeros(3, 1, 16, 16), INDICES, epoch, 0.0)
+    return Shown((torch.zeros(3, 1, 16, 16),), INDICES, epoch, 0.0)
 
 
 def test_a_student_hears_what_was_said_of_the_view_that_it_sees(ask: Ask, tmp_path: Path) -> None:
@@ -404,7 +404,7 @@ HUNGRY = """
     oracle = Oracle(work, data, Knowledge(told=(told,)), Views(), 0)
     inputs = Rows(work.path(data.train_inputs))
     for indices in np.random.default_rng(0).permutation(len(inputs)).reshape(-1, 16):
-        shown = Shown(torch.from_numpy(inputs[indices]), indices, 0, 0.0)
+        shown = Shown((torch.from_numpy(inputs[indices]),), indices, 0, 0.0)
         assert (oracle.layers(shown)["0"][:, 0] == torch.from_numpy(indices % 251)).all()
     print(peak() - before, told.views[0].layers[0].size_bytes)
 """

@@ -185,7 +185,7 @@ def test_a_tflite_follows_the_simulation(streamed: Ground) -> None:
     assert found.held
     viewer = streamed.viewer("train")
     module = streamed.module(streamed.student)
-    simulated = FakeQuantized(trace(module, [(1, 16, 16)]))
+    simulated = FakeQuantized(trace(module, [torch.zeros(1, 1, 16, 16)]))
     simulated.observe([viewer.batch(calibration_indices(len(viewer)))])
     expected, rounded = (predict(one, streamed.viewer("test"))[0] for one in (module, simulated))
     assert agreement.sqnr_db == pytest.approx(sqnr_db(expected, rounded), abs=3)
@@ -455,7 +455,7 @@ def test_the_terminal_shows_what_was_tried() -> None:
 def test_the_worst_rounding_is_ranked_first(uneven: Ground) -> None:
     module = uneven.module(uneven.student)
     calibration = uneven.viewer("train").batch(np.arange(0, 400, 4))
-    suspects = rank(trace(module, [(1, 16, 16)]), calibration, calibration[:32])
+    suspects = rank(trace(module, [torch.zeros(1, 1, 16, 16)]), calibration, calibration[:32])
     assert "uneven" in suspects[0].layers, "the module with factors that are far apart"
     assert suspects[0].noise > 100 * suspects[-1].noise
     assert [one.noise for one in suspects] == sorted((one.noise for one in suspects), reverse=True)

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from edgekd import page
 from edgekd.errors import PluginUnavailable
+from edgekd.examples import Example
 from edgekd.page import _numbers, _pictures, _words
+from edgekd.tasks import Mark
 
 HOSTILE = "</svg></style></title><script>alert(1)</script><img src=http://x/y onerror=alert(1)>\"'&{{ 7 * 7 }}"
 VOID = {"meta", "br", "img", "link", "hr", "input"}
@@ -289,6 +291,22 @@ def safe(read: Reader) -> None:
         assert tag == "a" or not {"href", "xlink:href"} & given_.keys()
     ids = [given_["id"] for _, given_ in read.elements if "id" in given_]
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_shows_test_images_that_it_brings_along() -> None:
+    truth = (Mark("<b>", (0.1, 0.2, 0.3, 0.4)),)
+    example = Example(
+        b"\x89PNG", 24, 32, truth, (Mark("<b>", (0.1, 0.2, 0.3, 0.5), 0.87), Mark("car", (0, 0, 1, 1), 0.5))
+    )
+    html = page.render({**summary(), "classes": ["car", "<b>"]}, [example])
+    read = Reader(html)
+    sources = [given["href"] for tag, given in read.elements if tag == "image"]
+    assert sources == ["data:image/png;base64,iVBORw=="] * 2
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in html
+    boxes = [given for tag, given in read.elements if tag == "rect" and given.get("fill") == "none"]
+    assert [box["height"] for box in boxes] == ["4.8", "7.2", "24.0"] and boxes[0]["stroke"] == boxes[1]["stroke"]
+    assert "<title>&lt;b&gt; 87%</title>" in html and "<b>" not in re.findall(r"<svg.*?</svg>", html, re.DOTALL)[-1]
 
 
 @pytest.fixture(scope="module")

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgekd import plan
+from edgekd.agree import for_job
 from edgekd.errors import ConfigError
 from edgekd.files import decode
 from edgekd.lessons import Learned, Lesson
@@ -34,7 +35,7 @@ from edgekd.specs import (
     Training,
     Views,
 )
-from tests.subjects import subject, text
+from tests.subjects import speech, story, subject, text
 
 
 def candidate(
@@ -314,10 +315,12 @@ DATA = Data(
 
 @pytest.mark.parametrize("recipe", recipe_names())
 def test_real_candidates_are_costed_and_ranked(recipe: str, tmp_path: Path) -> None:
-    student, target = load_recipe(recipe).student, load_target("raspberry-pi-4")
-    about = text() if student.name == "encoder" else DATA.subject
+    whole = load_recipe(recipe)
+    student, target = whole.student, for_job(whole, load_target("raspberry-pi-4"))
+    about = {"encoder": text(), "decoder": story(), "whisper": speech()}.get(student.name, DATA.subject)
     found = plan._shortlist(work(tmp_path), student, target, msgspec.structs.replace(DATA, subject=about))
-    assert found.export == "tflite-int8"
-    assert found.considered == len(candidates(student)) >= found.fitting >= len(found.front) >= 3
+    assert found.export == target.exports[0]
+    assert found.considered == len(candidates(student)) >= found.fitting >= len(found.front)
+    assert len(found.front) >= min(3, found.considered)
     capacities = [capacity(one) for one in found.front]
     assert capacities == sorted(capacities)

@@ -1,5 +1,6 @@
 """Training for integers: what leaves is the student's own weights, better for integers, and the same after a stop."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Ground:
 
 def accuracy_in_integers(ground: Ground, student: Student) -> float:
     """By simulation, on the test split, with ranges as an export takes them."""
-    simulated = FakeQuantized(trace(ground.module(student), [(1, 16, 16)]))
+    simulated = FakeQuantized(trace(ground.module(student), [torch.zeros(1, 1, 16, 16)]))
     simulated.observe([ground.viewer("train").batch(np.arange(0, 400, 2))])
     (outputs,) = predict(simulated, ground.viewer("test"))
     return float(np.mean(outputs.argmax(1) == ground.labels("test")))
@@ -67,7 +68,7 @@ class Stopped(Exception):
 def train(ground: Ground, checkpoint: Path, stop_at: int = 10_000) -> dict[str, bytes]:
     """The state after some steps; `Stopped` before `stop_at` of them."""
     viewer = ground.viewer("train")
-    simulated = FakeQuantized(trace(ground.module(ground.student), [(1, 16, 16)]), momentum=0.1)
+    simulated = FakeQuantized(trace(ground.module(ground.student), [torch.zeros(1, 1, 16, 16)]), momentum=0.1)
     simulated.observe([viewer.batch(np.arange(100))])
     said = torch.from_numpy(
         np.load(ground.run.folder / ground.knowledge.told[0].views[0].outputs[0].path).astype(np.float32)
@@ -90,6 +91,7 @@ def test_a_stopped_training_ends_at_the_same_bits(
     """Ranges among them, which are no weights."""
     whole = train(uneven, tmp_path / "whole")
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(training, "CHECKPOINT_SHARE", math.inf)
     with pytest.raises(Stopped):
         train(uneven, tmp_path / "stopped", stop_at=9)
     assert train(uneven, tmp_path / "stopped") == whole
@@ -99,7 +101,7 @@ def test_a_stopped_training_ends_at_the_same_bits(
 def test_what_the_graph_does_not_use_stays_as_it_was(uneven: Ground) -> None:
     module = uneven.module(uneven.student)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    simulated = FakeQuantized(trace(module, [(1, 16, 16)]))
+    simulated = FakeQuantized(trace(module, [torch.zeros(1, 1, 16, 16)]))
     with torch.no_grad():
         for parameter in simulated.parameters():
             parameter.add_(1)

@@ -360,3 +360,32 @@ def test_what_is_kept_is_stable(run: Run) -> None:
     record = json.loads((run.folder / "step/result.json").read_text(encoding="utf-8"))
     assert record["result"] == json.loads(dumps(made))
     assert record["seal"] == digest([record["key"], record["result"]])
+
+
+# --- what is the same for two targets
+
+
+def test_another_targets_equal_step_is_taken_over(run: Run) -> None:
+    first, second = (run.step(f"{target}/2-step", make, 3) for target in ("pi", "phone"))
+    assert calls == [3], "once"
+    assert second.number == first.number and second.text.sha256 == first.text.sha256
+    assert second.text.path == "phone/2-step/text.txt" and second.more[0].path == "phone/2-step/below/more.txt"
+    assert run.step("phone/3-half", half_of, second) == run.step("pi/3-half", half_of, first)
+    assert calls == [3, "half"], "a file counts by its content"
+    shutil.rmtree(run.folder / "pi")
+    assert run.step("phone/2-step", make, 3) == second and calls == [3, "half"], "each target has all that is its"
+
+
+def test_what_is_of_no_target_or_other_work_is_not_taken_over(run: Run) -> None:
+    run.step("pi/2-step", make, 3)
+    run.step("step", make, 3)
+    run.step("phone/2-step", make, 4)
+    run.step("phone/5-other", make, 3)
+    assert calls == [3, 3, 4, 3]
+
+
+def test_a_damaged_step_is_not_taken_over(run: Run) -> None:
+    run.step("pi/2-step", make, 3)
+    (run.folder / "pi/2-step/text.txt").write_text("other", encoding="utf-8")
+    assert run.step("phone/2-step", make, 3).number == 3
+    assert calls == [3, 3]

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from edgekd import converters, cost, datasets, engines, losses, students, tasks, teachers
-from edgekd.agree import heads_of
+from edgekd.agree import for_job, heads_of
 from edgekd.errors import ConfigError
 from edgekd.plugins import known
 from edgekd.shipped import RECIPES, TARGETS, load_recipe, load_target, recipe_names, scaled, target_names
@@ -136,3 +136,12 @@ def test_a_scale_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(ConfigError, match="recipe digits has no scale 'huge'") as error:
         load_recipe("digits", "huge")
     assert error.value.hint == "its scales: small"
+
+
+def test_a_recipe_may_have_limits_and_exports_of_its_own() -> None:
+    recipe, target = load_recipe("distil-whisper"), load_target("raspberry-pi-4")
+    wanted = for_job(recipe, target)
+    assert wanted.exports == ("tflite-dynamic", "onnx-fp32")
+    assert wanted.budget.file_bytes == recipe.budget["file_bytes"] != target.budget.file_bytes
+    assert wanted.budget.accuracy_floor == target.budget.accuracy_floor
+    assert for_job(load_recipe("digits"), target) == target

@@ -59,6 +59,15 @@ def test_every_combination_is_a_run_of_its_own(file: Path) -> None:
     assert all(Path(cell.recipe).is_absolute() for cell in found)
 
 
+def test_seeds_of_students_leave_them_one_teacher(file: Path, tmp_path: Path) -> None:
+    shared = SWEEP.replace("[1.0, 4.0]", "[4.0]").replace("scale", 'seeded = "student"\nscale')
+    file.write_text(shared)
+    swept = run_sweep(load_sweep(file), tmp_path / "out", "none")
+    first, second = swept.rows
+    assert first.teacher == second.teacher and first.student != second.student
+    assert "students' seeds 0, 1, of one teacher" in markdown(swept)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

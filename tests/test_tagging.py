@@ -115,6 +115,6 @@ def test_tags_that_are_none_are_refused(labels: list[list[int]], names: tuple[st
 
 
 def test_an_answer_is_a_column_of_tags_a_token() -> None:
-    assert TASK.output((12,), NAMES) == (5, 12)
+    assert TASK.output((12,), NAMES, (12,)) == (5, 12)
     with pytest.raises(ConfigError, match="labels of shape"):
-        TASK.output((), NAMES)
+        TASK.output((), NAMES, ())

@@ -11,7 +11,7 @@ from edgekd import teachers
 from edgekd.api import export_model
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.layers import Tap
-from edgekd.nets import Net
+from edgekd.nets import Net, save
 from edgekd.plugins import find
 from tests import toys
 from tests.subjects import subject
@@ -120,3 +120,15 @@ def test_what_litert_executes_is_counted_from_its_file(files: dict[str, str]) ->
     assert isinstance(found, type(expected))
     assert found.macs == expected.macs and found.outputs == expected.outputs
     assert abs(found.parameters - expected.parameters) < 60
+
+
+def test_a_net_of_a_students_family_begins_as_new_or_where_another_ended(tmp_path: Path) -> None:
+    source, pictures = find(teachers, "family"), subject((1, 16, 16))
+    of_toys = {"family": f"{TOYS}:student", "options": {"width": 4}}
+    first = source.build(source.Options(**of_toys), pictures)
+    save(first.module, tmp_path / "student.safetensors")
+    again = source.build(source.Options(**of_toys, weights=str(tmp_path / "student.safetensors")), pictures)
+    assert torch.equal(first.module.eval()(EXAMPLES), again.module.eval()(EXAMPLES))
+    other = source.Options(family="mobile", weights=str(tmp_path / "student.safetensors"))
+    with pytest.raises(ConfigError, match="not the weights of this net"):
+        source.build(other, pictures)

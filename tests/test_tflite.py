@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from edgekd import formats
+from edgekd.converters import _tflite_model
 from edgekd.converters._tflite_metadata import append_labels
 from edgekd.specs import Graph, Quantization, TensorSpec
 from edgekd.workers import call
+from tests.models import transposed_mean
 
 sys.path.insert(0, str(Path(__file__).parent))  # a worker finds functions where its parent does
 conversions: Any = importlib.import_module("conversions")
@@ -208,3 +210,30 @@ def test_a_product_with_a_constant_of_three_axes_has_one_scale(tmp_path: Path) -
     assert not one.error
     (product,) = [operator for operator in formats.read(Path(one.file)).operators if operator.kind == "BATCH_MATMUL"]
     assert product.dtype == "int8" and not product.by_channel
+
+
+@pytest.mark.parametrize(
+    ("order", "axes", "keep", "left"),
+    [
+        ([0, 3, 1, 2], [2, 3], False, ["MEAN"]),
+        ([0, 3, 1, 2], [-1, -2], False, ["MEAN"]),
+        ([0, 3, 1, 2], [1], False, ["MEAN"]),
+        ([0, 3, 1, 2], [2], False, ["TRANSPOSE", "MEAN"]),
+        ([0, 3, 1, 2], [2, 3], True, ["TRANSPOSE", "MEAN"]),
+    ],
+)
+def test_an_average_needs_no_transposition_where_what_it_leaves_has_the_same_order(
+    order: list[int], axes: list[int], keep: bool, left: list[str]
+) -> None:
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+    image = np.random.default_rng(0).normal(size=(1, 3, 4, 5)).astype(np.float32)
+    model = _tflite_model.read(transposed_mean(order, axes, keep))
+    _tflite_model.take_means_in_place(model)
+    assert [_tflite_model.kind(model, one) for one in model.subgraphs[0].operators] == left
+    runtime = interpreter.Interpreter(model_content=_tflite_model.write(model))
+    runtime.allocate_tensors()
+    runtime.set_tensor(runtime.get_input_details()[0]["index"], image)
+    runtime.invoke()
+    found = runtime.get_tensor(runtime.get_output_details()[0]["index"])
+    expected = image.transpose(order).mean(tuple(axes), keepdims=keep)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -108,6 +108,7 @@ def checkpoint(tmp_path: Path) -> Path:
 @pytest.fixture
 def _checkpoint_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(training, "CHECKPOINT_SHARE", math.inf)
 
 
 # --- to the bit

@@ -171,3 +171,11 @@ def test_bench_breaks_what_nothing_of_the_required_provenance_tells() -> None:
     other = {one.limit: one for one in hold(counted(1.0, device="qemu:cortex-a76"), limits, "emulated")}
     assert not other["latency_ms"].ok and "imitates cortex-a76" in other["latency_ms"].note
     assert all(one.ok for one in hold(timed(1.0), limits, "measured"))
+
+
+def test_what_is_executed_once_before_a_text_counts_with_a_step() -> None:
+    limited = target(latency_ms=12)
+    alone, behind = (latency([timed(10.0, once_ms=once)], limited) for once in (None, 5.0))
+    assert alone is not None and alone.ok and alone.found == 10
+    assert behind is not None and not behind.ok and behind.found == 15
+    assert "executed once before" in behind.note

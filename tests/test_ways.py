@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from edgekd import know, training
+from edgekd import know, pipeline, training
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.files import decode
+from edgekd.ladder import REMEDIES, Slope
 from edgekd.nets import load
 from edgekd.pipeline import Made, build
 from edgekd.runs import Run
 from edgekd.shipped import load_target
-from edgekd.specs import LossChoice, Recipe, Stage, Training
+from edgekd.specs import LossChoice, Quantization, Recipe, Stage, Training
 from edgekd.workers import sharing
-from tests import toys
+from tests import text_nets, toys
 
 TOYS = Path(toys.__file__)
 
@@ -53,6 +54,14 @@ HEADS = {
     "student": {"name": f"{TOYS}:two_heads", "training": {"epochs": 4, "batch": 16}},
 }
 ADAMW = {"batch": 16, "learning_rate": 0.01, "optimiser": "adamw"}
+SMALL_ENCODER = {"family": "encoder", "options": {"width": 32, "layers": 1}}
+COMMANDS = {
+    "task": "",
+    "heads": {"intent": {"task": "classification"}, "slots": {"task": "tagging"}},
+    "dataset": {"name": f"{Path(text_nets.__file__)}:commands"},
+    "teacher": {"name": "family", "training": {**ADAMW, "epochs": 4}, "options": SMALL_ENCODER},
+    "student": {"name": "encoder", "training": {**ADAMW, "epochs": 3}, "options": {"width": 16, "layers": 1}},
+}
 WORDS = {
     "dataset": {"name": f"{TOYS}:words"},
     "teacher": {"name": f"{TOYS}:reader", "training": {**ADAMW, "epochs": 8}, "options": {"layers": 4}},
@@ -155,6 +164,10 @@ def test_another_seed_of_the_student_in_another_run_teaches_and_asks_nothing(
         ({"losses": [{"name": "labels", "layers": FEATURES["layers"]}]}, "loss labels compares outputs"),
         ({"losses": [{"name": "soft_targets"}]}, "every loss needs the teacher"),
         ({"losses": [{"name": "labels"}, FEATURES]}, r"there is no layer 'layers.\*'"),
+        (
+            {**WORDS, "losses": [{"name": "labels"}, {**FEATURES, "name": "hints"}]},
+            r"answer \(6, 16\) in the student and \(6, 16\) in the teacher, not both",
+        ),
         ({"teachers": {"b": {"name": f"{TOYS}:teacher", "training": {"epochs": 0}, "heads": ["x"]}}}, "teaches 'x'"),
     ],
     ids=str,
@@ -165,6 +178,28 @@ def test_what_does_not_fit_together_is_found_before_any_training(
     with pytest.raises(ConfigError, match=message):
         made(tmp_path, recipe(**changes))
     assert not (tmp_path / "teacher").exists()
+
+
+def test_a_loss_that_no_teacher_can_serve_is_refused(tmp_path: Path) -> None:
+    teacher = {"name": f"{TOYS}:knows_sides", "training": {"epochs": 1}, "heads": ["side"]}
+    losses = [{"name": "labels"}, {"name": "soft_targets", "head": "kind"}]
+    with pytest.raises(ConfigError, match="soft_targets is for the head 'kind', which no teacher teaches"):
+        made(tmp_path, recipe(**{**HEADS, "teacher": teacher, "losses": losses}))
+
+
+@pytest.mark.slow
+def test_a_student_is_born_again_of_one_like_it(tmp_path: Path) -> None:
+    """The second generation's teacher is the first one's student, and its own student another net."""
+    like_it = {"family": f"{TOYS}:student", "options": {"width": 4}}
+    student = {"name": f"{TOYS}:student", "training": {"epochs": 2, "batch": 16}, "options": {"width": 4}}
+    teacher = {"name": "family", "training": {"epochs": 2, "batch": 16}, "options": like_it}
+    first = made(tmp_path / "first", recipe(teacher=teacher, student=student))
+    assert first.student is not None and first.teacher.parameters == first.student.parameters
+    weights = str(tmp_path / "first" / first.student.weights.path)
+    again = {"name": "family", "training": {"epochs": 0}, "options": {**like_it, "weights": weights}}
+    second = made(tmp_path / "second", recipe(teacher=again, student=student))
+    assert second.student is not None and second.teacher.metrics == first.student.metrics
+    assert second.student.weights.sha256 != first.student.weights.sha256
 
 
 def test_a_net_of_other_outputs_is_refused(tmp_path: Path) -> None:
@@ -212,3 +247,20 @@ def test_a_twin_learns_as_long_from_what_has_labels() -> None:
     assert pool.tolist() == list(range(0, 90, 3)) and longer.training.epochs == 12
     pool, (same,) = _alone(np.arange(90), (stage,), np.arange(90))
     assert len(pool) == 90 and same == stage
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("changes", [COMMANDS, HEADS], ids=["tokens", "images"])
+def test_every_rung_of_the_ladder_takes_several_outputs(
+    changes: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of tokens too: corrections, layers in float, training for integers; each makes an artifact that is executed."""
+    slopes: list[Slope] = []
+    monkeypatch.setattr(pipeline, "falls_short", lambda slope, _: slopes.append(slope))
+    found = made(tmp_path, recipe(**changes), "climb")
+    assert found.student is not None and len(found.student.outputs) == 2
+    with sharing():
+        for number, remedy in enumerate(REMEDIES):
+            student, tried = remedy.attempt(slopes[0], f"rung-{number}", Quantization())
+            assert tried.artifact is not None and not any(one.failed for one in tried.trials), (remedy.name, tried)
+            assert (student == found.student) == (remedy.name != "quantization-aware training")

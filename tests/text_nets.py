@@ -1,4 +1,4 @@
-"""An encoder with two heads, as `edgekd export` takes it, and sentences to calibrate it with."""
+"""An encoder with two heads, as `edgekd export` takes it, sentences to calibrate it with, and a data set of them."""
 
 from typing import Any
 
@@ -41,3 +41,23 @@ def encoder() -> nn.Module:
             nn.init.normal_(part.weight, std=0.2)
     module.example_inputs = torch.from_numpy(sentences()[:1])
     return module  # type: ignore[no-any-return]
+
+
+def commands(count: int = 240) -> dict[str, Any]:
+    """Sentences with an intent and tags: a word of three says the one, and is the phrase that is tagged."""
+    random = np.random.default_rng(3)
+    tokens = random.integers(4, 20, (count, LENGTH), dtype=np.int32)
+    intents, places = random.integers(0, 3, count), random.integers(0, 2, count)
+    tokens[np.arange(LENGTH) >= random.integers(3, LENGTH + 1, (count, 1))] = 0
+    tokens[np.arange(count), places] = intents + 1
+    tags = np.where(tokens == 0, -1, 0)
+    tags[np.arange(count), places] = 1
+    labels = {"intent": intents, "slots": tags}
+    return {
+        "train_inputs": tokens[:160],
+        "train_labels": {head: one[:160] for head, one in labels.items()},
+        "test_inputs": tokens[160:],
+        "test_labels": {head: one[160:] for head, one in labels.items()},
+        "classes": {"intent": ("on", "off", "up"), "slots": ("O", "B-word", "I-word")},
+        "vocabulary": ("[PAD]", *(f"word{index}" for index in range(1, 20))),
+    }

@@ -12,7 +12,7 @@ import typer
 from edgekd.errors import BUDGET_BROKEN
 from edgekd.files import dumps
 from edgekd.progress import listening
-from edgekd.specs import Counted, Mode, Required
+from edgekd.specs import Counted, Firmware, Mode, Required
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -195,6 +195,30 @@ def print_counts(counts: Sequence[Counted]) -> None:
     console().print(shown)
     for model in dict.fromkeys(one.latency_model for one in counts if one.latency_model):
         console().print(f"- latency: {plain(model)}")
+
+
+def print_firmware(made: Sequence[Firmware]) -> None:
+    """What artifacts take of a microcontroller, and what its neural processor's compiler says of them."""
+    if not made:
+        return
+    shown = table("firmware", "arena", "compiled", "SRAM", "flash", "cycles", "latency", "operators")
+    for one in made:
+        arena, compiled = one.arena, one.compiled
+        where = f"\\[{compiled.provenance}]" if compiled else ""
+        shown.add_row(
+            plain(one.artifact),
+            f"{size(arena.arena_bytes)} \\[{arena.provenance}]" if arena else "not known",
+            plain(compiled.source) if compiled else "",
+            f"{size(compiled.sram_bytes)} {where}" if compiled else "",
+            f"{size(compiled.model.size_bytes)}" if compiled else "",
+            f"{compiled.cycles:,} {where}" if compiled else "",
+            f"{compiled.latency_ms:.3g} ms {where}" if compiled else "",
+            f"{compiled.npu_operators} there, {len(compiled.cpu_operators)} on the CPU" if compiled else "",
+        )
+    console().print(shown)
+    for one in made:
+        if one.compiled and one.compiled.cpu_operators:
+            console().print(f"- left to the CPU: {plain(', '.join(one.compiled.cpu_operators))}")
 
 
 def _modelled(one: Counted) -> str:

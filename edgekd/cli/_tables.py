@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from edgekd.api import Result
-from edgekd.cli._common import console, plain, print_counts, size, table
+from edgekd.cli._common import console, plain, print_counts, print_firmware, size, table
 from edgekd.matrix import Matrix, Pair
 from edgekd.pipeline import Made
 from edgekd.specs import Climb, Plan, Quantization, Student, Verdict
@@ -25,6 +25,7 @@ def print_result(result: Result) -> None:
     if made.measurements:
         _print_measurements(out, made)
     print_counts(made.counted)
+    print_firmware(made.firmware)
     if made.matrix:
         print_matrix(made.matrix)
     for climb in made.climbs:
@@ -32,6 +33,8 @@ def print_result(result: Result) -> None:
     if made.report:
         _print_verdicts(out, result)
         return
+    for line in (line for one in made.firmware for line in one.lacking):
+        out.print(f"- {plain(line)}")
     for failure in made.failures:  # a report says it among its findings
         what = f"{failure.artifact} was not measured on {failure.device}: {failure.error}"
         out.print(f"- {plain('; '.join(filter(None, (what, failure.hint))))}")
@@ -75,7 +78,7 @@ def _print_artifacts(out: Console, made: Made) -> None:
         agreement = next((one for one in made.agreements if one.artifact == artifact.export), None)
         shown.add_row(
             artifact.export,
-            size(artifact.model.size_bytes),
+            size(artifact.file_bytes),
             _metrics(agreement.metrics, made.student) if agreement else "",
             f"{agreement.sqnr_db:.1f} dB" if agreement else "",
             _share(agreement.top1_agreement) if agreement else "",
@@ -109,7 +112,7 @@ def _print_climb(out: Console, climb: Climb) -> None:
         shown.add_row(
             f"{rung.name} \\[chosen]" if rung.name == climb.chosen else rung.name,
             plain(_way(artifact.quantization)),
-            size(artifact.model.size_bytes),
+            size(artifact.file_bytes),
             _metrics(agreement.metrics),
             f"{agreement.metric_drop:+.4f}",
             f"{agreement.sqnr_db:.1f} dB",

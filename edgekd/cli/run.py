@@ -32,6 +32,12 @@ def command(
     scale: Annotated[
         str, typer.Option(metavar="NAME", help="Another size of the job, that the recipe names: small.")
     ] = "",
+    processes: Annotated[
+        int,
+        typer.Option(
+            min=0, help="That each training has, on GPUs where there are some (Accelerate); 0: one, on the processor."
+        ),
+    ] = 0,
     json: AsJson = False,
 ) -> None:
     """Take a recipe to one or more targets: plan, distil, export, verify, measure, report.
@@ -40,12 +46,17 @@ def command(
     """
     import msgspec
 
+    from edgekd.crew import launched
+
+    processes = processes or launched()
+
     from edgekd.api import run_all
     from edgekd.shipped import load_recipe
+    from edgekd.workers import crew
 
     wanted = load_recipe(recipe, scale)
     if seed is not None:
         wanted = msgspec.structs.replace(wanted, student_seed=seed)
-    with progress_bars():
+    with progress_bars(), crew(processes):
         results = run_all(wanted, list(target), out=out, until=until, mode=mode, on=on or (), require=require)
     raise typer.Exit(show(results, json))

@@ -6,7 +6,7 @@ import typer
 
 from edgekd.cli._common import AsJson, console, plain, print_json, size, table
 from edgekd.shipped import load_target, target_names
-from edgekd.specs import Target
+from edgekd.specs import Cluster, Target
 
 
 def command(
@@ -47,13 +47,11 @@ def _print_whole(target: Target) -> None:
         ("soc", device.soc),
         ("isa", device.isa),
         *[
-            (
-                "clusters",
-                f"{one.count} x {one.core}, {one.clock_mhz:g} MHz, L1d {size(one.l1d_bytes)}, L2 {size(one.l2_bytes)}",
-            )
+            ("clusters", ", ".join([f"{one.count} x {one.core}", f"{one.clock_mhz:g} MHz", *_caches(one)]))
             for one in device.clusters
         ],
         ("ram_bytes", size(device.ram_bytes)),
+        *([("flash_bytes", size(device.flash_bytes))] if device.flash_bytes else []),
         ("memory_bandwidth_bytes_s", f"{size(device.memory_bandwidth_bytes_s)}/s"),
     ]
     shown = table("fact", "value", "source")
@@ -67,3 +65,8 @@ def _print_whole(target: Target) -> None:
         f"file {size(budget.file_bytes)}, accuracy at least {budget.accuracy_floor:g}"
     )
     out.print(f"exports: {' '.join(target.exports)}; engines: {' '.join(target.engines)}; threads: {target.threads}")
+
+
+def _caches(cluster: Cluster) -> list[str]:
+    sizes = (("L1d", cluster.l1d_bytes), ("L2", cluster.l2_bytes))
+    return [f"{name} {size(count)}" for name, count in sizes if count]

@@ -74,6 +74,41 @@ def name_by_modules(model: Any, weighted: frozenset[str], outputs: Sequence[str]
         tensor.name = f"{name}:{number}".encode()
 
 
+def take_means_in_place(model: Any) -> None:
+    """Let an average over an image's places read the image as it lies, where the converter transposes it first.
+
+    torch's images are channels first and TFLite's last; a neural processor (Ethos-U) averages over height and width,
+    and not over the last two axes of what was transposed.
+    """
+    import numpy as np
+
+    graph = model.subgraphs[0]
+    readers = [index for operator in graph.operators for index in operator.inputs]
+    makers = {operator.outputs[0]: operator for operator in graph.operators if kind(model, operator) == "TRANSPOSE"}
+    for mean in [one for one in graph.operators if kind(model, one) == "MEAN"]:
+        transpose = makers.get(mean.inputs[0])
+        if transpose is None or mean.builtinOptions.keepDims or mean.inputs[0] in graph.outputs:
+            continue
+        moved, axes = _constant(model, transpose.inputs[1]), _constant(model, mean.inputs[1])
+        if moved is None or axes is None or readers.count(mean.inputs[0]) > 1 or readers.count(mean.inputs[1]) > 1:
+            continue
+        axes = [axis % len(moved) for axis in axes]
+        if (kept := [one for axis, one in enumerate(moved) if axis not in axes]) != sorted(kept):
+            continue  # the rest would come out in another order
+        there = np.array(sorted(moved[axis] for axis in axes), np.int32)
+        model.buffers[graph.tensors[mean.inputs[1]].buffer].data = np.frombuffer(there.tobytes(), np.uint8)
+        mean.inputs = [transpose.inputs[0], mean.inputs[1]]
+        graph.operators = [one for one in graph.operators if one is not transpose]
+
+
+def _constant(model: Any, index: int) -> list[int] | None:
+    """The 32-bit integers of a constant tensor; None where it is none."""
+    import numpy as np
+
+    data = model.buffers[model.subgraphs[0].tensors[index].buffer].data
+    return None if data is None or not len(data) else np.frombuffer(bytes(data), np.int32).tolist()
+
+
 def _module(name: str, weighted: frozenset[str], kind: str) -> str:
     """The torch module in a converter's name for a tensor.
 

@@ -74,6 +74,7 @@ def _float_model(module: "nn.Module", inputs: tuple[TensorSpec, ...], weights: s
     outputs = _output_modules(program)
     weighted = frozenset(module_of(node) for node in program.graph.nodes if _has_weights(node))
     model = _tflite_model.read(_lower(program, examples))
+    _tflite_model.take_means_in_place(model)
     _tflite_model.name_by_modules(model, weighted, outputs)
     content = _tflite_model.write(model)
     _check_kernels(content, program)

@@ -25,8 +25,14 @@ MACS_PER_CYCLE: Final[dict[str, dict[str, float]]] = {
     "cortex-a78ae": {"fp32": 8, "int8": 32},
     "apple-firestorm": {"fp32": 16, "fp16": 32, "int8": 64},
     "gracemont": {"fp32": 8, "int8": 32},
+    "cortex-m7": {"fp32": 1, "int8": 2},
+    "cortex-m55": {"fp32": 2, "int8": 8},
 }
-"""Multiply-accumulates that a core can issue a cycle: vector pipes x lanes (Arm's and Intel's optimisation guides)."""
+"""Multiply-accumulates that a core can issue a cycle: vector pipes x lanes (Arm's and Intel's optimisation guides).
+
+Of Cortex-M7 the two of SMLAD, for which CMSIS-NN widens int8 to 16 bits (Lai et al. 2018, arXiv:1801.06601); of
+Cortex-M55 64 bits of a vector a cycle (Arm, Cortex-M55 Processor Datasheet: two 32-bit, four 16-bit or eight 8-bit).
+"""
 
 UNKNOWN_CORE: Final[dict[str, float]] = {"fp32": 4, "int8": 8}
 EFFICIENCY: Final[dict[str, float]] = {
@@ -91,9 +97,10 @@ class _SpecSheet:
             + channels * FILE_BYTES_PER_CHANNEL.get(precision, 4)
             + len(anatomy.layers) * FILE_BYTES_PER_LAYER
         )
+        resident = 0 if target.device.flash_bytes else math.ceil(weights * weight_bytes)
         return Cost(
             latency_ms=Interval(value=milliseconds, low=milliseconds / SPREAD, high=milliseconds * SPREAD),
-            peak_memory_bytes=math.ceil(weights * weight_bytes + anatomy.arena_elements * activation_bytes),
+            peak_memory_bytes=resident + math.ceil(anatomy.arena_elements * activation_bytes),
             file_bytes=file_bytes,
             macs=anatomy.macs,
             parameters=anatomy.parameters,

@@ -6,13 +6,23 @@ their fields; the recipe's options are its keyword arguments.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Beside:
+    """A further input, of shape (examples, ...) in both splits: tokens are int32, anything else is float32."""
+
+    train: NDArray[Any]
+    test: NDArray[Any]
+    prompt: int = 0
+    """Tokens that are given where a net writes the others itself; 0 where all are given."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,10 @@ class Arrays:
     licence: str = "unknown"
     vocabulary: tuple[str, ...] = ()
     """What tokens stand for; the first is padding."""
+    end: int = 0
+    """The token that ends a text which a net goes on with; 0 where texts end with their padding."""
+    beside: Mapping[str, Beside] = field(default_factory=dict)
+    """Further inputs by name, in the order in which nets take them."""
 
 
 class Dataset(Protocol):
@@ -82,8 +96,8 @@ class _Function:
         made = self._function(**options)
         if isinstance(made, Arrays):
             return made
-        known = {field.name for field in fields(Arrays)}
-        needed = {field.name for field in fields(Arrays) if field.default is MISSING}
+        known = {one.name for one in fields(Arrays)}
+        needed = {one.name for one in fields(Arrays) if one.default is MISSING and one.default_factory is MISSING}
         if not isinstance(made, Mapping) or not needed <= set(made) <= known:
             raise ConfigError(
                 f"{self._function.__name__} returned {_outline(made)}",

@@ -13,7 +13,7 @@ import numpy as np
 import pybullet
 from numpy.typing import NDArray
 
-from edgekd.datasets.driving import CLASSES, LABEL_STRIDE
+from edgekd.datasets.driving import CLASSES, LABEL_STRIDE, MOST_THINGS
 
 SKY, GROUND, ROAD, MARKING, VEHICLE, PEDESTRIAN, TREE = range(len(CLASSES))
 
@@ -25,6 +25,8 @@ FINER: Final = 2
 """A world is drawn at so many times the image's size, then averaged: a camera's edges are soft."""
 SMALLEST_OBSTACLE: Final = 8
 """Pixels as drawn; what shows fewer is not in sight."""
+SMALLEST_BOXED: Final = 80
+"""Pixels as drawn, 20 of the image; a box around fewer counts neither for nor against who finds it."""
 
 LANE_M: Final = 3.5
 STEP_M: Final = 2.0
@@ -60,6 +62,8 @@ class Frame(NamedTuple):
     "Implementation of the Pure Pursuit Path Tracking Algorithm", CMU-RI-TR-92-01)."""
     obstacle: float
     """Metres to the nearest vehicle or pedestrian in sight, NaN where there is none."""
+    boxes: NDArray[np.float32]
+    """(8, 5): see `edgekd/tasks/detection.py`."""
 
 
 @contextmanager
@@ -78,7 +82,8 @@ def _frame(height: int, width: int, random: Random) -> Frame:
     start = int(random.integers(STARTS))
     x, y, along = _beside(world.road, start, random.uniform(-1.2, 1.2) - LANE_M / 2)
     heading = along + random.normal(0, 0.1)
-    colours, depth, mask = _look(world, (x, y), heading, FINER * height, FINER * width)
+    colours, depth, bodies = _look(world, (x, y), heading, FINER * height, FINER * width)
+    mask = _known(bodies, world.classes, SKY)
     seen = depth[(mask == VEHICLE) | (mask == PEDESTRIAN)]
     middle = slice(FINER * LABEL_STRIDE // 2, None, FINER * LABEL_STRIDE)
     return Frame(
@@ -87,6 +92,7 @@ def _frame(height: int, width: int, random: Random) -> Frame:
         depth=np.where(mask == SKY, np.nan, depth).astype(np.float32)[middle, middle],
         steering=_steering(_beside(world.road, start + LOOKAHEAD, -LANE_M / 2), (x, y), heading),
         obstacle=float(seen.min()) if len(seen) >= SMALLEST_OBSTACLE else math.nan,
+        boxes=_boxes(mask, _known(bodies, world.things, 0)),
     )
 
 
@@ -99,12 +105,16 @@ class _World:
         """Points of the middle line: x, y in metres, direction in radians."""
         self.classes: dict[int, int] = {}
         """By body."""
+        self.things: dict[int, int] = {}
+        """Body -> number of the vehicle or pedestrian that it is a part of, from 1."""
+        self.made = 0
+        """Vehicles and pedestrians."""
         self.random = random
         self._ground_and_road()
-        for _ in range(random.integers(5)):
-            self._vehicle()
-        for _ in range(random.integers(5)):
-            self._pedestrian()
+        for make in (self._vehicle, self._pedestrian):
+            for _ in range(random.integers(MOST_THINGS // 2 + 1)):
+                self.made += 1
+                make()
         for _ in range(random.integers(4, 16)):
             self._tree()
 
@@ -186,7 +196,10 @@ class _World:
     def _add(self, kind: int, form: int, middle: Any, turn: float, colour: Array, **sizes: Any) -> None:
         shape = pybullet.createVisualShape(form, rgbaColor=[*colour, 1], **sizes)
         turned = pybullet.getQuaternionFromEuler((0, 0, turn))
-        self.classes[pybullet.createMultiBody(0, -1, shape, list(middle), turned)] = kind
+        body = pybullet.createMultiBody(0, -1, shape, list(middle), turned)
+        self.classes[body] = kind
+        if kind in {VEHICLE, PEDESTRIAN}:
+            self.things[body] = self.made
 
 
 def _winding(random: Random) -> Array:
@@ -215,7 +228,7 @@ def _corners(line: Array, left: float, right: float, height: float) -> Array:
 def _look(
     world: _World, place: tuple[float, float], heading: float, height: int, width: int
 ) -> tuple[Array, Array, Array]:
-    """Colours (height, width, 3) in 0..255, metres and class of each pixel as drawn."""
+    """Colours (height, width, 3) in 0..255, metres and body of each pixel as drawn; no body is -1."""
     random = world.random
     ahead = (place[0] + 10 * math.cos(heading), place[1] + 10 * math.sin(heading), random.normal(0.4, 0.1))
     _, _, colours, buffer, bodies = pybullet.getCameraImage(
@@ -233,9 +246,28 @@ def _look(
     size = (height, width)
     nearness = np.reshape(buffer, size)
     depth = FARTHEST_M * NEAREST_M / (FARTHEST_M - (FARTHEST_M - NEAREST_M) * nearness)
-    kinds = np.full(max(world.classes) + 2, SKY, np.int8)  # the last one is for -1: no body
-    kinds[list(world.classes)] = list(world.classes.values())
-    return np.reshape(colours, (*size, 4))[..., :3].astype(np.float32), depth, kinds[np.reshape(bodies, size)]
+    return np.reshape(colours, (*size, 4))[..., :3].astype(np.float32), depth, np.reshape(bodies, size)
+
+
+def _known(bodies: Array, known: dict[int, int], other: int) -> NDArray[np.int8]:
+    """What is known of the body of each pixel; `other` where it is not among these."""
+    table = np.full(max(bodies.max(), *known, 0) + 2, other, np.int8)  # the last one is for -1: no body
+    table[list(known)] = list(known.values())
+    return table[bodies]
+
+
+def _boxes(mask: Array, things: Array) -> NDArray[np.float32]:
+    """Class, centre x and y, width and height of what shows of each thing, in shares of the image."""
+    found = np.full((MOST_THINGS, 5), np.nan, np.float32)
+    found[0, 0] = -1  # the frame was looked at, and may be empty
+    height, width = mask.shape
+    for row, number in enumerate(np.setdiff1d(things, 0)):
+        rows, columns = np.nonzero(things == number)
+        first, last = np.array([columns.min(), rows.min()]), np.array([columns.max(), rows.max()]) + 1
+        counts = len(rows) >= SMALLEST_BOXED
+        found[row, 0] = (mask[rows[0], columns[0]] == PEDESTRIAN) if counts else -1
+        found[row, 1:] = [*(first + last) / 2 / (width, height), *(last - first) / (width, height)]
+    return found
 
 
 def _photograph(colours: Array, mask: Array, random: Random) -> NDArray[np.uint8]:

@@ -19,9 +19,17 @@ class _Banking77:
         return here()
 
     def load(self, options: Any) -> Arrays:
-        contents = read(options.archive, FILES)
-        train, test = (parsed(options.archive, *named, _rows) for named in zip(FILES, contents, strict=True))
+        train, test = _splits(options.archive)
         return classified(train, test, options, self.licence)
+
+
+def questions(archive: str) -> list[list[str]]:
+    """The texts of the training split, and of the test split."""
+    return [[text for text, _ in split] for split in _splits(archive)]
+
+
+def _splits(archive: str) -> list[list[tuple[str, str]]]:
+    return [parsed(archive, *named, _rows) for named in zip(FILES, read(archive, FILES), strict=True)]
 
 
 def _rows(content: bytes) -> list[tuple[str, str]]:

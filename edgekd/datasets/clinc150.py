@@ -32,9 +32,20 @@ class _Clinc150:
         return here()
 
     def load(self, options: Any) -> Arrays:
-        (content,) = read(options.archive, [FILE])
-        splits = parsed(options.archive, FILE, content, lambda raw: msgspec.json.decode(raw, type=_Published))
-        return classified(splits.train, splits.test, options, self.licence)
+        published = _published(options.archive)
+        return classified(published.train, published.test, options, self.licence)
+
+
+def questions(archive: str) -> list[list[str]]:
+    """The texts of the training split, and of the test split."""
+    published = _published(archive)
+    return [[text for text, _ in split] for split in (published.train, published.test)]
+
+
+def _published(archive: str) -> _Published:
+    (content,) = read(archive, [FILE])
+    found: _Published = parsed(archive, FILE, content, lambda raw: msgspec.json.decode(raw, type=_Published))
+    return found
 
 
 PLUGIN: Final[Dataset] = _Clinc150()

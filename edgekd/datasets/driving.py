@@ -8,37 +8,36 @@ is known of a frame:
     depth     metres to what each pixel shows, along the camera's axis; NaN in the sky
     steering  degrees of the front wheels to the left that lead to the middle of the lane
     obstacle  metres to the nearest vehicle or pedestrian in sight; NaN where there is none
+    boxes     of vehicles and pedestrians in sight, as the task `detection` has them; each is around what is to be seen
 
 Mask and depth have a value for every second pixel in each direction. Frames are drawn once, on all cores, and kept in
 the user's cache.
 """
 
 import importlib.util
-from collections.abc import Iterator
-from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
 import numpy as np
 from msgspec import Meta
 
-from edgekd import caches
-from edgekd.caches import MARKER, Site, cache
+from edgekd.caches import cache
 from edgekd.datasets import Arrays, Dataset
-from edgekd.errors import ConfigError, PluginUnavailable
-from edgekd.files import decode_json, digest, file_digest, read_text
-from edgekd.progress import tell
-from edgekd.workers import call, cores, together
+from edgekd.datasets._drawn import SPLITS, Kinds, drawn, is_whole, places
+from edgekd.errors import PluginUnavailable
+from edgekd.files import digest
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of what is drawn; another one makes new frames."""
 CLASSES: Final = ("sky", "ground", "road", "marking", "vehicle", "pedestrian", "tree")
+THINGS: Final = ("vehicle", "pedestrian")
+"""Classes of boxes."""
+MOST_THINGS: Final = 8
+"""In one frame."""
 LABEL_STRIDE: Final = 2
 """Pixels of an image, in each direction, for one of mask and depth."""
 
-_SPLITS = ("train", "test")
-_LABELS = ("mask", "depth", "steering", "obstacle")
+_CLASSES = {"mask": CLASSES, "boxes": THINGS}
 _AT_ONCE = 250
 """Frames that a process draws: it starts in half a second, and draws forty a second."""
 
@@ -64,78 +63,45 @@ class _Driving:
 
     def load(self, options: Any) -> Arrays:
         folder = cache() / "driving" / digest([VERSION, options])
-        if not self.here() and not _is_whole(folder):
+        if not self.here() and not is_whole(folder):
             raise PluginUnavailable("pybullet, which draws the scenes, is not installed", hint=self.needs)
-        caches.make(folder, "the scenes of the data set driving", partial(_draw, options), _is_whole)
-        train, test = (
-            {name: np.load(folder / f"{split}-{name}.npy", mmap_mode="r") for name in ("images", *_LABELS)}
-            for split in _SPLITS
+        counts = {"train": options.frames, "test": options.test_frames}
+        train, test = drawn(
+            folder, "the scenes of the data set driving", _kinds(options), counts, draw_piece, options, _AT_ONCE
         )
-        classes = {name: CLASSES if name == "mask" else () for name in _LABELS}
-        return Arrays(train.pop("images"), train, test.pop("images"), test, classes, self.licence)
+        images, test_images = train.pop("images"), test.pop("images")
+        classes = {name: _CLASSES.get(name, ()) for name in train}
+        return Arrays(images, train, test_images, test, classes, self.licence)
 
 
-def _is_whole(folder: Path) -> bool:
-    """True where all frames are as they were drawn."""
-    try:
-        kept = decode_json(dict[str, str], read_text(folder / MARKER), MARKER)
-        return bool(kept) and all(file_digest(folder / name) == sha256 for name, sha256 in kept.items())
-    except (ConfigError, OSError):
-        return False
-
-
-def _draw(options: Options, site: Site) -> dict[str, str]:
-    """Fill the folder with an array a label and split; their SHA-256 by file name."""
-    site.folder.mkdir()
-    for split in _SPLITS:
-        for path, kind, shape in _arrays(site.folder, options, split):
-            np.lib.format.open_memmap(path, "w+", kind, shape).flush()  # type: ignore[no-untyped-call]  # numpy
-    pieces = [(split, first) for split in _SPLITS for first in range(0, _count(options, split), _AT_ONCE)]
-    told = iter(range(1, len(pieces) + 1))
-
-    def draw(split: str, first: int) -> None:
-        call(draw_piece, str(site.folder), options, split, first, threads=1, log=site.log)
-        tell("drawing scenes", next(told), len(pieces))
-
-    together([partial(draw, *piece) for piece in pieces], at_once=cores())
-    return {path.name: file_digest(path) for path in sorted(site.folder.iterdir())}
-
-
-def _count(options: Options, split: str) -> int:
-    return options.frames if split == "train" else options.test_frames
-
-
-def _arrays(folder: Path, options: Options, split: str) -> Iterator[tuple[Path, str, tuple[int, ...]]]:
-    """Path, type and shape of what holds a split; the first are the images."""
+def _kinds(options: Options) -> Kinds:
     height, width = options.height, options.width
     labelled = (height // LABEL_STRIDE, width // LABEL_STRIDE)
-    for name, kind, shape in (
+    return (
         ("images", "u1", (3, height, width)),
         ("mask", "i1", labelled),
         ("depth", "<f4", labelled),
         ("steering", "<f4", ()),
         ("obstacle", "<f4", ()),
-    ):
-        yield folder / f"{split}-{name}.npy", kind, (_count(options, split), *shape)
+        ("boxes", "<f4", (MOST_THINGS, 5)),
+    )
 
 
-def draw_piece(folder: str, options: Options, split: str, first: int) -> int:
-    """Draw the frames from `first` on into their places; how many these are.
+def draw_piece(folder: str, options: Options, split: str, first: int, last: int) -> None:
+    """Draw some frames into their places.
 
     A frame's chance depends on seed, split and its number alone, so frames are the same in pieces of any size.
     """
     from edgekd.datasets._scenes import drawing
 
-    arrays = [np.load(path, mmap_mode="r+") for path, _, _ in _arrays(Path(folder), options, split)]
-    last = min(first + _AT_ONCE, _count(options, split))
+    arrays = list(places(folder, _kinds(options), split))
     with drawing(options.height, options.width) as draw:
         for index in range(first, last):
-            frame = draw(np.random.default_rng([options.seed, _SPLITS.index(split), index]))
+            frame = draw(np.random.default_rng([options.seed, SPLITS.index(split), index]))
             for array, value in zip(arrays, frame, strict=True):
                 array[index] = value
     for array in arrays:
         array.flush()
-    return last - first
 
 
 PLUGIN: Final[Dataset] = _Driving()

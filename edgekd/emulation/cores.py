@@ -162,7 +162,7 @@ def _machine_of(target_name: str) -> Machine:
     if target.emulator not in CORES:
         raise ConfigError(f"QEMU imitates no core of {target_name}", hint=f"cores: {', '.join(CORES)}")
     core, cluster = CORES[target.emulator], target.device.clusters[0]
-    sizes = [cluster.l1d_bytes, cluster.l2_bytes, *filter(None, [target.device.l3_bytes])]
+    sizes = list(filter(None, [cluster.l1d_bytes, cluster.l2_bytes, target.device.l3_bytes]))
     ways = [cache.ways for cache in core.caches] + [_LEAST_WAYS] * len(sizes)
     return Machine(
         core=core,

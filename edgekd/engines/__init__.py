@@ -56,7 +56,8 @@ class Session(Protocol):
     def fetch(self) -> list[NDArray[Any]]:
         """The outputs: floats as float32, also where integers stand for them; token ids and the like as they are."""
 
-    # A session of a runtime that plans its memory also has `arena_bytes`, how much, and one that has a profiler
+    # A session of a runtime that plans its memory also has `arena_bytes`, how much, and where it tells it
+    # `persistent_bytes`, how much of that holds no tensor of the graph; one that has a profiler has
     #     def profile(self, feeds, count) -> list[list[dict[str, Any]]] | None
     # with what `count` inferences did, node by node: see `Guest.profile` in _guest.py.
     #

@@ -75,6 +75,59 @@ class Guest:
         np.savez(request["outputs"], **outputs)
         return {"outputs_sha256": digest(outputs.values())}
 
+    def unroll(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Lead a model that is one step of a net that writes through every text of a .npz, and write what it answers.
+
+        Its inputs are a token, its position, what stays the same in a text and the state; its outputs the answer and
+        the state of the next step. The .npz has tokens (texts, length), then of each text what stays the same; what is
+        written is (texts, 1, classes, length).
+        """
+        tokens, *context = arrays(request["inputs"])
+        texts = []
+        for index, text in enumerate(tokens):
+            step = Steps(self.session, [one[index] for one in context])
+            texts.append(np.stack([step(token) for token in text], axis=2))
+        outputs = np.stack(texts)
+        named: dict[str, Any] = {"0": outputs}
+        np.savez(request["outputs"], **named)
+        return {"outputs_sha256": digest([outputs])}
+
+    def write(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Go on with every text of a .npz by the most likely token, after one text as a warm-up, and time that.
+
+        The .npz has tokens (texts, length), how many of them are given (texts,), then as for `unroll`. A text ends with
+        the token `end`, or when it is full. Of each text: `tokens` that were written, `first_ms` until the first of
+        them and `text_ms` until the last, what was `given`, and the `text` behind it.
+        """
+        tokens, given, *context = arrays(request["inputs"])
+        before = conditions()
+        written = [
+            self._written(tokens[index].copy(), int(given[index]), request["end"], [one[index] for one in context])
+            for index in [0] + list(range(len(tokens)))
+        ][1:]
+        return {"written": written, "before": before, "after": conditions()}
+
+    def _written(self, text: np.ndarray, given: int, end: int, context: list[np.ndarray]) -> dict[str, Any]:
+        step, count, first_ms = Steps(self.session, context), 0, 0.0
+        start = time.perf_counter_ns()
+        for place in range(len(text) - 1):
+            answer = step(text[place])
+            if place + 1 < given:
+                continue
+            text[place + 1] = int(answer[0].argmax())
+            count += 1
+            first_ms = first_ms or since_ms(start)
+            if text[place + 1] == end:
+                break
+        text_ms, written = since_ms(start), text[given : given + count].tolist()
+        return {
+            "tokens": count,
+            "first_ms": first_ms,
+            "text_ms": text_ms,
+            "given": text[:given].tolist(),
+            "text": written,
+        }
+
     def time(self, request: dict[str, Any]) -> dict[str, Any]:
         """Time single inferences, a fresh input each, after a warm-up by count and by time.
 
@@ -183,6 +236,7 @@ class Guest:
             "runtime_rss_bytes": baseline,
             "available_bytes": meminfo_bytes("MemAvailable"),
             "arena_bytes": getattr(self.session, "arena_bytes", None),
+            "persistent_bytes": getattr(self.session, "persistent_bytes", None),
         }
 
     def plan(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -203,6 +257,26 @@ class Guest:
             if (len(samples) >= count and passed >= seconds) or passed >= limit_s:
                 return samples
             samples.append(self._one(feeds[len(samples) % len(feeds)]))
+
+
+class Steps:
+    """A text being read or written by a model that is one step of a net: what it answers, token after token."""
+
+    def __init__(self, session: Any, context: list[np.ndarray]) -> None:
+        inputs = list(session.inputs)
+        self.session, self.context, self.place = session, context, 0
+        self.types = [one["dtype"] for one in inputs[:2]]
+        self.state = [np.zeros(one["shape"], np.float32) for one in inputs[2 + len(context) :]]
+
+    def __call__(self, token: int) -> np.ndarray:
+        """Logits (1, classes) after a token."""
+        given = [np.array([[token]], self.types[0]), np.array([self.place], self.types[1])]
+        self.session.feed(given + self.context + self.state)
+        self.session.invoke()
+        answers: list[np.ndarray] = self.session.fetch()
+        self.state = answers[1:]
+        self.place += 1
+        return answers[0]
 
 
 def counted(function: Callable[[], None]) -> None:

@@ -96,6 +96,11 @@ class Table:
         span = self._buffer.span(start, NUMBERS[kind].size * count)
         return struct.unpack(f"<{count}{kind}", span)
 
+    def floats(self, field: int) -> tuple[float, ...]:
+        """A vector of numbers of single precision."""
+        start, count = self.vector(field)
+        return struct.unpack(f"<{count}f", self._buffer.span(start, 4 * count))
+
     def bytes(self, field: int) -> memoryview:
         """A vector of bytes."""
         return self._buffer.span(*self.vector(field))

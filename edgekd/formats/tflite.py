@@ -5,6 +5,7 @@ Field numbers below are those of that schema, and of TFLite's metadata (metadata
 
 import io
 import json
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,8 @@ class _Subgraph:
     def spec(self, index: int) -> TensorSpec:
         tensor = self.tensors[index]
         shape = tensor.numbers(7, "i") or tensor.numbers(0, "i")
-        return TensorSpec(name=self.names[index], shape=shape, dtype=_dtype(tensor))
+        scale, zero_point = _of_whole(tensor)
+        return TensorSpec(name=self.names[index], shape=shape, dtype=_dtype(tensor), scale=scale, zero_point=zero_point)
 
 
 def _model(data: bytes) -> Table:
@@ -196,6 +198,15 @@ def _is_zero(tensor: Table, buffers: list[Table]) -> bool:
         return False
     held = buffers[number].bytes(0)
     return 0 < len(held) <= MOST_SCALAR_BYTES and not any(held)
+
+
+def _of_whole(tensor: Table) -> tuple[float, int]:
+    """The one scale that all numbers of a tensor are multiplied by, and their zero point; (0, 0) where it has none."""
+    quantization = tensor.table(4)
+    if quantization is None or quantization.vector(2)[1] != 1 or quantization.vector(3)[1] != 1:
+        return 0.0, 0
+    (scale,), (zero_point,) = quantization.floats(2), quantization.numbers(3, "q")
+    return (scale, zero_point) if math.isfinite(scale) and scale > 0 else (0.0, 0)
 
 
 def _scales(tensor: Table) -> int:

@@ -33,6 +33,8 @@ class Pair(msgspec.Struct, frozen=True):
 
     student: tuple[int, ...]
     teacher: tuple[int, ...]
+    by_token: bool = False
+    """Whether the first axis is that of a text's tokens, and the last one that of channels."""
 
 
 class Features(msgspec.Struct, frozen=True):

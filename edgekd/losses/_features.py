@@ -48,7 +48,7 @@ def require(pairs: Sequence[Pair], fits: Callable[[Pair], bool], wanted: str, hi
 
 def are_maps(pair: Pair) -> bool:
     """Whether both are (channels, *positions), with as many axes."""
-    return len(pair.student) == len(pair.teacher) and len(pair.student) - 1 in _POOLS
+    return not pair.by_token and len(pair.student) == len(pair.teacher) and len(pair.student) - 1 in _POOLS
 
 
 def are_states(pair: Pair) -> bool:

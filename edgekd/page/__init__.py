@@ -4,12 +4,14 @@ page.html.jinja lays out words and tables; pictures are drawn by altair and stan
 summary is untrusted: Jinja and the SVG writer escape it. Any part of the summary may be missing.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from edgekd.errors import PluginUnavailable
+from edgekd.examples import Example
 from edgekd.page._numbers import (
     Summary,
     chosen_first,
@@ -39,6 +41,7 @@ from edgekd.page._words import (
     comparison,
     counts,
     device_facts,
+    firmware,
     ladders,
     machines,
     metric_of,
@@ -64,8 +67,8 @@ MOST_ROWS: Final = 100
 MOST_CLASSES: Final = 40
 
 
-def render(summary: Summary) -> str:
-    """One self-contained HTML document of what `report.json` holds.
+def render(summary: Summary, examples: Sequence[Example] = ()) -> str:
+    """One self-contained HTML document of what `report.json` holds, and of test images where there are some.
 
     Raises:
         PluginUnavailable: jinja2, altair or vl-convert is not installed.
@@ -73,7 +76,7 @@ def render(summary: Summary) -> str:
     for package in ("jinja2", "altair", "vl_convert"):
         if find_spec(package) is None:
             raise PluginUnavailable(f"the report page needs {package}", hint="pip install 'edgekd[report]'")
-    return _template().render(page(summary))
+    return _template().render(page(summary, examples))
 
 
 @cache
@@ -96,9 +99,11 @@ def _template() -> "jinja2.Template":
     return environment.from_string(template)
 
 
-def page(summary: Summary) -> dict[str, Any]:
+def page(summary: Summary, examples: Sequence[Example] = ()) -> dict[str, Any]:
     """What the template lays out: the summary, and what is worked out from it."""
     from markupsafe import Markup
+
+    from edgekd.page._examples import drawn
 
     metric = metric_of(summary)
     chosen = next((one for one in mappings(summary, "artifacts") if one.get("export") == summary.get("artifact")), {})
@@ -123,6 +128,7 @@ def page(summary: Summary) -> dict[str, Any]:
         "ladders": ladders(summary),
         "measurements": chosen_first(summary, "artifact", mappings(summary, "measurements")),
         "counts": counts(summary),
+        "firmware": firmware(summary),
         "failures": chosen_first(summary, "artifact", mappings(summary, "failures")),
         "slower": slower(summary),
         "most_rows": MOST_ROWS,
@@ -130,6 +136,7 @@ def page(summary: Summary) -> dict[str, Any]:
             section: [(picture, Markup(svg(picture.chart))) for picture in drawn]  # vl-convert has escaped all text
             for section, drawn in pictures.items()
         },
+        "examples": [drawn(example, summary.get("classes") or ()) for example in examples],
         "comparison": comparison(summary, chosen),
         "candidates": candidates(summary),
         "machines": machines(summary),

@@ -96,8 +96,9 @@ LIMITS: Final = {
 
 
 MUSTS: Final = {"parity": "must agree", "runtimes": "must execute"}
-EMULATED_OR_MEASURED: Final = {
+BY_PROVENANCE: Final = {
     ("latency_ms", "emulated"): "of one inference, batch 1, by a cycle model",
+    ("peak_memory_bytes", "host"): "arena, planned by the device's runtime",
     ("peak_memory_bytes", "measured"): "resident above the imported runtime",
     ("peak_memory_bytes", "emulated"): "resident above the imported runtime",
 }
@@ -115,7 +116,7 @@ def verdict(row: dict[str, Any]) -> dict[str, Any]:
     return {
         **row,
         "title": limit.title,
-        "what": EMULATED_OR_MEASURED.get((name, str(row.get("provenance"))), limit.what),
+        "what": BY_PROVENANCE.get((name, str(row.get("provenance"))), limit.what),
         "allowed": MUSTS.get(name) or f"{'at least' if limit.least else 'at most'} {allowed}",
         "found": found,
         "interval": _between(limit.show(low, 3), limit.show(high, 3)) if given else "",
@@ -217,6 +218,37 @@ def counts(summary: Summary) -> list[dict[str, Any]]:
     ]
 
 
+def firmware(summary: Summary) -> list[dict[str, Any]]:
+    """What each artifact takes of a microcontroller, the chosen one's first."""
+    found = []
+    for one in chosen_first(summary, "artifact", mappings(summary, "firmware")):
+        left = reach(one, "compiled", "cpu_operators")
+        files = [reach(one, *path) for path in (("compiled", "model"), ("c", "header"), ("c", "source"))]
+        found.append(
+            {
+                "artifact": one.get("artifact"),
+                "arena": size(reach(one, "arena", "arena_bytes")),
+                "arena_by": reach(one, "arena", "engine"),
+                "arena_provenance": reach(one, "arena", "provenance"),
+                "compiled": isinstance(one.get("compiled"), dict),
+                "compiler": " ".join(
+                    str(reach(one, "compiled", key) or "") for key in ("compiler", "compiler_version")
+                ),
+                "processor": reach(one, "compiled", "processor"),
+                "provenance": reach(one, "compiled", "provenance"),
+                "latency": number(reach(one, "compiled", "latency_ms")),
+                "cycles": count(reach(one, "compiled", "cycles")),
+                "sram": size(reach(one, "compiled", "sram_bytes")),
+                "operators": number(reach(one, "compiled", "npu_operators")),
+                "left": _listed_names(left),
+                "left_count": len(left) if isinstance(left, list | tuple) else 0,
+                "files": [str(path) for file in files if (path := reach(file, "path"))],
+                "reserved": size(reach(one, "c", "arena_bytes")),
+            }
+        )
+    return found
+
+
 def _misses(one: dict[str, Any]) -> str:
     found = one.get("cache_misses")
     return ", ".join(f"{name} {count(value)}" for name, value in found.items()) if isinstance(found, dict) else ""
@@ -263,8 +295,10 @@ def comparison(summary: Summary, chosen: dict[str, Any]) -> list[dict[str, str]]
     for name in dict.fromkeys([*(teacher.get("metrics") or {}), *(student.get("metrics") or {})]):
         a, b, c = (reach(one, "metrics", name) for one in (teacher, student, twin))
         known = drawable(a) is not None and drawable(b) is not None
-        ratio = f"{points(b - a)} for the student" if known else NOTHING
-        rows.append(_compared(name, "test split, float32", percent(a), percent(b), percent(c), ratio))
+        shares = all(drawable(one) is None or one <= 1 for one in (a, b, c))  # what others, as perplexity, begin with
+        ratio = f"{points(b - a)} for the student" if shares and known else _ratio(a, b) if known else NOTHING
+        theirs, ours, alone = map(percent if shares else number, (a, b, c))
+        rows.append(_compared(name, "test split, float32", theirs, ours, alone, ratio))
     for name, title in (("parameters", "Parameters"), ("macs", "MACs of one inference")):
         a, b = teacher.get(name), student.get(name)
         rows.append(_compared(title, "", count(a), count(b), count(b), _ratio(a, b)))
@@ -352,10 +386,10 @@ def spoken(name: str) -> str:
 
 def _cluster(cluster: dict[str, Any]) -> str:
     shared = " shared" if cluster.get("l2_shared") else ""
-    return (
-        f"{number(cluster.get('count'))} × {cluster.get('core')} at {fact(cluster.get('clock_mhz'), 'clock_mhz')}"
-        f" ({size(cluster.get('l1d_bytes'))} L1d, {size(cluster.get('l2_bytes'))} L2{shared})"
-    )
+    sizes = (("l1d_bytes", " L1d"), ("l2_bytes", f" L2{shared}"))
+    caches = ", ".join(f"{size(cluster[name])}{what}" for name, what in sizes if cluster.get(name))
+    what = f"{number(cluster.get('count'))} × {cluster.get('core')} at {fact(cluster.get('clock_mhz'), 'clock_mhz')}"
+    return f"{what} ({caches})" if caches else what
 
 
 def commands(summary: Summary, chosen: dict[str, Any]) -> list[tuple[str, str]]:

@@ -14,7 +14,14 @@ from edgekd.nets import Net
 from edgekd.nets import wrap as net_of
 from edgekd.specs import Subject
 
-EXTRAS = {"mobile": "train", "multitask_mobile": "train", "ds_cnn": "train", "encoder": "train"}
+EXTRAS = {
+    "mobile": "train",
+    "multitask_mobile": "train",
+    "ds_cnn": "train",
+    "encoder": "train",
+    "decoder": "train",
+    "whisper": "train",
+}
 
 
 class StudentFamily(Protocol):

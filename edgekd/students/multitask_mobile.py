@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from edgekd.errors import Disagreement
 from edgekd.nets import Net, centred, planes
-from edgekd.pyramids import halved, joined, resized
+from edgekd.pyramids import finest, halved, joined, resized
 from edgekd.specs import Output, Subject
 from edgekd.students import StudentFamily
 from edgekd.students._blocks import InvertedResidual, convolution, divisible, initialise, separable
@@ -36,6 +36,8 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Multiplies the blocks of a level."""
     expansion: Annotated[int, msgspec.Meta(ge=1, le=8)] = 4
     """Channels of a block's depthwise convolution, as a multiple of the block's."""
+    head: Annotated[int, msgspec.Meta(ge=8, le=1024)] | None = None
+    """Channels that answers for each place are made of; None takes as many as their level has."""
 
 
 class _MultitaskMobile:
@@ -59,14 +61,14 @@ class MultitaskMobileNet(nn.Module):
             _down(fine, coarse, max(1, round(blocks * options.depth)), options.expansion, dense=level == 0)
             for level, (fine, coarse, blocks) in enumerate(zip(widths, widths[1:], _BLOCKS, strict=False))
         )
-        self.finest = min(
-            (_level(sizes, output) for output in outputs if len(output.shape) == 3), default=len(sizes) - 1
-        )
+        self.finest = finest(sizes, [output.shape for output in outputs])
         ups = range(self.finest, len(sizes) - 1)
         self.lateral = nn.ModuleList(convolution(widths[level + 1], widths[level], 1, activation=None) for level in ups)
         self.up = nn.ModuleList(separable(widths[level], widths[level]) for level in ups)
         self.heads = nn.ModuleList(
-            _Dense(widths[self.finest], output) if len(output.shape) == 3 else _Whole(widths[-1], sizes[-1], output)
+            _Dense(widths[self.finest], options.head, output)
+            if len(output.shape) == 3
+            else _Whole(widths[-1], sizes[-1], output)
             for output in outputs
         )
         initialise(self)
@@ -75,18 +77,19 @@ class MultitaskMobileNet(nn.Module):
         levels = [self.stem(images)]
         for down in self.down:
             levels.append(down(levels[-1]))
-        finest = joined(levels, self.lateral, self.up)
-        answers = tuple(head(finest if isinstance(head, _Dense) else levels[-1]) for head in self.heads)
+        features = joined(levels, self.lateral, self.up)
+        answers = tuple(head(features if isinstance(head, _Dense) else levels[-1]) for head in self.heads)
         return answers if len(answers) > 1 else answers[0]
 
 
 class _Dense(nn.Module):
     """Answers for each place of a grid."""
 
-    def __init__(self, inputs: int, output: Output) -> None:
+    def __init__(self, inputs: int, hidden: int | None, output: Output) -> None:
         super().__init__()
         self.size = output.shape[1:]
-        self.layers = nn.Sequential(separable(inputs, inputs), nn.Conv2d(inputs, output.shape[0], 1))
+        hidden = hidden or inputs
+        self.layers = nn.Sequential(separable(inputs, hidden), nn.Conv2d(hidden, output.shape[0], 1))
 
     def forward(self, features: Tensor) -> Tensor:
         return resized(self.layers(features), self.size)
@@ -126,12 +129,6 @@ def _down(inputs: int, outputs: int, blocks: int, expansion: int, dense: bool) -
     return nn.Sequential(
         first, *(InvertedResidual(outputs, outputs, 1, expansion=expansion) for _ in range(blocks - 1))
     )
-
-
-def _level(sizes: list[tuple[int, int]], output: Output) -> int:
-    """The coarsest level that is no coarser than the output; the finest where all are."""
-    height, width = output.shape[1:]
-    return max((level for level, size in enumerate(sizes) if size[0] >= height and size[1] >= width), default=0)
 
 
 PLUGIN: Final[StudentFamily] = _MultitaskMobile()

@@ -6,6 +6,7 @@ To add one, write `edgekd/tasks/<name>.py` that ends in `PLUGIN: Task = ...`. te
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -15,8 +16,20 @@ from edgekd.errors import ConfigError
 Array = NDArray[Any]
 
 
+class Mark(msgspec.Struct, frozen=True):
+    """A box that is drawn over an image."""
+
+    name: str
+    corners: tuple[float, ...]
+    """Left, top, right and bottom, in 0..1."""
+    score: float | None = None
+
+
 class Task(Protocol):
     """A task of one output.
+
+    One whose answers can be drawn over images has a method `marks(outputs, labels, classes)` as well, which gives for
+    each example the Marks that are true and those that are found.
 
     Labels are arrays of (examples, ...); what is not labelled counts nowhere: -1 in whole numbers, NaN in floats.
     """
@@ -27,13 +40,14 @@ class Task(Protocol):
     def check(self, labels: Array, classes: Sequence[str]) -> None:
         """Raise ConfigError when labels and classes do not make a data set of this task."""
 
-    def output(self, labels: tuple[int, ...], classes: Sequence[str]) -> tuple[int, ...]:
-        """Shape of a net's answer for one example whose labels are of that shape; classes are the first axis."""
+    def output(self, labels: tuple[int, ...], classes: Sequence[str], example: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of a net's answer for one example, by the shapes of its labels and of the example; where each place is
+        of one class, the classes are the first axis."""
 
     def label_loss(self, outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:
         """Scalar loss of outputs (batch, *output) on labels (batch, ...)."""
 
-    def counts(self, outputs: Array, labels: Array) -> NDArray[Any]:
+    def counts(self, outputs: Array, labels: Array, classes: Sequence[str]) -> NDArray[Any]:
         """What the metrics are made of, (examples, numbers): it adds up over examples."""
 
     def metrics(self, counts: NDArray[Any]) -> dict[str, float]:

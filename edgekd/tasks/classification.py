@@ -31,7 +31,7 @@ class _Classification:
         if len(seen) < 2:
             raise ConfigError(f"every example is of class {classes[seen[0]]!r}", hint="nothing can be learned from it")
 
-    def output(self, labels: tuple[int, ...], classes: Sequence[str]) -> tuple[int, ...]:
+    def output(self, labels: tuple[int, ...], classes: Sequence[str], example: tuple[int, ...]) -> tuple[int, ...]:
         if labels:
             raise ConfigError(f"an example has labels of shape {labels}", hint="a classification has one label each")
         return (len(classes),)
@@ -41,7 +41,7 @@ class _Classification:
             return outputs.sum() * 0
         return F.cross_entropy(outputs, labels, ignore_index=UNLABELLED, label_smoothing=smoothing)
 
-    def counts(self, outputs: Array, labels: Array) -> NDArray[Any]:
+    def counts(self, outputs: Array, labels: Array, classes: Sequence[str] = ()) -> NDArray[Any]:
         return hits(outputs, labels)
 
     def metrics(self, counts: NDArray[Any]) -> dict[str, float]:

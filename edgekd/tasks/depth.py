@@ -36,7 +36,9 @@ class _Depth:
                 hint="they are above 0 and finite; NaN is one that is not known",
             )
 
-    def output(self, labels_shape: tuple[int, ...], classes: Sequence[str]) -> tuple[int, ...]:
+    def output(
+        self, labels_shape: tuple[int, ...], classes: Sequence[str], example: tuple[int, ...]
+    ) -> tuple[int, ...]:
         return (1, *labels_shape)
 
     def label_loss(self, outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -45,7 +47,9 @@ class _Depth:
         errors = (outputs.squeeze(1) - torch.where(known, labels, 1.0).log()).abs()
         return torch.where(known, errors, 0.0).sum() / known.sum().clamp(min=1)
 
-    def counts(self, outputs: NDArray[np.float32], labels: NDArray[Any]) -> NDArray[np.float64]:
+    def counts(
+        self, outputs: NDArray[np.float32], labels: NDArray[Any], classes: Sequence[str] = ()
+    ) -> NDArray[np.float64]:
         """Distances that are known, those told within a quarter, and sums of what `metrics` averages: (examples, 4)."""
         known = ~np.isnan(labels)
         logarithms = outputs[:, 0].astype(np.float64) - np.log(np.where(known, labels, 1.0))

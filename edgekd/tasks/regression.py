@@ -29,7 +29,9 @@ class _Regression:
             if len(np.unique(column[~np.isnan(column)])) < 2:
                 raise ConfigError(f"number {index} is the same in every example", hint="nothing can be learned from it")
 
-    def output(self, labels_shape: tuple[int, ...], classes: Sequence[str]) -> tuple[int, ...]:
+    def output(
+        self, labels_shape: tuple[int, ...], classes: Sequence[str], example: tuple[int, ...]
+    ) -> tuple[int, ...]:
         return labels_shape or (1,)
 
     def label_loss(self, outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -39,7 +41,9 @@ class _Regression:
         errors = F.smooth_l1_loss(outputs, torch.where(known, labels, 0.0), reduction="none")
         return torch.where(known, errors, 0.0).sum() / known.sum().clamp(min=1)
 
-    def counts(self, outputs: NDArray[np.float32], labels: NDArray[Any]) -> NDArray[np.float64]:
+    def counts(
+        self, outputs: NDArray[np.float32], labels: NDArray[Any], classes: Sequence[str] = ()
+    ) -> NDArray[np.float64]:
         """1, y, y^2, e^2 and |e| of each number: y the label, e the error, 0 where it is not known: (examples, 5 k)."""
         truth = labels.reshape(len(labels), -1).astype(np.float64)
         errors = outputs - truth

@@ -34,7 +34,9 @@ class _Segmentation:
         if len(set(np.unique(labels).tolist()) - {UNLABELLED}) < 2:
             raise ConfigError("all pixels that count are of one class", hint="nothing can be learned from it")
 
-    def output(self, labels_shape: tuple[int, ...], classes: Sequence[str]) -> tuple[int, ...]:
+    def output(
+        self, labels_shape: tuple[int, ...], classes: Sequence[str], example: tuple[int, ...]
+    ) -> tuple[int, ...]:
         return (len(classes), *labels_shape)
 
     def label_loss(self, outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:
@@ -44,16 +46,18 @@ class _Segmentation:
         )
         return total / (labels != UNLABELLED).sum().clamp(min=1)
 
-    def counts(self, outputs: NDArray[np.float32], labels: NDArray[Any]) -> NDArray[np.float64]:
+    def counts(
+        self, outputs: NDArray[np.float32], labels: NDArray[Any], classes: Sequence[str] = ()
+    ) -> NDArray[np.float64]:
         """Of each class the pixels of its intersection, then of each that of its union: (examples, 2 * classes)."""
-        examples, classes = outputs.shape[:2]
+        examples, number = outputs.shape[:2]
         counted = labels != UNLABELLED
         chosen = outputs.argmax(axis=1)
         rows = np.arange(examples).reshape(-1, *(1,) * (labels.ndim - 1))
 
         def by_class(kinds: NDArray[Any], where: NDArray[np.bool_]) -> NDArray[np.float64]:
-            cells = (rows * classes + kinds)[where]
-            return np.bincount(cells, minlength=examples * classes).reshape(examples, classes).astype(np.float64)
+            cells = (rows * number + kinds)[where]
+            return np.bincount(cells, minlength=examples * number).reshape(examples, number).astype(np.float64)
 
         both = by_class(labels, counted & (chosen == labels))
         return np.concatenate([both, by_class(labels, counted) + by_class(chosen, counted) - both], axis=1)

@@ -36,7 +36,7 @@ class _Tagging:
         if labels.max() <= OUTSIDE:
             raise ConfigError("no token is of a phrase", hint="nothing can be learned from it")
 
-    def output(self, labels: tuple[int, ...], classes: Sequence[str]) -> tuple[int, ...]:
+    def output(self, labels: tuple[int, ...], classes: Sequence[str], example: tuple[int, ...]) -> tuple[int, ...]:
         if len(labels) != 1:
             raise ConfigError(f"an example has labels of shape {labels}", hint="a tag for each token: (length,)")
         return (len(classes), *labels)
@@ -46,7 +46,7 @@ class _Tagging:
             return outputs.sum() * 0
         return F.cross_entropy(outputs, labels.long(), ignore_index=UNLABELLED, label_smoothing=smoothing)
 
-    def counts(self, outputs: Array, labels: Array) -> NDArray[Any]:
+    def counts(self, outputs: Array, labels: Array, classes: Sequence[str] = ()) -> NDArray[Any]:
         """Right tokens, tokens, and phrases: found and right, found, there."""
         phrases = np.zeros((len(labels), 3))
         for row, found, true in zip(phrases, outputs.argmax(axis=1), labels, strict=True):

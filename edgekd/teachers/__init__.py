@@ -16,11 +16,17 @@ from edgekd.nets import wrap as net_of
 from edgekd.specs import Subject
 
 EXTRAS = {
+    "family": "train",
+    "timm": "train",
     "residual": "train",
     "unet": "train",
     "efficientnet_lite": "teachers",
     "minilm": "text",
+    "whisper": "speech",
+    "smollm": "chatbot",
     "model_file": "train",
+    "dlib_faces": "faces",
+    "transformers": "transformers",
 }
 
 

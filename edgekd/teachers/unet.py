@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from edgekd.errors import Disagreement
 from edgekd.nets import Net, centred, planes
-from edgekd.pyramids import halved, joined, resized
+from edgekd.pyramids import finest, halved, joined, resized
 from edgekd.specs import Output, Subject
 from edgekd.teachers import TeacherSource
 from edgekd.teachers._blocks import ResidualBlock, convolution
@@ -61,13 +61,14 @@ class UNet(nn.Module):
             )
             for level, width in enumerate(widths)
         )
-        ups = len(widths) - 1 if any(len(output.shape) == 3 for output in outputs) else 0
+        top = finest(sizes, [output.shape for output in outputs])
+        ups = range(top, len(widths) - 1)
         self.lateral = nn.ModuleList(
-            nn.Sequential(*convolution(widths[level + 1], widths[level], kernel=1)) for level in range(ups)
+            nn.Sequential(*convolution(widths[level + 1], widths[level], kernel=1)) for level in ups
         )
-        self.up = nn.ModuleList(ResidualBlock(widths[level], widths[level]) for level in range(ups))
+        self.up = nn.ModuleList(ResidualBlock(widths[level], widths[level]) for level in ups)
         self.heads = nn.ModuleList(
-            _Dense(widths[0], output)
+            _Dense(widths[top], output)
             if len(output.shape) == 3
             else _Whole(widths[-1], sizes[-1], output, options.dropout)
             for output in outputs
@@ -79,8 +80,8 @@ class UNet(nn.Module):
         for down in self.down:
             features = down(features)
             levels.append(features)
-        finest = joined(levels, self.lateral, self.up)
-        answers = tuple(head(finest if isinstance(head, _Dense) else levels[-1]) for head in self.heads)
+        features = joined(levels, self.lateral, self.up)
+        answers = tuple(head(features if isinstance(head, _Dense) else levels[-1]) for head in self.heads)
         return answers if len(answers) > 1 else answers[0]
 
 

@@ -11,6 +11,7 @@ from edgekd.specs import Device
 WANTED = {
     "android-high",
     "android-low",
+    "corstone-300",
     "intel-n100",
     "iphone-12",
     "jetson-nano",
@@ -18,6 +19,7 @@ WANTED = {
     "raspberry-pi-4",
     "raspberry-pi-5",
     "raspberry-pi-zero-2",
+    "stm32h7",
 }
 
 
