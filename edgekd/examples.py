@@ -2,15 +2,16 @@
 
 import io
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import numpy as np
 
-from edgekd import heads
 from edgekd.runs import Work
 from edgekd.specs import Data, File
-from edgekd.tasks import Mark
+
+if TYPE_CHECKING:
+    from edgekd.tasks import Mark
 
 MOST: Final = 4
 LOOKED_AT: Final = 100
@@ -25,14 +26,16 @@ class Example(msgspec.Struct, frozen=True):
     png: bytes
     height: int
     width: int
-    truth: tuple[Mark, ...]
-    found: tuple[Mark, ...]
+    truth: "tuple[Mark, ...]"
+    found: "tuple[Mark, ...]"
 
 
 def examples(work: Work, data: Data, answers: Sequence[File]) -> tuple[Example, ...]:
     """Of the first output that can be drawn; `answers` are an artifact's on the test split. () where none can."""
     if data.subject.kind != "images":
         return ()
+    from edgekd import heads  # which needs torch: a report's other readers do not
+
     images = np.load(work.path(data.test_inputs), mmap_mode="r", allow_pickle=False)[:LOOKED_AT]
     for task, output, file, label in zip(
         heads.tasks_of(data.subject), data.subject.outputs, answers, data.test_labels, strict=True

@@ -2,12 +2,14 @@
 
 import base64
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from markupsafe import Markup
 
 from edgekd.examples import Example
-from edgekd.tasks import Mark
+
+if TYPE_CHECKING:
+    from edgekd.tasks import Mark
 
 _COLOURS: Final = ("#ff5a4f", "#ffd23c", "#4fd1ff", "#7dff6a", "#ff8ae2", "#ffffff")
 """Of classes in turn; over photos they are the same on light paper and dark."""
@@ -31,7 +33,7 @@ def drawn(example: Example, names: Sequence[str]) -> Markup:
     return Markup("").join([*parts, Markup("</svg>")])
 
 
-def _box(mark: Mark, names: Sequence[str], height: int, width: int) -> Markup:
+def _box(mark: "Mark", names: Sequence[str], height: int, width: int) -> Markup:
     left, top, right, bottom = (share * size for share, size in zip(mark.corners, (width, height) * 2, strict=True))
     colour = _COLOURS[names.index(mark.name) % len(_COLOURS)] if mark.name in names else _COLOURS[-1]
     said = mark.name if mark.score is None else f"{mark.name} {100 * mark.score:.0f}%"
