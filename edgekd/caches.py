@@ -14,8 +14,8 @@ from typing import IO, Any, Final
 
 from platformdirs import user_cache_path
 
-from edgekd.errors import EdgekdError, PluginUnavailable, StorageError
-from edgekd.files import dumps, storage_errors, write_text
+from edgekd.errors import ConfigError, EdgekdError, PluginUnavailable, StorageError
+from edgekd.files import decode_json, dumps, file_digest, read_text, storage_errors, write_text
 
 MARKER: Final = "edgekd.json"
 """Written last: a folder is ready exactly when it is there."""
@@ -121,3 +121,12 @@ def _alone(folder: Path) -> Iterator[IO[bytes]]:
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock
+
+
+def is_whole(folder: Path) -> bool:
+    """True where all files of a folder are as its maker left them, by the SHA-256 that its marker has of each."""
+    try:
+        kept = decode_json(dict[str, str], read_text(folder / MARKER), MARKER)
+        return bool(kept) and all(file_digest(folder / name) == sha256 for name, sha256 in kept.items())
+    except (ConfigError, OSError):
+        return False

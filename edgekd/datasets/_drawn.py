@@ -8,9 +8,8 @@ from typing import Any, Final
 import numpy as np
 
 from edgekd import caches
-from edgekd.caches import MARKER, Site
-from edgekd.errors import ConfigError
-from edgekd.files import decode_json, file_digest, read_text
+from edgekd.caches import Site
+from edgekd.files import file_digest
 from edgekd.progress import tell
 from edgekd.workers import call, cores, together
 
@@ -29,20 +28,11 @@ def drawn(
 
     `counts` are the examples of each split; `draw` is a function of a module, called in processes of its own.
     """
-    caches.make(folder, what, partial(_fill, kinds, counts, draw, options, at_once), is_whole)
+    caches.make(folder, what, partial(_fill, kinds, counts, draw, options, at_once), caches.is_whole)
     train, test = (
         {name: np.load(folder / f"{split}-{name}.npy", mmap_mode="r") for name, _, _ in kinds} for split in SPLITS
     )
     return train, test
-
-
-def is_whole(folder: Path) -> bool:
-    """True where all arrays are as they were drawn."""
-    try:
-        kept = decode_json(dict[str, str], read_text(folder / MARKER), MARKER)
-        return bool(kept) and all(file_digest(folder / name) == sha256 for name, sha256 in kept.items())
-    except (ConfigError, OSError):
-        return False
 
 
 def places(folder: str, kinds: Kinds, split: str) -> Iterator[Any]:

@@ -15,7 +15,6 @@ import importlib.util
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -24,10 +23,9 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from edgekd import caches, smollm
-from edgekd.caches import MARKER, Site, cache
+from edgekd.caches import Site, cache
 from edgekd.datasets import Arrays, Dataset, _text, banking77, clinc150
-from edgekd.errors import ConfigError
-from edgekd.files import decode_json, digest, file_digest, read_text
+from edgekd.files import digest, file_digest
 from edgekd.progress import tell
 from edgekd.workers import call, cores, together
 
@@ -77,7 +75,7 @@ class _Chat:
     def load(self, options: Any) -> Arrays:
         asked = _questions(options)
         folder = cache() / "chat" / digest([VERSION, asked, options.length, options.instructions, options.autocast])
-        caches.make(folder, "the answers of the data set chat", partial(_write, options, asked), _is_whole)
+        caches.make(folder, "the answers of the data set chat", partial(_write, options, asked), caches.is_whole)
         texts = {split: np.load(folder / f"{split}.npy") for split in _SPLITS}
         vocabulary = _vocabulary(texts["train"], options.rarest)
         train, test = (_examples(texts[split], asked[split], vocabulary) for split in _SPLITS)
@@ -100,15 +98,6 @@ def _questions(options: Options) -> dict[str, list[list[int]]]:
         short = [turn for turn in turns if len(turn) <= options.length - LEAST_ANSWER]
         found[_SPLITS[number]] = short[: wanted[number]]
     return found
-
-
-def _is_whole(folder: Path) -> bool:
-    """True where all answers are as they were written."""
-    try:
-        kept = decode_json(dict[str, str], read_text(folder / MARKER), MARKER)
-        return bool(kept) and all(file_digest(folder / name) == sha256 for name, sha256 in kept.items())
-    except (ConfigError, OSError):
-        return False
 
 
 def _write(options: Options, asked: Mapping[str, list[list[int]]], site: Site) -> dict[str, str]:

@@ -21,9 +21,9 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
-from edgekd.caches import cache
+from edgekd.caches import cache, is_whole
 from edgekd.datasets import Arrays, Dataset
-from edgekd.datasets._drawn import SPLITS, Kinds, drawn, is_whole, places
+from edgekd.datasets._drawn import SPLITS, Kinds, drawn, places
 from edgekd.errors import PluginUnavailable
 from edgekd.files import digest
 

@@ -24,10 +24,10 @@ from msgspec import Meta
 from numpy.typing import NDArray
 
 from edgekd import caches, whisper_base
-from edgekd.caches import MARKER, Site, cache
+from edgekd.caches import Site, cache
 from edgekd.datasets import Arrays, Beside, Dataset, _text, clinc150
 from edgekd.errors import ConfigError, PluginUnavailable
-from edgekd.files import decode_json, digest, file_digest, read_text
+from edgekd.files import digest, file_digest
 from edgekd.pieces import END
 from edgekd.progress import tell
 from edgekd.whisper_base import tokenizer
@@ -95,9 +95,11 @@ class _SpokenRequests:
     def load(self, options: Any) -> Arrays:
         texts, pieces = _texts(options)
         folder = cache() / "spoken_requests" / digest([VERSION, texts, options])
-        if shutil.which(PROGRAM) is None and not _is_whole(folder):
+        if shutil.which(PROGRAM) is None and not caches.is_whole(folder):
             raise PluginUnavailable(f"{PROGRAM}, which says the sentences, is not installed", hint=self.needs)
-        caches.make(folder, "the sounds of the data set spoken_requests", partial(_say_all, options, texts), _is_whole)
+        caches.make(
+            folder, "the sounds of the data set spoken_requests", partial(_say_all, options, texts), caches.is_whole
+        )
         said = {split: [texts[split][row] for row in np.load(folder / f"{split}-rows.npy")] for split in SPLITS}
         tokens = {split: _tokens(said[split], pieces, options.length) for split in SPLITS}
         planes = {split: np.load(folder / f"{split}-planes.npy").astype(np.float32) for split in SPLITS}
@@ -190,15 +192,6 @@ def _labels(tokens: NDArray[np.int32]) -> NDArray[np.int32]:
 
 
 # --- sounds
-
-
-def _is_whole(folder: Path) -> bool:
-    """True where all sounds are as they were said."""
-    try:
-        kept = decode_json(dict[str, str], read_text(folder / MARKER), MARKER)
-        return bool(kept) and all(file_digest(folder / name) == sha256 for name, sha256 in kept.items())
-    except (ConfigError, OSError):
-        return False
 
 
 def _say_all(options: Options, texts: dict[str, list[str]], site: Site) -> dict[str, str]:
