@@ -14,10 +14,10 @@ from edgekd.oracles import identity, trained
 from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Data, PseudoLabels, Spec, Teacher
-from edgekd.tensors import Array, write_array
+from edgekd.tensors import Array, following, write_array
 from edgekd.training import labels_of
 from edgekd.workers import call
-from edgekd.writing import AT_ONCE, PADDING, drafted, saying, writing
+from edgekd.writing import AT_ONCE, drafted, saying, writing
 
 VERSION: Final = 1
 
@@ -61,7 +61,7 @@ def _relabel(work: Work, teacher: Teacher, data: Data, wanted: PseudoLabels, sou
         scores = [heads.score(subject, tuple(one[[row]] for one in counts)) for row in range(len(some))]
         kept = some[np.array(scores) >= wanted.least]
         texts[kept] = written[kept]
-        labels[kept] = labels_from(written[kept], subject.beside[subject.written].prompt)
+        labels[kept] = following(written[kept], subject.beside[subject.written].prompt)
         given[np.setdiff1d(some, kept)] = UNLABELLED
     if (labels == UNLABELLED).all():
         raise ConfigError(
@@ -101,11 +101,3 @@ def _written(work: Work, teacher: Teacher, data: Data, source: str) -> Array:
             column.seal()
         tell("the teacher writes labels", len(shards), len(shards))
         return np.array(np.load(column.path, allow_pickle=False))
-
-
-def labels_from(tokens: Array, prompt: int) -> Array:
-    """What is to be answered at each place: the token behind it, where that is one that is written."""
-    labels = np.full_like(tokens, UNLABELLED)
-    behind = tokens[:, prompt:]
-    labels[:, prompt - 1 : -1] = np.where(behind == PADDING, UNLABELLED, behind)
-    return labels

@@ -135,7 +135,6 @@ class Run:
             log.write(json.dumps({"at": time.strftime("%FT%T%z"), **event}) + "\n")
 
     def _do(self, name: str, key: str, function: Any, *inputs: Any, **options: Any) -> None:
-        done = self.folder / name
         out = self.folder / f"{name}.partial-{key[:12]}"
         start = time.monotonic()
         with storage_errors(out):
@@ -143,11 +142,14 @@ class Run:
             if not (out / "result.json").exists():  # else: killed between the last byte and the renaming
                 self.log(step=name, event="started", key=key)
                 result = function(Work(str(self.folder), name, str(out)), *inputs, **options)
-                plain = msgspec.to_builtins(result)
-                write_text(out / "result.json", dumps({"key": key, "result": plain, "seal": digest([key, plain])}))
-            self.forget(name)
-            out.rename(done)
+                _keep(out, key, msgspec.to_builtins(result))
+            self._put(out, name)
         self.log(step=name, event="done", key=key, seconds=round(time.monotonic() - start, 3))
+
+    def _put(self, out: Path, name: str) -> None:
+        """A finished folder in its place; what was there before is put aside."""
+        self.forget(name)
+        out.rename(self.folder / name)
 
     def _taken_over(self, name: str, key: str, kind: type[Any]) -> bool:
         """Whether another target's step is the same work, and now stands here too: its files by another name."""
@@ -173,10 +175,8 @@ class Run:
             for file in files_of(result):
                 if file.path.startswith(f"{made}/"):
                     self._link_members(file, self.folder / made, out)
-            plain = _moved(msgspec.to_builtins(result), theirs, ours)
-            write_text(out / "result.json", dumps({"key": key, "result": plain, "seal": digest([key, plain])}))
-            self.forget(name)
-            out.rename(self.folder / name)
+            _keep(out, key, _moved(msgspec.to_builtins(result), theirs, ours))
+            self._put(out, name)
         self.log(step=name, event="taken over", key=key, made=made)
 
     def _link_members(self, file: File, made: Path, out: Path) -> None:
@@ -196,6 +196,10 @@ class Run:
                 raise _corrupt(folder, f"{path} was changed since it was made")
         except (OSError, ValueError, RuntimeError) as error:  # no name of a file, or links in a circle
             raise _corrupt(folder, f"{path} cannot be read: {error}") from error
+
+
+def _keep(out: Path, key: str, plain: Any) -> None:
+    write_text(out / "result.json", dumps({"key": key, "result": plain, "seal": digest([key, plain])}))
 
 
 def step_key(function: Callable[..., Any], inputs: Any, options: Any) -> str:

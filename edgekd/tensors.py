@@ -167,3 +167,12 @@ def write_inputs(path: Path, *inputs: NDArray[Any]) -> None:
     arrays: dict[str, Any] = {str(index): array for index, array in enumerate(inputs)}
     with replacing(path) as part, part.open("wb") as opened:
         np.savez(opened, allow_pickle=False, **arrays)
+
+
+def following(tokens: Array, prompt: int) -> Array:
+    """Labels of texts (examples, length): at each place from the last of the prompt on the token behind it, -1 where
+    that is padding (0), and in the prompt."""
+    labels = np.full_like(tokens, -1)
+    behind = tokens[:, prompt:]
+    labels[:, prompt - 1 : -1] = np.where(behind == 0, -1, behind)
+    return labels

@@ -57,6 +57,8 @@ def _verify(work: Work, student: Student, data: Data, artifact: Artifact, engine
         seen(work, data, "test", net) as (behind, shown),
         host.start("", engines.GUEST, engines.path(engine), work.out) as connection,
     ):
+        if artifact.context is None:  # else the two models take turns
+            _load(work, connection, artifact.model)
         for chunk in _chunks(len(viewer), artifact):
             tell(f"verifying {artifact.export}", int(chunk[0]), len(viewer))
             expected.append(predict(net.module, viewer, examples=chunk))
@@ -86,7 +88,8 @@ def _joined(chunks: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
 
 
 class Asked:
-    """An artifact on an engine, and examples that it is asked about; its models are loaded as they are needed."""
+    """An artifact on an engine, and examples that it is asked about. It is loaded; where it has a context, that is made
+    first, by a model of its own, and the artifact is loaded behind it."""
 
     def __init__(
         self, work: Work, connection: Connection, artifact: Artifact, subject: Subject, examples: Sequence[Tensor]
@@ -94,7 +97,6 @@ class Asked:
         self._work, self._connection, self._artifact = work, connection, artifact
         self._text, self._examples = subject.text, examples
         self._contexts = self._made(artifact.context) if artifact.context else ()
-        self._load(artifact.model)
 
     @property
     def texts(self) -> Array:
@@ -117,13 +119,15 @@ class Asked:
         return [self.texts] if self._artifact.steps else [one.numpy() for one in self._examples]
 
     def _made(self, context: Context) -> tuple[Array, ...]:
-        self._load(context.model)
+        _load(self._work, self._connection, context.model)
         others = [one for index, one in enumerate(self._examples) if index != self._text]
-        return _ask(self._work, self._connection, "run", in_layouts(others, context.inputs))
+        made = _ask(self._work, self._connection, "run", in_layouts(others, context.inputs))
+        _load(self._work, self._connection, self._artifact.model)
+        return made
 
-    def _load(self, model: File) -> None:
-        request = {"do": "load", "model": self._connection.put(self._work.path(model)), "threads": 1}
-        self._connection.ask(request, RUN_TIMEOUT_S)
+
+def _load(work: Work, connection: Connection, model: File) -> None:
+    connection.ask({"do": "load", "model": connection.put(work.path(model)), "threads": 1}, RUN_TIMEOUT_S)
 
 
 def execute(

@@ -30,6 +30,7 @@ from edgekd.errors import ConfigError, PluginUnavailable
 from edgekd.files import digest, file_digest
 from edgekd.pieces import END
 from edgekd.progress import tell
+from edgekd.tensors import following
 from edgekd.whisper_base import tokenizer
 from edgekd.workers import call, cores, together
 
@@ -52,7 +53,6 @@ NEEDS: Final = (
     f"{whisper_base.NEEDS}"
 )
 SPLITS: Final = ("train", "test")
-UNLABELLED: Final = -1
 
 _SPARE: Final = 1.6
 """Sentences that are said for one that is kept: some take too long."""
@@ -106,9 +106,9 @@ class _SpokenRequests:
         beside = Beside(tokens["train"], tokens["test"], prompt=len(PROMPT))
         return Arrays(
             planes["train"],
-            _labels(tokens["train"]),
+            following(tokens["train"], len(PROMPT)),
             planes["test"],
-            _labels(tokens["test"]),
+            following(tokens["test"], len(PROMPT)),
             pieces,
             self.licence,
             pieces,
@@ -181,14 +181,6 @@ def _cut(texts: Sequence[str], pieces: Sequence[str]) -> list[list[str]]:
         [*PROMPT, *(part for piece in one.tokens for part in ([piece] if piece in known else piece))]
         for one in tokenizer().encode_batch(list(texts), add_special_tokens=False)
     ]
-
-
-def _labels(tokens: NDArray[np.int32]) -> NDArray[np.int32]:
-    """At each place from the last of the prompt on the token behind it."""
-    labels = np.full_like(tokens, UNLABELLED)
-    behind = tokens[:, len(PROMPT) :]
-    labels[:, len(PROMPT) - 1 : -1] = np.where(behind == 0, UNLABELLED, behind)
-    return labels
 
 
 # --- sounds

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import msgspec
 import numpy as np
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -60,6 +61,13 @@ def wrap(own: Any) -> Task:
     if missing:
         raise ConfigError(f"{own!r} is not a task: it has no {missing[0]}", hint="see edgekd/tasks/__init__.py")
     return own  # type: ignore[no-any-return]  # checked above as far as one can
+
+
+def cross_entropy(outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Mean over the positions that have a label; 0 where none has, for of nothing torch's would be NaN."""
+    if (labels < 0).all():
+        return outputs.sum() * 0
+    return F.cross_entropy(outputs, labels.long(), ignore_index=-1, label_smoothing=smoothing)
 
 
 def hits(outputs: Array, labels: Array) -> NDArray[Any]:

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from edgekd.errors import ConfigError
-from edgekd.tasks import Array, Task, hits, share
+from edgekd.tasks import Array, Task, cross_entropy, hits, share
 
 UNLABELLED: Final = -1
 
@@ -37,9 +36,7 @@ class _Classification:
         return (len(classes),)
 
     def label_loss(self, outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-        if (labels < 0).all():  # of nothing, cross_entropy would be NaN
-            return outputs.sum() * 0
-        return F.cross_entropy(outputs, labels, ignore_index=UNLABELLED, label_smoothing=smoothing)
+        return cross_entropy(outputs, labels, smoothing)
 
     def counts(self, outputs: Array, labels: Array, classes: Sequence[str] = ()) -> NDArray[Any]:
         return hits(outputs, labels)

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from edgekd.errors import ConfigError
-from edgekd.tasks import Array, Task, hits, share
+from edgekd.tasks import Array, Task, cross_entropy, hits, share
 
 UNLABELLED: Final = -1
 OUTSIDE: Final = 0
@@ -42,9 +41,7 @@ class _Tagging:
         return (len(classes), *labels)
 
     def label_loss(self, outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-        if (labels < 0).all():  # of nothing, cross_entropy would be NaN
-            return outputs.sum() * 0
-        return F.cross_entropy(outputs, labels.long(), ignore_index=UNLABELLED, label_smoothing=smoothing)
+        return cross_entropy(outputs, labels, smoothing)
 
     def counts(self, outputs: Array, labels: Array, classes: Sequence[str] = ()) -> NDArray[Any]:
         """Right tokens, tokens, and phrases: found and right, found, there."""

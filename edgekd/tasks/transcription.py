@@ -10,13 +10,12 @@ from functools import lru_cache
 from typing import Any, Final
 
 import numpy as np
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from edgekd.errors import ConfigError, PluginUnavailable
 from edgekd.pieces import END, spelled
-from edgekd.tasks import Array, Task
+from edgekd.tasks import Array, Task, cross_entropy
 
 UNLABELLED: Final = -1
 PADDING: Final = 0
@@ -44,9 +43,7 @@ class _Transcription:
         return (len(classes), *labels)
 
     def label_loss(self, outputs: Tensor, labels: Tensor, smoothing: float) -> Tensor:
-        if (labels < 0).all():  # of nothing, cross_entropy would be NaN
-            return outputs.sum() * 0
-        return F.cross_entropy(outputs, labels.long(), ignore_index=UNLABELLED, label_smoothing=smoothing)
+        return cross_entropy(outputs, labels, smoothing)
 
     def counts(self, outputs: Array, labels: Array, classes: Sequence[str]) -> NDArray[Any]:
         """Words that are wrong, missing or too many, and words that were said."""
