@@ -8,7 +8,7 @@ each shard that is whole: its number and its sum; the header of the file counts 
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.files import write_text
+from edgekd.progress import tell
 from edgekd.rows import Header, header_of
 
 MOST_SHARDS: Final = 128
@@ -79,6 +80,15 @@ class Column:
         """Say that a shard is whole."""
         self._add(shard, self._hash.hexdigest())
         self._hash = hashlib.sha256()
+
+    def complete(self, what: str, write: Callable[[range], None]) -> None:
+        """Have the shards that are lacking written, and say that all are whole; `what` is being done, for progress."""
+        for number in sorted(self.lacks()):
+            tell(what, number, len(self._shards))
+            write(self._shards[number])
+            self.finish(number)
+        tell(what, len(self._shards), len(self._shards))
+        self.seal()
 
     def seal(self) -> None:
         """Say that all shards are whole."""

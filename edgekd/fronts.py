@@ -5,8 +5,9 @@ Distil-Whisper (Gandhi et al. 2023, arXiv:2311.00430). Its answers to a split ar
 front computes and the examples.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,7 +19,6 @@ from edgekd import store
 from edgekd.columns import Column, shards_of
 from edgekd.files import digest, link
 from edgekd.nets import Net, code_digest, evaluating, weights_digest
-from edgekd.progress import tell
 from edgekd.rows import Rows
 from edgekd.runs import Work
 from edgekd.specs import Data, Views
@@ -69,21 +69,14 @@ def seen(
 def _take(front: nn.Module, examples: str, viewer: Viewer, what: str, path: Path) -> None:
     """The front's answers to all examples as a float16 array of (examples, ...)."""
     key = digest(["front", VERSION, weights_digest(front), code_digest(front), examples])
-    shards = shards_of(len(viewer), AT_ONCE)
     with store.entry(key, "front", what) as shelf:
-        column = Column(shelf, "answers", shards)
+        column = Column(shelf, "answers", shards_of(len(viewer), AT_ONCE))
         if not column.intact():
-            lacking = column.lacks()
-            for number in sorted(lacking):
-                tell("computing the front", number, len(shards))
-                _answer(front, viewer, shards[number], column)
-                column.finish(number)
-            tell("computing the front", len(shards), len(shards))
-            column.seal()
+            column.complete("computing the front", partial(_answer, front, viewer, column))
         link(column.path, path)
 
 
-def _answer(front: nn.Module, viewer: Viewer, rows: Sequence[int], column: Column) -> None:
+def _answer(front: nn.Module, viewer: Viewer, column: Column, rows: range) -> None:
     indices = np.asarray(rows)
     with evaluating(front):
         for start in range(0, len(indices), AT_ONCE):

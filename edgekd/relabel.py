@@ -11,7 +11,6 @@ from edgekd.errors import ConfigError
 from edgekd.files import digest
 from edgekd.fronts import seen
 from edgekd.oracles import identity, trained
-from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Data, PseudoLabels, Spec, Teacher
 from edgekd.tensors import Array, following, write_array
@@ -87,17 +86,14 @@ def _written(work: Work, teacher: Teacher, data: Data, source: str) -> Array:
     asked = [[file.sha256 for file in data.inputs("train")], msgspec.to_builtins(subject)]
     key = digest(["texts", VERSION, teacher.weights.sha256, source, identity(teacher.choice, net), asked])
     drafts = np.load(work.path(data.train_beside[subject.written]), allow_pickle=False)
-    shards = shards_of(len(drafts), AT_ONCE)
     with store.entry(key, "texts", f"{teacher.choice.name} of {data.name}") as shelf:
-        column = Column(shelf, "texts", shards)
+        column = Column(shelf, "texts", shards_of(len(drafts), AT_ONCE))
         if not column.intact():
-            lacking = column.lacks()
             with seen(work, data, "train", net) as (module, viewer):
-                for number in sorted(lacking):
-                    tell("the teacher writes labels", number, len(shards))
-                    for indices, answers in writing(module, viewer, subject, np.asarray(shards[number])):
+
+                def write(rows: range) -> None:
+                    for indices, answers in writing(module, viewer, subject, np.asarray(rows)):
                         column.write(int(indices[0]), drafted(drafts[indices], answers, subject))
-                    column.finish(number)
-            column.seal()
-        tell("the teacher writes labels", len(shards), len(shards))
+
+                column.complete("the teacher writes labels", write)
         return np.array(np.load(column.path, allow_pickle=False))
