@@ -3,9 +3,10 @@
 from functools import partial
 
 import msgspec
+import torch
 
 from edgekd.lessons import Learned, Lesson, build, learn
-from edgekd.nets import anatomy_executed, inputs_of
+from edgekd.nets import anatomy_executed, inputs_of, save
 from edgekd.runs import Work
 from edgekd.specs import Choice, Data, Knowledge, Output, Student, TensorSpec
 from edgekd.workers import call, cores, together
@@ -32,6 +33,19 @@ def distil(work: Work, lesson: Lesson, data: Data, given: Data, knowledge: Knowl
     for checkpoint in work.out.glob("*.checkpoint"):
         checkpoint.unlink()
     return student
+
+
+def untrained(work: Work, choice: Choice, data: Data, source: str) -> Student:
+    """A student with random weights, which costs on a device what a trained one does. `source` is a fingerprint of a
+    user's own code."""
+    return call(_untrained, work, choice, data, threads=1, log=work.out / "worker.log")
+
+
+def _untrained(work: Work, choice: Choice, data: Data) -> Student:
+    torch.manual_seed(0)
+    save(build(choice, data.subject).module, work.out / "student.safetensors")
+    random = Learned(weights="student.safetensors", metrics={}, score=0.0)
+    return _describe(work, choice, data, random, random)
 
 
 def _train(work: Work, lesson: Lesson, data: Data, knowledge: Knowledge, name: str) -> Learned:

@@ -38,17 +38,13 @@ from edgekd.specs import (
 )
 from edgekd.verdicts import (
     Found,
-    compiled_latency,
+    best_known,
     file_size,
     finite,
-    latency,
-    memory,
     mention,
     require,
     shipped_file,
     speaking,
-    static_memory,
-    upper_end,
 )
 
 VERSION = 4
@@ -178,12 +174,8 @@ def _cost(evidence: Evidence, artifact: Artifact, budget: Budget) -> list[Verdic
     all_found: list[Found] = [*evidence.measurements, *evidence.counted]
     found = [one for one in all_found if one.artifact == export]
     failures = [one for one in evidence.failures if one.artifact == export]
-    firmware = _firmware(evidence, artifact)
-    planned = firmware and static_memory(firmware, budget)
-    verdicts = [
-        latency(found, target) or _estimated_latency(evidence, artifact, budget),
-        memory(found, target) or planned or _estimated_memory(evidence, artifact, budget),
-    ]
+    cost, what = _predicted(evidence, artifact)
+    verdicts = best_known(found, target, _firmware(evidence, artifact), cost, what)
     how = how_to(evidence.required, target, "edgekd measure RUN") if evidence.required else ""
     return [require(mention(verdict, failures), evidence.required, how) for verdict in verdicts]
 
@@ -219,14 +211,6 @@ def _refused(evidence: Evidence, artifact: Artifact) -> list[Verdict]:
     ]
 
 
-def _estimated_latency(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
-    cost, export = _predicted(evidence, artifact)
-    firmware = _firmware(evidence, artifact)
-    if firmware and firmware.compiled and firmware.compiled.npu_operators:
-        return compiled_latency(firmware.compiled, budget, cost.latency_ms.high)
-    return upper_end(cost.latency_ms, "estimated", budget, f"for {export}; {cost.tier}; not measured on the device")
-
-
 def _firmware(evidence: Evidence, artifact: Artifact) -> Firmware | None:
     return next((one for one in evidence.firmware if one.artifact == artifact.export), None)
 
@@ -240,19 +224,6 @@ def _predicted(evidence: Evidence, artifact: Artifact) -> tuple[Cost, str]:
         layers = len(artifact.quantization.in_float)
         return climbed, f"{export} with {layers} module{'s' * (layers != 1)} in float"
     return by_export.get(export, evidence.plan.predicted), export
-
-
-def _estimated_memory(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
-    cost, export = _predicted(evidence, artifact)
-    found, flash = cost.peak_memory_bytes, evidence.target.device.flash_bytes
-    return Verdict(
-        limit="peak_memory_bytes",
-        allowed=budget.peak_memory_bytes,
-        found=found,
-        provenance="estimated",
-        ok=found <= budget.peak_memory_bytes,
-        note=f"for {export}; {'' if flash else 'weights and '}planned arena, without the runtime",
-    )
 
 
 def _accuracy(evidence: Evidence, agreement: Agreement, budget: Budget) -> Verdict:

@@ -6,7 +6,7 @@ torch.nn.Module mapping (batch, *shape) to logits (batch, classes), or to a tupl
 space are its keyword arguments.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from edgekd.errors import ConfigError
@@ -40,6 +40,9 @@ class StudentFamily(Protocol):
             Disagreement: this family does not make nets for such a subject.
         """
 
+    def space(self, subject: Subject) -> Mapping[str, Sequence[Any]]:
+        """All that is worth considering for a subject: option -> values, small ones first; every combination builds."""
+
 
 def wrap(own: Any) -> StudentFamily:
     """A user's function as a family of students."""
@@ -58,3 +61,9 @@ class _Function:
 
     def build(self, options: Mapping[str, Any], subject: Subject) -> Net:
         return net_of(self._function(**options), f"student {self._function.__name__}")
+
+    def space(self, subject: Subject) -> Mapping[str, Sequence[Any]]:
+        raise ConfigError(
+            f"nobody knows the whole space of {self._function.__name__}",
+            hint="list values of its arguments in the recipe's [student.space]",
+        )
