@@ -135,7 +135,7 @@ def run_all(
     )
 
 
-def plan(
+def plan_all(
     recipe: str | Path | Recipe,
     targets: Sequence[str | Path | Target] = (),
     *,

@@ -110,22 +110,23 @@ def finals(
 
     Raises:
         BudgetInfeasible: none holds it.
-        ConvertError: none of the first three could be converted or executed.
+        ConvertError: none of the first three could be converted.
     """
-    pool = sorted((*listed.front, *(listed.beyond if known.device else ())), key=capacity)
-    if not pool:
-        raise infeasible(listed.beyond, listed.considered, target)
+    pool = sorted((*listed.front, *listed.beyond), key=capacity)
     tried: list[Finalist] = []
     with sharing():  # each needs the same libraries
         while len(tried) < MOST_FINALISTS:
             seen = _Seen.of((*tried, *known.trained))
             best = _most_capable(pool, seen, target.budget, bool(known.device))
-            if best is None or seen.of_options(best):
+            best = best or pool[0]  # before it is said that none holds the budget, the least of them is made
+            if seen.of_options(best):
                 break
             choice = Choice(name=student, options=best.options)
             tried.append(_tried(run, target, choice, best.cost, listed.export, data, source, known))
             if sum(bool(one.failed) for one in tried) == MOST_FAILED:
-                raise ConvertError(tried[-1].failed, hint="other options in the recipe's student.space")
+                break
+    if tried and all(one.failed for one in tried):
+        return _by_estimate(tuple(tried), listed, target)
     return _finals(pool, tuple(tried), _Seen.of((*tried, *known.trained)), listed, target)
 
 
@@ -140,6 +141,20 @@ def _finals(
     last = seen.of_options(best)
     assert last is not None
     return Finals(front=(*front, best), finalists=tried, shown=_shown(last))
+
+
+def _by_estimate(tried: tuple[Finalist, ...], listed: Shortlist, target: Target) -> Finals:
+    """The front as the cost model has it, where the device executes none of its own export; others may be executed.
+
+    Raises:
+        ConvertError: it is the converter that gave up.
+        BudgetInfeasible: the model has all above the budget.
+    """
+    if not tried[-1].verdicts:
+        raise ConvertError(tried[-1].failed, hint="other options in the recipe's student.space")
+    if not listed.front:
+        raise infeasible(listed.beyond, listed.considered, target)
+    return Finals(front=listed.front, finalists=tried)
 
 
 def _shown(last: Finalist) -> str:
@@ -193,7 +208,7 @@ class _Seen:
 
     def expected(self, candidate: Candidate) -> dict[str, float]:
         """What a candidate is expected to be found to take: as far off its prediction as the one most like it."""
-        able = [one for one in self.found.values() if one.verdicts]
+        able = [one for one in self.found.values() if not one.failed]
         if not able:
             return _upper(candidate.cost)
         like = min(able, key=lambda one: abs(math.log(_ratio(candidate.cost, one.predicted))))
@@ -223,10 +238,10 @@ def _tried(
         run.log(step=at, event="failed", error=str(error), hint=error.hint)
         return msgspec.structs.replace(made, failed=str(error))
     attempt = _measured(run, at, artifact, known)
-    if attempt.failure:
-        return msgspec.structs.replace(made, failed=f"{attempt.failure.device}: {attempt.failure.error}")
     found = [one for one in (attempt.measurement, attempt.counted and modelled(attempt.counted)) if one]
-    return msgspec.structs.replace(made, verdicts=_verdicts(run, at, target, artifact, found, cost))
+    verdicts = _verdicts(run, at, target, artifact, found, cost)
+    failed = f"{attempt.failure.device}: {attempt.failure.error}" if attempt.failure else ""
+    return msgspec.structs.replace(made, verdicts=verdicts, failed=failed)
 
 
 def _measured(run: Run, at: str, artifact: Artifact, known: Experience) -> Attempt:

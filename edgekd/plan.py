@@ -41,6 +41,8 @@ from edgekd.workers import call
 VERSION = 3
 
 LARGEST_SPACE = 4096
+LEAST_FILE = 0.5
+"""Share of the estimate that a file may have."""
 MOST_BEYOND = 64
 """Candidates kept that the estimate has above the budget, and a device may have below it."""
 
@@ -163,9 +165,10 @@ def _shortlist(work: Work, student: StudentChoice, target: Target, data: Data) -
 
 
 def _at_best(cost: Cost) -> Cost:
-    """With the latency's lower end in the place of its upper one."""
+    """What it costs where the truth is far below the estimate."""
     low = cost.latency_ms.low
-    return msgspec.structs.replace(cost, latency_ms=Interval(value=low, low=low, high=low))
+    latency = Interval(value=low, low=low, high=low)
+    return msgspec.structs.replace(cost, latency_ms=latency, file_bytes=math.floor(cost.file_bytes * LEAST_FILE))
 
 
 def _beyond(fitting: list[Candidate], may_fit: list[Candidate]) -> tuple[Candidate, ...]:
@@ -249,13 +252,18 @@ def front_of(some: Sequence[Candidate]) -> tuple[Candidate, ...]:
     memory and file."""
     front: list[Candidate] = []
     kept = np.empty((0, 3))  # memory, file and negative capacity of the front, which compares all of it at once
-    ordered = sorted(some, key=lambda c: (c.cost.latency_ms.value, c.cost.file_bytes, -capacity(c), dumps(c.options)))
+    ordered = sorted(some, key=_cheapest_first)
     for candidate in ordered:
         row = np.array([candidate.cost.peak_memory_bytes, candidate.cost.file_bytes, -capacity(candidate)])
         if not (kept <= row).all(axis=1).any():
             front.append(candidate)
             kept = np.vstack([kept, row])
     return tuple(sorted(front, key=capacity))
+
+
+def _cheapest_first(one: Candidate) -> tuple[float, int, float, int, str]:
+    cost = one.cost
+    return cost.latency_ms.value, cost.file_bytes, -capacity(one), cost.peak_memory_bytes, dumps(one.options)
 
 
 def infeasible(found: Sequence[Candidate], considered: int, target: Target) -> BudgetInfeasible:

@@ -38,13 +38,13 @@ def command(
     A few candidates are made with random weights, converted, and measured where a device is at hand, before any is
     trained. `edgekd run` goes on with the plan.
     """
-    from edgekd.api import plan, plans
+    from edgekd.api import plan_all, plans
     from edgekd.errors import ConfigError
 
     if picture is not None and picture.suffix.lower() not in {".png", ".svg"}:
         raise ConfigError(f"{picture} is neither a .png nor a .svg file")
     with progress_bars():
-        results = plan(recipe, target or (), out=out, on=on or (), whole=whole, probe=probe, scale=scale)
+        results = plan_all(recipe, target or (), out=out, on=on or (), whole=whole, probe=probe, scale=scale)
     if picture is not None:
         from edgekd.page.plans import save
 
