@@ -350,6 +350,23 @@ def candidates(summary: Summary) -> list[dict[str, Any]]:
     return [rows[index] for index in sorted(sorted(range(len(rows)), key=rank)[:MOST_CANDIDATES])]
 
 
+def finalists(summary: Summary) -> list[dict[str, Any]]:
+    """What was made before any training, with its verdicts by their limits."""
+    names = {"latency": "latency_ms", "memory": "peak_memory_bytes", "file": "file_bytes"}
+    rows = []
+    for one in mappings(summary, "plan", "finalists"):
+        found = {str(verdict.get("limit")): verdict for verdict in mappings(one, "verdicts")}
+        fits = not one.get("failed") and all(map(_within, found.values()))
+        kept = {name: found.get(limit) for name, limit in names.items()}
+        rows.append({**one, **kept, "options": _listed(one.get("options") or {}), "fits": fits})
+    return rows
+
+
+def _within(verdict: dict[str, Any]) -> bool:
+    found, allowed = drawable(verdict.get("high") or verdict.get("found")), drawable(verdict.get("allowed"))
+    return found is not None and (allowed is None or found <= allowed)
+
+
 def _listed(options: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in options.items())
 
