@@ -15,8 +15,8 @@ from edgekd.bench import Bench, jobs, measured
 from edgekd.convert import Order, convert
 from edgekd.cost import seen
 from edgekd.errors import ConfigError, MeasureError
-from edgekd.files import read_text
-from edgekd.fitted import Evidence, Profile
+from edgekd.files import content, read_text
+from edgekd.fitted import CONTRADICTORY, Profile
 from edgekd.kernels import Kernels
 from edgekd.progress import tell
 from edgekd.specs import Count, Failure, Measurement, Mode, Positive, Spec, Text
@@ -38,10 +38,10 @@ USUAL: Final = {
 MOST_ROWS: Final = 100_000
 DIFFERENT: Final = 1.25
 """Times that measurements of one net may differ before that is told."""
-CONTRADICTORY: Final = 3.0
-"""Times from which on one of them must be wrong."""
 OUTLYING: Final = 0.7
 """Log units that a measurement may be away from what fits the others before that is told."""
+MOST_EVIDENCE: Final = 2000
+"""Nets that are kept with a profile, whose files it will know again; of more, one does not matter."""
 PROBES: Final = ("convolutions", "pointwise", "depthwise", "inverted", "branches", "attention", "dense")
 
 
@@ -170,7 +170,7 @@ def _profile(
     if count < 5:
         notes.append(f"{count} nets for {where}: five of different kinds tell more")
     evidence = [
-        Evidence(model=Path(model).name[:200], ms=float(f"{one:.5g}"), totals=tuple(float(f"{v:.4g}") for v in row))
+        fitted.evidence(Path(model).name, one, row, content(Path(model))[1] if Path(model).exists() else "")
         for model, one, row in zip(merged, ms, totals, strict=True)
     ]
     return Profile(
@@ -181,14 +181,14 @@ def _profile(
         unit=family.unit,
         precision=family.precision,
         threads=threads if unit == "cpu" else 0,
-        log=tuple(round(float(value), 5) for value in made.log),
+        log=fitted.rounded(made.log),
         covariance=fitted.packed(made.covariance),
         noise=noise,
         bound=bound,
         rows=count,
-        tier="calibrated" if count >= fitted.FEW else f"anchored on {count} measurement{'s' if count > 1 else ''}",
+        tier=fitted.tier_of(count),
         held=held,
-        evidence=tuple(evidence[:: max(1, count // 10)][:12]),
+        evidence=tuple(evidence[:: max(1, count // MOST_EVIDENCE)][:MOST_EVIDENCE]),
         sources=("your own measurements",),
     )
 

@@ -6,7 +6,8 @@ or `EDGEKD_PROFILES`.
 
 import difflib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,7 +19,8 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from platformdirs import user_data_path
 
-from edgekd.coefficients import Fit, Prior, conformal, fit
+from edgekd.caches import alone
+from edgekd.coefficients import Fit, Prior, conformal, fit, update
 from edgekd.errors import ConfigError
 from edgekd.files import decode_json, dumps, read_text, storage_errors, write_text
 from edgekd.kernels import FEATURES, Kernels, features, totals
@@ -35,11 +37,15 @@ LIKE_NOISE: Final = 0.08
 LIKE_BOUND: Final = 2.5
 FEW: Final = 15
 """Measurements below which a profile is anchored, not calibrated."""
+CONTRADICTORY: Final = 3.0
+"""Times from which on two latencies of one net contradict each other."""
 EVIDENCE: Final = 3
 """Measurements that an estimate is shown with."""
 
 Unit = Literal["cpu", "gpu"]
 Number = Annotated[float, Meta(ge=-1e6, le=1e6)]
+Place = tuple[str, str, str, int]
+"""What a profile is for: runtime, unit, precision and threads, which are 0 on an accelerator."""
 
 
 class Held(Spec, frozen=True, kw_only=True):
@@ -114,6 +120,8 @@ class Evidence(Spec, frozen=True, kw_only=True):
     ms: Positive
     totals: tuple[float, ...] = ()
     """Of its family's features, where the family does not have them."""
+    sha256: str = ""
+    """Of its file, where that is known."""
 
 
 class Profile(Spec, frozen=True, kw_only=True):
@@ -149,6 +157,15 @@ class Profile(Spec, frozen=True, kw_only=True):
         return self.runtime, self.unit, self.precision
 
     @property
+    def place(self) -> Place:
+        """Where its numbers hold."""
+        return *self.key, self.threads
+
+    def has(self, net: Evidence) -> bool:
+        """Whether a net was measured for it: its file, or another one that executes the same kernels."""
+        return any(one.sha256 == net.sha256 != "" or one.totals == net.totals != () for one in self.evidence)
+
+    @property
     def fit(self) -> Fit:
         """As `edgekd.coefficients` has it."""
         return Fit(np.array(self.log), unpacked(self.covariance, len(self.log)))
@@ -165,6 +182,11 @@ class Store(Spec, frozen=True, kw_only=True):
 def packed(matrix: NDArray[np.float64]) -> tuple[float, ...]:
     """The lower triangle of a symmetric matrix, to five digits."""
     return tuple(float(f"{value:.5g}") for value in matrix[np.tril_indices(len(matrix))])
+
+
+def rounded(log: NDArray[np.float64]) -> tuple[float, ...]:
+    """Log coefficients to five decimals."""
+    return tuple(round(float(value), 5) for value in log)
 
 
 def unpacked(triangle: Sequence[float], size: int) -> NDArray[np.float64]:
@@ -258,12 +280,36 @@ def own(name: str) -> tuple[Profile, ...]:
 
 
 def keep(name: str, profiles: Sequence[Profile]) -> Path:
-    """Write a user's profiles under a name; the file."""
-    path = folder() / f"{name}.json"
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, dumps(Store(schema=1, profiles=tuple(profiles))))
+    """Write a user's profiles under a name, where those of other runtimes, precisions and threads stay; the file."""
+    path, places = folder() / f"{name}.json", {one.place for one in profiles}
+    with alone(path):
+        others: tuple[Profile, ...] = ()
+        with suppress(ConfigError):  # there is none, or it is damaged, and this is how to mend it
+            others = own(name)
+        _write(path, [*profiles, *(one for one in others if one.place not in places)])
     return path
+
+
+@contextmanager
+def revising(name: str) -> Iterator[list[Profile]]:
+    """A user's profiles under a name, to be changed in the list; no other process changes them meanwhile.
+
+    Raises:
+        ConfigError: as `own`.
+        StorageError: they cannot be written.
+    """
+    path = folder() / f"{name}.json"
+    with alone(path):
+        before = own(name)
+        profiles = list(before)
+        yield profiles
+        if tuple(profiles) != before:
+            _write(path, profiles)
+
+
+def _write(path: Path, profiles: Sequence[Profile]) -> None:
+    with storage_errors(path):
+        write_text(path, dumps(Store(schema=1, profiles=tuple(profiles))))
 
 
 def _read(path: Path) -> Store:
@@ -368,7 +414,7 @@ def settle(
         milliseconds: of each.
     """
     rows = len(milliseconds)
-    noise = float(np.clip(found.noise * max(1.0, (20 / rows) ** 0.5), found.noise, max(found.noise, 0.1)))
+    noise = _assumed_noise(found, rows)
     left, spread = _left_out(found, totals, milliseconds, noise)
     if rows >= FEW:
         noise = float(np.clip(1.4826 * np.median(np.abs(np.log(left / milliseconds))), noise, 0.3))
@@ -386,6 +432,38 @@ def settle(
         covered=round(float((scores <= (own or found.bounds["anchored"])).mean()), 4),
     )
     return made, noise if rows >= FEW else max(found.noise, 0.03), own, held
+
+
+def tier_of(rows: int) -> str:
+    """How far a profile can be trusted that rests on so many measurements."""
+    return "calibrated" if rows >= FEW else f"anchored on {rows} measurement{'s' if rows > 1 else ''}"
+
+
+def evidence(model: str, milliseconds: float, features: Sequence[float], sha256: str) -> Evidence:
+    """A measured net as a profile keeps it."""
+    few_digits = tuple(float(f"{value:.4g}") for value in features)
+    return Evidence(model=model[:200], ms=float(f"{milliseconds:.5g}"), totals=few_digits, sha256=sha256)
+
+
+def refined(profile: Profile, net: Evidence) -> Profile:
+    """The profile after one more net was measured: what it knew before is the prior."""
+    rows = profile.rows + 1
+    known = profile.noise if profile.rows >= FEW else None
+    noise = known or _assumed_noise(family_or_like(*profile.key), rows)
+    made = update(profile.fit, np.array([net.totals]), np.array([net.ms]), noise)
+    return msgspec.structs.replace(
+        profile,
+        log=rounded(made.log),
+        covariance=packed(made.covariance),
+        rows=rows,
+        tier=tier_of(rows),
+        evidence=(*profile.evidence, net),
+    )
+
+
+def _assumed_noise(found: Family, rows: int) -> float:
+    """Of measurements that are too few to tell it."""
+    return float(np.clip(found.noise * max(1.0, (20 / rows) ** 0.5), found.noise, max(found.noise, 0.1)))
 
 
 MOST_LEFT_OUT: Final = 60
