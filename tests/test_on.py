@@ -123,6 +123,12 @@ def test_numbers_of_a_device_are_measured_with_the_targets_threads(measured: Mea
     memory = next(verdict for verdict in result.verdicts if verdict.limit == "peak_memory_bytes")
     assert latency.provenance == memory.provenance == "measured"
     assert "resident above the imported runtime" in memory.note
+    (row,) = result.summary()["estimates_against_measurements"]
+    assert row["provenance"] == "measured" and row["found_ms"] == one.latency_ms.p50 and row["threads"] == 2
+    assert (
+        row["ratio"] == row["found_ms"] / row["estimated_ms"] and row["low_ms"] < row["estimated_ms"] < row["high_ms"]
+    )
+    assert row["tier"] and result.report and "Estimated, and found" in result.report.read_text(encoding="utf-8")
     assert latency.found == one.latency_ms.p90 and memory.found == one.memory.peak_rss_bytes
 
 
