@@ -240,9 +240,10 @@ def measure(name: str, device: str, engine: str, precision: str, threads: int, m
             if not made.error:
                 files.append(Path(scratch) / probe / made.file)
         bench = Bench(models=tuple(map(str, files)), engines=(engine,), device=device, mode=mode, threads=threads)
-        rows, failures = [], []
+        rows, failures, notes = [], [], list[str]()
         for file, one in zip(files, measured(bench, jobs(bench)), strict=True):
             if isinstance(one, Measurement):
+                notes += [f"{one.artifact}: not stable: {reason}" for reason in one.reasons]
                 rows.append(
                     Row(
                         model=str(file),
@@ -259,5 +260,9 @@ def measure(name: str, device: str, engine: str, precision: str, threads: int, m
             raise MeasureError(f"{len(rows)} of {len(PROBES)} probes could be measured on {device}: {why}")
         found = calibrate(name, rows, device)
     return Calibration(
-        name=found.name, path=found.path, profiles=found.profiles, notes=found.notes, failures=tuple(failures)
+        name=found.name,
+        path=found.path,
+        profiles=found.profiles,
+        notes=(*notes, *found.notes),
+        failures=tuple(failures),
     )
