@@ -40,8 +40,6 @@ DIFFERENT: Final = 1.25
 """Times that measurements of one net may differ before that is told."""
 OUTLYING: Final = 0.7
 """Log units that a measurement may be away from what fits the others before that is told."""
-MOST_EVIDENCE: Final = 2000
-"""Nets that are kept with a profile, whose files it will know again; of more, one does not matter."""
 PROBES: Final = ("convolutions", "pointwise", "depthwise", "inverted", "branches", "attention", "dense")
 
 
@@ -160,37 +158,19 @@ def _profile(
     if family.rows and not family.held:
         notes.append(f"{engine}: nobody has measured it before; TFLite tells which coefficients are plausible")
     merged = _merged(rows, where, notes)
-    nets = [kernels for kernels, _ in merged.values()]
-    totals, ms = family.totals(nets), np.array([latency for _, latency in merged.values()])
-    made, noise, bound, held = fitted.settle(family, totals, ms)
-    for model, off in zip(merged, np.log(ms / made.predict(totals)), strict=True):
-        if abs(off) > OUTLYING:
-            notes.append(f"{model} took {math.exp(off):.2g} times what fits the other nets ({where}): is it that net?")
-    count = len(merged)
-    if count < 5:
-        notes.append(f"{count} nets for {where}: five of different kinds tell more")
-    evidence = [
-        fitted.evidence(Path(model).name, one, row, content(Path(model))[1] if Path(model).exists() else "")
-        for model, one, row in zip(merged, ms, totals, strict=True)
+    totals = family.totals([kernels for kernels, _ in merged.values()])
+    nets = [
+        fitted.evidence(Path(model).name, ms, row, content(Path(model))[1] if Path(model).exists() else "")
+        for (model, (_, ms)), row in zip(merged.items(), totals, strict=True)
     ]
-    return Profile(
-        name=_short(f"{name}-{runtime}-{unit}-{precision}-t{threads}"),
-        device=device,
-        runtime=runtime,
-        version="as measured",
-        unit=family.unit,
-        precision=family.precision,
-        threads=threads if unit == "cpu" else 0,
-        log=fitted.rounded(made.log),
-        covariance=fitted.packed(made.covariance),
-        noise=noise,
-        bound=bound,
-        rows=count,
-        tier=fitted.tier_of(count),
-        held=held,
-        evidence=tuple(evidence[:: max(1, count // MOST_EVIDENCE)][:MOST_EVIDENCE]),
-        sources=("your own measurements",),
-    )
+    short = _short(f"{name}-{runtime}-{unit}-{precision}-t{threads}")
+    made = fitted.own_profile(short, device, family, threads if unit == "cpu" else 0, nets)
+    for (model, (_, ms)), fits in zip(merged.items(), made.fit.predict(totals), strict=True):
+        if abs(math.log(ms / fits)) > OUTLYING:
+            notes.append(f"{model} took {ms / fits:.2g} times what fits the other nets ({where}): is it that net?")
+    if made.rows < 5:
+        notes.append(f"{made.rows} nets for {where}: five of different kinds tell more")
+    return made
 
 
 def _short(name: str) -> str:

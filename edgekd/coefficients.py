@@ -19,8 +19,6 @@ FREE: Final = 3.0
 HUBER: Final = 2.5
 """Errors beyond so many times the noise count by their size, not its square."""
 COVERED: Final = 0.9
-LEAST_VARIANCE: Final = 1e-6
-"""Of what is known of a device, in squared log units."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +64,6 @@ def fit(totals: Floats, milliseconds: Floats, prior: Prior, noise: float) -> Fit
     logs = np.log(milliseconds)
     precision = _inverse(prior.covariance + FREE**2)
     centre = prior.mean + float(np.median(logs - np.log(totals @ np.exp(prior.mean))))
-    return _mode(totals, logs, centre, precision, noise)
-
-
-def update(known: Fit, totals: Floats, milliseconds: Floats, noise: float) -> Fit:
-    """As `fit`, of more nets of a device whose coefficients are known already, its scale among them."""
-    variances, axes = np.linalg.eigh(known.covariance)  # kept in five digits, which may have made one negative
-    precision = (axes / np.maximum(variances, LEAST_VARIANCE)) @ axes.T
-    return _mode(totals, np.log(milliseconds), known.log, np.asarray(precision), noise)
-
-
-def _mode(totals: Floats, logs: Floats, centre: Floats, precision: Floats, noise: float) -> Fit:
     at, damping = centre.copy(), 1e-3
     lost = _loss(at, totals, logs, centre, precision, noise)
     for _ in range(40):

@@ -5,6 +5,7 @@ or `EDGEKD_PROFILES`.
 """
 
 import difflib
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from platformdirs import user_data_path
 
 from edgekd.caches import alone
-from edgekd.coefficients import Fit, Prior, conformal, fit, update
+from edgekd.coefficients import Fit, Prior, conformal, fit
 from edgekd.errors import ConfigError
 from edgekd.files import decode_json, dumps, read_text, storage_errors, write_text
 from edgekd.kernels import FEATURES, Kernels, features, totals
@@ -39,6 +40,8 @@ FEW: Final = 15
 """Measurements below which a profile is anchored, not calibrated."""
 CONTRADICTORY: Final = 3.0
 """Times from which on two latencies of one net contradict each other."""
+MOST_EVIDENCE: Final = 2000
+"""Nets that are kept with a profile; of more, one more does not matter."""
 EVIDENCE: Final = 3
 """Measurements that an estimate is shown with."""
 
@@ -182,11 +185,6 @@ class Store(Spec, frozen=True, kw_only=True):
 def packed(matrix: NDArray[np.float64]) -> tuple[float, ...]:
     """The lower triangle of a symmetric matrix, to five digits."""
     return tuple(float(f"{value:.5g}") for value in matrix[np.tril_indices(len(matrix))])
-
-
-def rounded(log: NDArray[np.float64]) -> tuple[float, ...]:
-    """Log coefficients to five decimals."""
-    return tuple(round(float(value), 5) for value in log)
 
 
 def unpacked(triangle: Sequence[float], size: int) -> NDArray[np.float64]:
@@ -414,7 +412,7 @@ def settle(
         milliseconds: of each.
     """
     rows = len(milliseconds)
-    noise = _assumed_noise(found, rows)
+    noise = float(np.clip(found.noise * max(1.0, (20 / rows) ** 0.5), found.noise, max(found.noise, 0.1)))
     left, spread = _left_out(found, totals, milliseconds, noise)
     if rows >= FEW:
         noise = float(np.clip(1.4826 * np.median(np.abs(np.log(left / milliseconds))), noise, 0.3))
@@ -434,36 +432,46 @@ def settle(
     return made, noise if rows >= FEW else max(found.noise, 0.03), own, held
 
 
-def tier_of(rows: int) -> str:
-    """How far a profile can be trusted that rests on so many measurements."""
-    return "calibrated" if rows >= FEW else f"anchored on {rows} measurement{'s' if rows > 1 else ''}"
-
-
 def evidence(model: str, milliseconds: float, features: Sequence[float], sha256: str) -> Evidence:
     """A measured net as a profile keeps it."""
     few_digits = tuple(float(f"{value:.4g}") for value in features)
     return Evidence(model=model[:200], ms=float(f"{milliseconds:.5g}"), totals=few_digits, sha256=sha256)
 
 
-def refined(profile: Profile, net: Evidence) -> Profile:
-    """The profile after one more net was measured: what it knew before is the prior."""
-    rows = profile.rows + 1
-    known = profile.noise if profile.rows >= FEW else None
-    noise = known or _assumed_noise(family_or_like(*profile.key), rows)
-    made = update(profile.fit, np.array([net.totals]), np.array([net.ms]), noise)
-    return msgspec.structs.replace(
-        profile,
-        log=rounded(made.log),
+def own_profile(name: str, device: str, found: Family, threads: int, nets: Sequence[Evidence]) -> Profile:
+    """A device's profile by nets that its user measured, and by all that is known of devices of its family."""
+    rows = len(nets)
+    made, noise, bound, held = settle(found, np.array([one.totals for one in nets]), np.array([one.ms for one in nets]))
+    return Profile(
+        name=name,
+        device=device,
+        runtime=found.runtime,
+        version="as measured",
+        unit=found.unit,
+        precision=found.precision,
+        threads=threads,
+        log=tuple(round(float(value), 5) for value in made.log),
         covariance=packed(made.covariance),
+        noise=noise,
+        bound=bound,
         rows=rows,
-        tier=tier_of(rows),
-        evidence=(*profile.evidence, net),
+        tier="calibrated" if rows >= FEW else f"anchored on {rows} measurement{'s' if rows > 1 else ''}",
+        held=held,
+        evidence=tuple(nets[:: math.ceil(rows / MOST_EVIDENCE)]),
+        sources=("your own measurements",),
     )
 
 
-def _assumed_noise(found: Family, rows: int) -> float:
-    """Of measurements that are too few to tell it."""
-    return float(np.clip(found.noise * max(1.0, (20 / rows) ** 0.5), found.noise, max(found.noise, 0.1)))
+def refined(profile: Profile, net: Evidence) -> Profile:
+    """A user's profile after one more net was measured.
+
+    Raises:
+        ConfigError: it does not have all the nets any more that it was fitted on.
+    """
+    if len(profile.evidence) < profile.rows:
+        raise ConfigError(f"it keeps {len(profile.evidence)} of the {profile.rows} nets that it was fitted on")
+    found = family_or_like(*profile.key)
+    return own_profile(profile.name, profile.device, found, profile.threads, (*profile.evidence, net))
 
 
 MOST_LEFT_OUT: Final = 60
