@@ -109,21 +109,21 @@ def command(
     verdicts = [hold(one, aim, require) if aim else () for one in found]
     of_summaries = [hold(one, aim, require) if aim else () for one in summaries]
     of_counts = [hold(one, aim, require) if aim else () for one in counts]
-    beside = Comparisons()
-    if aim:
-        files = [(job.model, one) for job, some in done_by for one in some if isinstance(one, Measurement | Counted)]
-        beside = compare_files(aim, files)
+    files = [(job.model, one) for job, some in done_by for one in some if isinstance(one, Measurement | Counted)]
+    beside = compare_files(aim, files) if aim else Comparisons()
     if json:
         told = {"measurements": _rows(found, verdicts), "counts": _rows(counts, of_counts)}
         told["summaries"] = _rows(summaries, of_summaries)
         told["estimates_against_measurements"] = [compared(one) for one in beside.rows]
-        lists: dict[str, Sequence[Any]] = {
-            "notes": beside.notes,
-            "fits": proofs,
-            "profiles": profiles,
-            "failures": failures,
-        }
-        print_json({"schema": 1, **told, **{name: msgspec.to_builtins(some) for name, some in lists.items()}})
+        lists = {"fits": proofs, "profiles": profiles, "failures": failures}
+        print_json(
+            {
+                "schema": 1,
+                **told,
+                "notes": beside.notes,
+                **{name: msgspec.to_builtins(some) for name, some in lists.items()},
+            }
+        )
     else:
         _print(found)
         _print_summaries(summaries)
