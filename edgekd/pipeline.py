@@ -30,6 +30,7 @@ from edgekd.measure import measure, modelled
 from edgekd.places import Place, ask, devices_of, place_name, remember
 from edgekd.plan import Finals, Shortlist, choose, most_capable, shortlist
 from edgekd.plugins import fingerprint
+from edgekd.refine import compare
 from edgekd.relabel import Relabelled, relabel
 from edgekd.report import Evidence, effective_budget, report
 from edgekd.runs import Run
@@ -39,6 +40,7 @@ from edgekd.specs import (
     Artifact,
     Choice,
     Climb,
+    Comparisons,
     Counted,
     Data,
     Failure,
@@ -115,6 +117,8 @@ class Made(Spec, frozen=True, kw_only=True):
     """What could not be measured."""
     slow: tuple[Slowness, ...] = ()
     """Artifacts that are slower than their float twins."""
+    compared: Comparisons = Comparisons()
+    """What had been estimated, beside what was found."""
     report: Report | None = None
 
 
@@ -358,7 +362,8 @@ def _take(run: Run, recipe: Recipe, job: Job, order: Order) -> Iterator[tuple[St
         run.step(_by_operator(at, one.measurement), explain, one, twin)
         for one, twin in slow_pairs(artifacts, found.measurements)
     )
-    made = msgspec.structs.replace(made, **found._asdict(), slow=slow)
+    compared = compare(run, target, artifacts, [*found.measurements, *found.counted])
+    made = msgspec.structs.replace(made, **found._asdict(), slow=slow, compared=compared)
     yield "measure", made
 
     evidence = Evidence(
@@ -375,6 +380,7 @@ def _take(run: Run, recipe: Recipe, job: Job, order: Order) -> Iterator[tuple[St
         **found._asdict(),
         firmware=firmware,
         slow=slow,
+        compared=compared,
         required=order.required,
         environment=environment(),
     )

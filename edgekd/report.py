@@ -15,6 +15,8 @@ from edgekd.specs import (
     Artifact,
     Budget,
     Climb,
+    Comparison,
+    Comparisons,
     Compiled,
     Context,
     Cost,
@@ -47,7 +49,7 @@ from edgekd.verdicts import (
     speaking,
 )
 
-VERSION = 4
+VERSION = 5
 
 SCHEMA = 1
 """Of report.json and of what --json prints."""
@@ -76,6 +78,8 @@ class Evidence(Spec, frozen=True, kw_only=True):
     failures: tuple[Failure, ...] = ()
     """What a device could not execute, or not be asked to."""
     slow: tuple[Slowness, ...] = ()
+    compared: Comparisons = Comparisons()
+    """What had been estimated, beside what was found."""
     required: Required | None = None
     """Least provenance of latency and memory; what has less fails."""
     environment: dict[str, str]
@@ -263,6 +267,7 @@ def findings(evidence: Evidence) -> list[str]:
         for one in evidence.measurements
         if not one.valid
     ]
+    found += evidence.compared.notes
     found += [_writes(one, evidence.student.subject) for one in evidence.measurements if one.writing]
     found += [_not_measured(one) for one in evidence.failures]
     found += [_left_to_the_cpu(one.compiled) for one in evidence.firmware if one.compiled]
@@ -413,11 +418,17 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
         "firmware": _plain(evidence.firmware),
         "failures": _plain(evidence.failures),
         "slower": _plain(evidence.slow),
+        "estimates_against_measurements": [compared(one) for one in evidence.compared.rows],
         "required": evidence.required,
         "verdicts": [_plain(verdict) for verdict in verdicts],
         "findings": list(found),
         "environment": evidence.environment,
     }
+
+
+def compared(one: Comparison) -> dict[str, Any]:
+    """A row of `estimates_against_measurements`."""
+    return {"fitted": False, "valid": True, **_plain(one), "ratio": one.ratio, "inside": one.inside}
 
 
 def _context(context: Context) -> dict[str, Any]:

@@ -1045,6 +1045,47 @@ class Counted(Spec, frozen=True, kw_only=True):
         return f"{self.host_sqnr_db:.1f} dB, at most {self.host_max_abs:.3g}"
 
 
+class Comparison(Spec, frozen=True, kw_only=True):
+    """What had been estimated for an artifact's file, beside what was found of it."""
+
+    artifact: str
+    engine: str
+    device: str
+    threads: Count
+    provenance: Provenance
+    """Of what was found: measured or emulated."""
+    estimated_ms: Positive
+    low_ms: NonNegative
+    """Nine of ten measurements are between this and `high_ms`."""
+    high_ms: NonNegative
+    tier: str
+    """How far the estimate can be trusted."""
+    found_ms: NonNegative
+    """The median of a measurement, or what a cycle model says."""
+    fitted: bool = False
+    """The estimate was fitted on this very net, among others: it says nothing of how good estimates are."""
+    valid: bool = True
+    """Of the measurement."""
+
+    @property
+    def ratio(self) -> float:
+        """Found over estimated."""
+        return self.found_ms / self.estimated_ms
+
+    @property
+    def inside(self) -> bool:
+        """Whether what was found lies in the estimate's interval."""
+        return self.low_ms <= self.found_ms <= self.high_ms
+
+
+class Comparisons(Spec, frozen=True, kw_only=True):
+    """All of a target, and what became of profiles by it."""
+
+    rows: tuple[Comparison, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What profiles of the user's own learnt, or not and why, in sentences."""
+
+
 class Fits(Spec, frozen=True, kw_only=True):
     """Whether an artifact runs on a machine with so much RAM: one was emulated, with Linux, Python and the runtime."""
 

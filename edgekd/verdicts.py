@@ -30,25 +30,26 @@ F = TypeVar("F", bound=Found)
 
 RANKS: Final[tuple[Provenance, ...]] = ("measured", "emulated", "estimated", "host")
 """Best first; times of this machine tell nothing of a device."""
+ON_DEVICE: Final = RANKS[:2]
 REQUIRABLE: Final = ("latency_ms", "peak_memory_bytes")
 """Limits that `--require` speaks of."""
 
 
 def speaking(found: Iterable[F], target: Target, limit: str) -> list[F]:
     """What a device itself, or what imitates it, says of a limit: all of the best provenance there is."""
-    able = [one for one in found if _has(one, limit) and _speaks(one, limit, target)]
-    for provenance in RANKS[:2]:
+    able = [one for one in found if speaks(one, target, limit)]
+    for provenance in ON_DEVICE:
         if best := [one for one in able if one.provenance == provenance]:
             return best
     return []
 
 
-def _has(one: Found, limit: str) -> bool:
-    return limit != "latency_ms" or not isinstance(one, Counted) or one.latency_ms is not None
-
-
-def _speaks(one: Found, limit: str, target: Target) -> bool:
-    return one.provenance != "emulated" or limit not in devices.unlike(one.device, target)
+def speaks(one: Found, target: Target, limit: str) -> bool:
+    """Whether something was found on a device, or on what imitates it, that a limit of the target is about."""
+    if one.provenance not in ON_DEVICE:
+        return False
+    has = limit != "latency_ms" or not isinstance(one, Counted) or one.latency_ms is not None
+    return has and (one.provenance != "emulated" or limit not in devices.unlike(one.device, target))
 
 
 def best_known(

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from edgekd.api import Result
-from edgekd.cli._common import console, plain, print_counts, print_firmware, size, table
+from edgekd.cli._common import console, plain, print_compared, print_counts, print_firmware, print_notes, size, table
 from edgekd.matrix import Matrix, Pair
 from edgekd.pipeline import Made
 from edgekd.specs import Climb, Plan, Quantization, Student, Verdict
@@ -27,6 +27,7 @@ def print_result(result: Result) -> None:
     if made.measurements:
         _print_measurements(out, made)
     print_counts(made.counted)
+    print_compared(made.compared.rows)
     print_firmware(made.firmware)
     if made.matrix:
         print_matrix(made.matrix)
@@ -37,6 +38,7 @@ def print_result(result: Result) -> None:
         return
     for line in (line for one in made.firmware for line in one.lacking):
         out.print(f"- {plain(line)}")
+    print_notes(made.compared.notes)
     for failure in made.failures:  # a report says it among its findings
         what = f"{failure.artifact} was not measured on {failure.device}: {failure.error}"
         out.print(f"- {plain('; '.join(filter(None, (what, failure.hint))))}")
