@@ -134,20 +134,19 @@ def finals(
                 break
     if tried and all(one.failed for one in tried):
         return _by_estimate(tuple(tried), listed, target)
-    return _finals(pool, tuple(tried), _Seen.of((*tried, *known.trained)), listed, target)
+    return _finals(pool, tuple(tried), known, listed, target)
 
 
 def _finals(
-    pool: Sequence[Candidate], tried: tuple[Finalist, ...], seen: "_Seen", listed: Shortlist, target: Target
+    pool: Sequence[Candidate], tried: tuple[Finalist, ...], known: Experience, listed: Shortlist, target: Target
 ) -> Finals:
-    known = [one for one in pool if (own := seen.of_options(one)) and own.fits]
-    if not known:
+    seen = _Seen.of((*tried, *known.trained))
+    holding = [(one, own) for one in pool if (own := seen.of_options(one)) and own.fits]
+    if not holding:
         raise _none_holds(tried, listed, target)
-    best = known[-1]
+    best, last = holding[-1]
     front = [one for one in pool if capacity(one) < capacity(best) and _holds(seen.expected(one), target.budget, 1)]
-    last = seen.of_options(best)
-    assert last is not None
-    return Finals(front=(*front, best), finalists=tried, shown=_shown(last))
+    return Finals(front=(*front, best), finalists=tried, shown=_shown(last, known.device))
 
 
 def _by_estimate(tried: tuple[Finalist, ...], listed: Shortlist, target: Target) -> Finals:
@@ -164,11 +163,11 @@ def _by_estimate(tried: tuple[Finalist, ...], listed: Shortlist, target: Target)
     return Finals(front=listed.front, finalists=tried)
 
 
-def _shown(last: Finalist) -> str:
-    """How a finalist was seen to hold the budget."""
+def _shown(last: Finalist, device: str) -> str:
+    """How a finalist was seen to hold the budget; "" where no device told its latency."""
     told = [one for one in last.verdicts if one.limit == "latency_ms" and one.provenance in RANKS[:2]]
     what = "trained" if last.trained else "untrained"
-    return f"{what} it holds the budget: {told[0].note}" if told else ""
+    return f"{what} it holds the budget on {device} [{told[0].provenance}]" if told else ""
 
 
 def _most_capable(pool: Sequence[Candidate], seen: "_Seen", budget: Budget, device: bool) -> Candidate | None:

@@ -124,7 +124,9 @@ def print_plans(results: Sequence[Result]) -> None:
         )
     out.print(shown)
     for plan in plans:
-        out.print(f"[bold]{plain(plan.target)}[/bold]: {plain(plan.reason)}; the estimate: {plain(plan.predicted.tier)}")
+        out.print(
+            f"[bold]{plain(plan.target)}[/bold]: {plain(plan.reason)}; the estimate: {plain(plan.predicted.tier)}"
+        )
         _print_finalists(out, plan)
         if ends_early(plan):
             out.print("  the space ends there, with half of every limit left: `--whole` searches all of the family's")
