@@ -1,0 +1,96 @@
+"""What torch answers on the meta device, remembered.
+
+There are no numbers there, so an operator's answer follows from the shapes, strides and types of what it is given, and
+torch finds many of them by slow Python. Views, and whatever is not on the meta device, are left to torch.
+"""
+
+from typing import Any, Final, TypeVar
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+
+T = TypeVar("T")
+Key = tuple[Any, ...]
+_Answer = tuple[tuple[Any, ...], ...] | None
+"""Size, stride and type of each result; none where the first argument is answered; None where torch is to answer."""
+
+_MOST: Final = 1 << 16
+"""Answers that are kept: over nets of a user's own a search meets new shapes without end."""
+_UNKNOWN: Final = (("unknown",),)
+_known: dict[Key, _Answer] = {}
+
+
+class Remembering(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
+    """Within it, operators on the meta device answer from memory."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        return answer(key(func, args, kwargs), func, args, kwargs)
+
+
+def key(func: Any, args: Any, kwargs: Any) -> Key | None:
+    """What the answer to `func(*args, **kwargs)` follows from; None where that is more than shapes."""
+    tensors: list[Tensor] = []
+    found = (func, described(args, tensors), described(tuple(kwargs.items()), tensors) if kwargs else ())
+    if not tensors or not all(tensor.is_meta for tensor in tensors):
+        return None
+    try:
+        hash(found)
+    except TypeError:
+        return None
+    return found
+
+
+def answer(asked: Key | None, func: Any, args: Any, kwargs: Any) -> Any:
+    """What `func(*args, **kwargs)` returns; `asked` is its key."""
+    if asked is None:
+        return func(*args, **kwargs)
+    known = _known.get(asked, _UNKNOWN)
+    if known is _UNKNOWN or known is None:
+        out = func(*args, **kwargs)
+        if known is _UNKNOWN:
+            keep(_known, asked, _answer(func, asked, args, out))
+        return out
+    if not known:
+        return args[0]
+    made = [torch.empty_strided(size, stride, dtype=dtype, device="meta") for size, stride, dtype in known]
+    return made[0] if len(made) == 1 else tuple(made)
+
+
+def keep(memory: dict[Key, T], asked: Key, value: T) -> None:
+    """Remember a value; what is full begins anew."""
+    if len(memory) >= _MOST:
+        memory.clear()
+    memory[asked] = value
+
+
+def described(value: Any, tensors: list[Tensor]) -> Any:
+    """What is told of a value in a key; the tensors in it are added to `tensors`."""
+    if isinstance(value, Tensor):
+        tensors.append(value)
+        return value.shape, value.stride(), value.dtype
+    if isinstance(value, tuple | list):
+        return tuple([described(one, tensors) for one in value])
+    return value if type(value) is int else (type(value), value)  # 1 and 1.0 are equal, their results are not
+
+
+def _answer(func: Any, asked: Key, args: Any, out: Any) -> _Answer:
+    """What to remember of an answer."""
+    if not isinstance(func, OpOverload) or func.is_view:
+        return None
+    if func._schema.is_mutable:
+        written = [one for one in func._schema.arguments if one.alias_info is not None and one.alias_info.is_write]
+        stays = out is args[0] and len(written) == 1 and described(out, []) == asked[1][0]
+        return () if stays else None
+    results = out if isinstance(out, tuple) else (out,)
+    given = {id(one) for one in args}
+    if not all(isinstance(one, Tensor) and is_plain(one) and id(one) not in given for one in results):
+        return None
+    return tuple((one.shape, one.stride(), one.dtype) for one in results)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether size, stride and type tell all of a tensor."""
+    return tensor.is_meta and tensor.layout == torch.strided and type(tensor) is Tensor

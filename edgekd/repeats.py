@@ -1,0 +1,103 @@
+"""Parts that many nets of a family share: while candidates are compared, each is made once and examined once.
+
+    @repeated
+    def convolution(inputs: int, outputs: int, kernel: int) -> nn.Module: ...
+
+Inside of `sharing()` a function that is `repeated` returns a stand-in, which has no weights: what is known of
+the part that was made with equal arguments stands for it. Outside it makes the part as ever. It has to make a module
+that follows from its arguments alone, and that computes from what it is called with and from its own weights alone.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, ParamSpec, Protocol
+
+from torch import nn
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module that was made, and what is known of it."""
+
+    module: nn.Module
+    parameters: int
+    seen: dict[Any, Any] = field(default_factory=dict)
+    """How it is called -> what an examiner wrote down."""
+
+
+class Examiner(Protocol):
+    """Executes a part without computing it, from what was seen of it before."""
+
+    def repeat(self, part: Part, given: tuple[Any, ...]) -> Any:
+        """What the part answers."""
+
+
+class StandIn(nn.Module):
+    """In place of a part; answers as the part does."""
+
+    def __init__(self, part: Part) -> None:
+        super().__init__()
+        self.__dict__["part"] = part  # not as a child: its weights are counted by `parameters`
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.part.module, name)
+
+    def forward(self, *given: Any) -> Any:
+        examiner = _examiner.get()
+        return examiner.repeat(self.part, given) if examiner else self.part.module(*given)
+
+
+_parts: ContextVar[dict[Any, Part] | None] = ContextVar("parts", default=None)
+_examiner: ContextVar[Examiner | None] = ContextVar("examiner", default=None)
+
+
+def repeated(make: Callable[P, nn.Module]) -> Callable[P, nn.Module]:
+    """A function, or a class, whose modules are shared inside of `sharing()`."""
+
+    @wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> nn.Module:
+        parts = _parts.get()
+        if parts is None:
+            return make(*args, **kwargs)
+        key = (make, args, tuple(kwargs.items()))
+        try:
+            part = parts.get(key)
+        except TypeError:  # an argument has no hash
+            return make(*args, **kwargs)
+        if part is None:
+            module = make(*args, **kwargs)
+            part = parts[key] = Part(module.eval(), parameters(module))
+        return StandIn(part)
+
+    return made
+
+
+@contextmanager
+def sharing() -> Iterator[None]:
+    """What is `repeated` is made once inside of this."""
+    token = _parts.set({})
+    try:
+        yield
+    finally:
+        _parts.reset(token)
+
+
+@contextmanager
+def examined_by(examiner: Examiner) -> Iterator[None]:
+    """Stand-ins ask the examiner inside of this."""
+    token = _examiner.set(examiner)
+    try:
+        yield
+    finally:
+        _examiner.reset(token)
+
+
+def parameters(module: nn.Module) -> int:
+    """Number of trainable and frozen parameters, those of parts included; buffers are not counted."""
+    own = sum(parameter.numel() for parameter in module.parameters())
+    return own + sum(one.part.parameters for one in module.modules() if isinstance(one, StandIn))
