@@ -157,7 +157,7 @@ def load(module: nn.Module, path: Path) -> None:
 # --- anatomy
 
 
-class Layer(Spec, frozen=True, kw_only=True):
+class Layer(Spec, frozen=True, kw_only=True, cache_hash=True):
     """One operation as a mobile runtime executes it: batch norms folded, clamping activations fused."""
 
     kind: str
@@ -292,9 +292,10 @@ def _dtype(kind: str) -> str:
 
 
 def _is_meta(module: nn.Module) -> bool:
-    tensors = [*module.parameters(), *module.buffers()]
-    known = bool(tensors) or any(isinstance(one, repeats.StandIn) for one in module.modules())
-    return known and all(tensor.is_meta for tensor in tensors)
+    modules = list(module.modules())
+    tensors = [one for part in modules for kept in (part._parameters, part._buffers) for one in kept.values()]
+    known = any(one is not None for one in tensors) or any(isinstance(part, repeats.StandIn) for part in modules)
+    return known and all(one is None or one.is_meta for one in tensors)
 
 
 def _on_meta(module: nn.Module) -> nn.Module:
@@ -347,6 +348,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
 
     Buffers are numbered: first those of the inputs, then the one that each layer writes.
     """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return remembered.WRAPPED
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch
@@ -426,11 +431,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         self.layers += seen.layers
         for reads in seen.reads:
             self._reads.append(tuple([first + one if one >= 0 else outside[-1 - one] for one in reads]))
-        answers = []
-        for size, stride, dtype, name in seen.answers:
-            answers.append(torch.empty_strided(size, stride, dtype=dtype, device="meta"))
+        answers = remembered.made([answer[:3] for answer in seen.answers])
+        for answer, (*_, name) in zip(answers, seen.answers, strict=True):
             if name is not None:
-                self._place(answers[-1], first + name if name >= 0 else outside[-1 - name])
+                self._place(answer, first + name if name >= 0 else outside[-1 - name])
         return answers[0] if seen.single else tuple(answers)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -7,14 +7,11 @@ from functools import partial
 from typing import Any
 
 import msgspec
-import torch
 
-from edgekd import cost
+from edgekd.costing import costs
 from edgekd.errors import BudgetInfeasible, ConfigError
 from edgekd.files import digest, dumps, write_text
-from edgekd.lessons import Learned, Lesson, build, learn
-from edgekd.nets import Anatomy, anatomy_executed
-from edgekd.progress import tell
+from edgekd.lessons import Learned, Lesson, learn
 from edgekd.runs import Work
 from edgekd.specs import (
     Budget,
@@ -34,7 +31,7 @@ from edgekd.workers import call, cores, together
 
 VERSION = 2
 
-LARGEST_SPACE = 4096
+LARGEST_SPACE = 100_000
 HELD_OUT = 0.125
 """Share of the training split that probes are examined on."""
 
@@ -94,18 +91,12 @@ def choose(
 
 
 def _shortlist(work: Work, student: StudentChoice, target: Target, data: Data) -> Shortlist:
-    model = cost.model_of(target)
     points = candidates(student)
-    listed = []
-    for index, options in enumerate(points):
-        tell("costing candidates", index, len(points))
-        described = _examine(Choice(name=student.name, options=options), data)
-        listed.append({one: model.estimate(described, target, one.rpartition("-")[2]) for one in target.exports})
-    tell("costing candidates", len(points), len(points))
+    listed = costs(student, points, data.subject, target, work.out / "worker.log")
     export = preferred(listed, target.exports)
     found = [
-        Candidate(options=options, cost=costs[export], by_export=costs)
-        for options, costs in zip(points, listed, strict=True)
+        Candidate(options=options, cost=by_export[export], by_export=by_export)
+        for options, by_export in zip(points, listed, strict=True)
     ]
     fitting = [candidate for candidate in found if not excess(candidate.cost, target.budget)]
     if not fitting:
@@ -129,7 +120,7 @@ def candidates(student: StudentChoice) -> list[dict[str, Any]]:
     """Every combination of the space, with the fixed options added.
 
     Raises:
-        ConfigError: there are more than 4096, or an option is both fixed and free.
+        ConfigError: there are more than LARGEST_SPACE, or an option is both fixed and free.
     """
     both = student.options.keys() & student.space.keys()
     if both:
@@ -156,15 +147,6 @@ def _found(cost: Cost) -> dict[str, float]:
         "peak_memory_bytes": cost.peak_memory_bytes,
         "file_bytes": cost.file_bytes,
     }
-
-
-def _examine(choice: Choice, data: Data) -> Anatomy:
-    try:
-        with torch.device("meta"):  # shapes alone are wanted, and thousands of candidates may wait
-            net = build(choice, data.subject)
-    except (NotImplementedError, RuntimeError):  # a user's function may compute with its weights
-        net = build(choice, data.subject)
-    return anatomy_executed(net, data.subject)
 
 
 def capacity(candidate: Candidate) -> float:

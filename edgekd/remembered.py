@@ -4,6 +4,7 @@ There are no numbers there, so an operator's answer follows from the shapes, str
 torch finds many of them by slow Python. Views, and whatever is not on the meta device, are left to torch.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, TypeVar
 
 import torch
@@ -18,12 +19,22 @@ _Answer = tuple[tuple[Any, ...], ...] | None
 
 _MOST: Final = 1 << 16
 """Answers that are kept: over nets of a user's own a search meets new shapes without end."""
+WRAPPED: Final = False
+"""A mode need not be kept out of compiled graphs: nothing is compiled on the way, and the wrapper takes as long as a
+whole operator."""
 _UNKNOWN: Final = (("unknown",),)
 _known: dict[Key, _Answer] = {}
 
 
 class Remembering(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
     """Within it, operators on the meta device answer from memory."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return WRAPPED
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -48,6 +59,8 @@ def answer(asked: Key | None, func: Any, args: Any, kwargs: Any) -> Any:
     if asked is None:
         return func(*args, **kwargs)
     known = _known.get(asked, _UNKNOWN)
+    if known is _UNKNOWN and _fills(func, args):
+        keep(_known, asked, known := ())
     if known is _UNKNOWN or known is None:
         out = func(*args, **kwargs)
         if known is _UNKNOWN:
@@ -55,8 +68,14 @@ def answer(asked: Key | None, func: Any, args: Any, kwargs: Any) -> Any:
         return out
     if not known:
         return args[0]
-    made = [torch.empty_strided(size, stride, dtype=dtype, device="meta") for size, stride, dtype in known]
-    return made[0] if len(made) == 1 else tuple(made)
+    results = made(known)
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+def made(answer: Sequence[tuple[Any, ...]]) -> list[Tensor]:
+    """New tensors on the meta device, of these sizes, strides and types; no mode sees them being made."""
+    with torch._C._DisableTorchDispatch():
+        return [torch.empty_strided(size, stride, dtype=dtype, device="meta") for size, stride, dtype in answer]
 
 
 def keep(memory: dict[Key, T], asked: Key, value: T) -> None:
@@ -76,13 +95,28 @@ def described(value: Any, tensors: list[Tensor]) -> Any:
     return value if type(value) is int else (type(value), value)  # 1 and 1.0 are equal, their results are not
 
 
+def _fills(func: Any, args: Any) -> bool:
+    """Whether an operator changes its first argument's numbers alone, and is given no other tensor to do it by."""
+    return (
+        isinstance(func, OpOverload)
+        and _written(func) == [True] + [False] * (len(func._schema.arguments) - 1)
+        and len(func._schema.returns) == 1
+        and torch.Tag.inplace_view not in func.tags
+        and not any(isinstance(one, Tensor) for one in args[1:])
+    )
+
+
+def _written(func: OpOverload) -> list[bool]:
+    """Of each argument whether it is changed."""
+    return [one.alias_info is not None and one.alias_info.is_write for one in func._schema.arguments]
+
+
 def _answer(func: Any, asked: Key, args: Any, out: Any) -> _Answer:
     """What to remember of an answer."""
     if not isinstance(func, OpOverload) or func.is_view:
         return None
     if func._schema.is_mutable:
-        written = [one for one in func._schema.arguments if one.alias_info is not None and one.alias_info.is_write]
-        stays = out is args[0] and len(written) == 1 and described(out, []) == asked[1][0]
+        stays = out is args[0] and sum(_written(func)) == 1 and described(out, []) == asked[1][0]
         return () if stays else None
     results = out if isinstance(out, tuple) else (out,)
     given = {id(one) for one in args}

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import wraps
-from typing import Any, ParamSpec, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from torch import nn
 
 P = ParamSpec("P")
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class StandIn(nn.Module):
 
     def __init__(self, part: Part) -> None:
         super().__init__()
-        self.__dict__["part"] = part  # not as a child: its weights are counted by `parameters`
+        self.__dict__["part"] = part  # not a child, whose weights would be counted once for all that stand in for it
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.part.module, name)
@@ -56,11 +57,11 @@ _parts: ContextVar[dict[Any, Part] | None] = ContextVar("parts", default=None)
 _examiner: ContextVar[Examiner | None] = ContextVar("examiner", default=None)
 
 
-def repeated(make: Callable[P, nn.Module]) -> Callable[P, nn.Module]:
+def repeated(make: Callable[P, M]) -> Callable[P, M]:
     """A function, or a class, whose modules are shared inside of `sharing()`."""
 
     @wraps(make)
-    def made(*args: P.args, **kwargs: P.kwargs) -> nn.Module:
+    def made(*args: P.args, **kwargs: P.kwargs) -> M:
         parts = _parts.get()
         if parts is None:
             return make(*args, **kwargs)
@@ -72,7 +73,7 @@ def repeated(make: Callable[P, nn.Module]) -> Callable[P, nn.Module]:
         if part is None:
             module = make(*args, **kwargs)
             part = parts[key] = Part(module.eval(), parameters(module))
-        return StandIn(part)
+        return StandIn(part)  # type: ignore[return-value]  # it has all that a part has
 
     return made
 
@@ -99,5 +100,11 @@ def examined_by(examiner: Examiner) -> Iterator[None]:
 
 def parameters(module: nn.Module) -> int:
     """Number of trainable and frozen parameters, those of parts included; buffers are not counted."""
-    own = sum(parameter.numel() for parameter in module.parameters())
-    return own + sum(one.part.parameters for one in module.modules() if isinstance(one, StandIn))
+    own: set[nn.Parameter] = set()
+    shared = 0
+    for one in module.modules():
+        if isinstance(one, StandIn):
+            shared += one.part.parameters
+        else:
+            own.update(parameter for parameter in one._parameters.values() if parameter is not None)
+    return shared + sum(parameter.numel() for parameter in own)

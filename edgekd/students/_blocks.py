@@ -9,6 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from edgekd.repeats import repeated
+
 Activation = Literal["relu6", "relu", "hardswish"]
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu6": nn.ReLU6, "relu": nn.ReLU, "hardswish": nn.Hardswish}
@@ -44,6 +46,10 @@ class InvertedResidual(nn.Module):
         return features + out if self.adds else out
 
 
+inverted_residual = repeated(InvertedResidual)
+linear = repeated(nn.Linear)
+
+
 class SqueezeExcite(nn.Module):
     """Weighs each channel by a small net of all channels' means (Hu et al. 2018, arXiv:1709.01507)."""
 
@@ -58,6 +64,7 @@ class SqueezeExcite(nn.Module):
         return features * nn.functional.hardsigmoid(self.expand(weights))
 
 
+@repeated
 def convolution(
     inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, activation: Activation | None = "relu6"
 ) -> nn.Sequential:
@@ -71,6 +78,7 @@ def convolution(
     return nn.Sequential(*layers)
 
 
+@repeated
 def separable(inputs: int, outputs: int) -> nn.Sequential:
     """A 3x3 convolution in two: of each channel, then of each place (Howard et al. 2017, arXiv:1704.04861)."""
     return nn.Sequential(convolution(inputs, inputs, 3, groups=inputs), convolution(inputs, outputs, 1))
