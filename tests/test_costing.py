@@ -257,6 +257,30 @@ def answered(*operators: Any) -> None:
                 assert one == other
 
 
+@pytest.mark.parametrize("size", [(2, 4, 6, 6), (1, 4, 1, 1), (2, 4, 3), (5, 4, 7, 3)])
+def test_answers_of_one_size_tell_those_of_another(size: tuple[int, ...]) -> None:
+    norm = nn.BatchNorm1d(4) if len(size) == 3 else nn.BatchNorm2d(4)
+    norm = norm.to("meta").eval()
+    for form in (torch.contiguous_format, torch.channels_last):
+        if form is torch.channels_last and len(size) != 4:
+            continue
+        pixels = torch.empty(size, device="meta").contiguous(memory_format=form)
+        answered(
+            lambda pixels=pixels: norm(pixels),
+            lambda pixels=pixels: torch.nn.functional.hardtanh(pixels),
+            lambda pixels=pixels: pixels.clone(memory_format=torch.channels_last) if pixels.dim() == 4 else pixels,
+            lambda pixels=pixels: (pixels > 0, pixels.half().sigmoid(), pixels.int().exp(), pixels.flip(0).relu()),
+        )
+
+
+def test_a_norm_of_other_channels_is_refused() -> None:
+    norm = nn.BatchNorm2d(4).to("meta").eval()
+    with remembered.Remembering():
+        norm(torch.empty(1, 4, 5, 5, device="meta"))
+        with pytest.raises((RuntimeError, ValueError)):
+            norm(torch.empty(1, 3, 5, 5, device="meta"))
+
+
 def told(results: Any) -> Sequence[Any]:
     return [
         (one.shape, one.stride(), one.dtype, one.device)
