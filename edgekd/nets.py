@@ -390,18 +390,18 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
             most = max(most, alive)
         return most
 
-    def repeat(self, part: repeats.Part, given: tuple[Any, ...]) -> Any:
+    def repeat(self, part: repeats.Part, method: str, given: tuple[Any, ...]) -> Any:
         """What a part answers, with its layers recorded as they were when it was called like this before."""
         tensors: list[Tensor] = []
         described = remembered.described(given, tensors)
         buffers = [self._buffer_of.get(id(one), -1) for one in tensors]
         outside = list(dict.fromkeys(buffers))
-        called = (described, tuple([outside.index(one) if one >= 0 else -1 for one in buffers]))
+        called = (method, described, tuple([outside.index(one) if one >= 0 else -1 for one in buffers]))
         if called in part.seen:
             seen = part.seen[called]
-            return self._repeated(seen, outside) if seen else part.module(*given)
+            return self._repeated(seen, outside) if seen else getattr(part.module, method)(*given)
         start = len(self.layers)
-        out = part.module(*given)
+        out = getattr(part.module, method)(*given)
         part.seen[called] = self._seen(start, outside, out)
         return out
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import partial, wraps
+from inspect import ismethod
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from torch import nn
@@ -34,8 +35,8 @@ class Part:
 class Examiner(Protocol):
     """Executes a part without computing it, from what was seen of it before."""
 
-    def repeat(self, part: Part, given: tuple[Any, ...]) -> Any:
-        """What the part answers."""
+    def repeat(self, part: Part, method: str, given: tuple[Any, ...]) -> Any:
+        """What a method of the part answers."""
 
 
 class StandIn(nn.Module):
@@ -46,15 +47,21 @@ class StandIn(nn.Module):
         self.__dict__["part"] = part  # not a child, whose weights would be counted once for all that stand in for it
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.part.module, name)
+        found = getattr(self.part.module, name)
+        if _examiner.get() and ismethod(found) and found.__self__ is self.part.module:
+            return partial(self._answer, name)
+        return found
 
     def train(self, mode: bool = True) -> "StandIn":
         """Nothing to do: parts are examined as they are executed."""
         return self
 
     def forward(self, *given: Any) -> Any:
+        return self._answer("__call__", *given)
+
+    def _answer(self, method: str, *given: Any) -> Any:
         examiner = _examiner.get()
-        return examiner.repeat(self.part, given) if examiner else self.part.module(*given)
+        return examiner.repeat(self.part, method, given) if examiner else getattr(self.part.module, method)(*given)
 
 
 _parts: ContextVar[dict[Any, Part] | None] = ContextVar("parts", default=None)
