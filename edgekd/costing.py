@@ -88,5 +88,6 @@ def _examine(family: StudentFamily, table: Any, subject: Subject) -> Anatomy:
         with torch.device("meta"), Remembering():  # shapes alone are wanted
             net = family.build(table, subject)
     except (NotImplementedError, RuntimeError):  # a user's function may compute with its weights
-        net = family.build(table, subject)
+        with repeats.sharing(False):
+            net = family.build(table, subject)
     return anatomy_executed(net, subject)

@@ -103,6 +103,10 @@ class Decoder(nn.Module):
         tables = turns(self.size, count + self.length)
         for name, table in zip(("cosines", "sines"), tables, strict=True):
             self.register_buffer(name, table[count:].to(device), persistent=False)
+        if not count:
+            shape = (self.size.layers, 2, 1, self.size.groups, 0, self.size.width // self.size.heads)
+            self.register_buffer("before", before.new_empty(shape), persistent=False)
+            return
         turn = (tables[0][:count].to(device), tables[1][:count].to(device))
         states, later, kept = before[None], _later(count, before), []
         with torch.no_grad():

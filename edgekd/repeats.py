@@ -3,9 +3,9 @@
     @repeated
     def convolution(inputs: int, outputs: int, kernel: int) -> nn.Module: ...
 
-Inside of `sharing()` a function that is `repeated` returns a stand-in, which has no weights: what is known of
-the part that was made with equal arguments stands for it. Outside it makes the part as ever. It has to make a module
-that follows from its arguments alone, and that computes from what it is called with and from its own weights alone.
+Inside of `sharing()` a function that is `repeated` returns a stand-in, which has no weights: what is known of the part
+that was made with equal arguments stands for it. Outside it makes the part as ever. What it makes has to follow from
+its arguments alone, and has to compute from what it is called with and from its own weights alone.
 """
 
 from collections.abc import Callable, Iterator
@@ -56,12 +56,14 @@ class StandIn(nn.Module):
         """Nothing to do: parts are examined as they are executed."""
         return self
 
-    def forward(self, *given: Any) -> Any:
-        return self._answer("__call__", *given)
+    def forward(self, *given: Any, **named: Any) -> Any:
+        return self._answer("__call__", *given, **named)
 
-    def _answer(self, method: str, *given: Any) -> Any:
+    def _answer(self, method: str, *given: Any, **named: Any) -> Any:
         examiner = _examiner.get()
-        return examiner.repeat(self.part, method, given) if examiner else getattr(self.part.module, method)(*given)
+        if examiner is None or named:
+            return getattr(self.part.module, method)(*given, **named)
+        return examiner.repeat(self.part, method, given)
 
 
 _parts: ContextVar[dict[Any, Part] | None] = ContextVar("parts", default=None)
@@ -71,12 +73,12 @@ _examiner: ContextVar[Examiner | None] = ContextVar("examiner", default=None)
 def repeated(make: Callable[P, M]) -> Callable[P, M]:
     """A function, or a class, whose modules are shared inside of `sharing()`."""
 
-    @wraps(make)
+    @wraps(make, updated=())
     def made(*args: P.args, **kwargs: P.kwargs) -> M:
         parts = _parts.get()
         if parts is None:
             return make(*args, **kwargs)
-        key = (make, args, tuple(kwargs.items()))
+        key = (make, args, tuple(kwargs.items()), tuple(map(type, (*args, *kwargs.values()))))
         try:
             part = parts.get(key)
         except TypeError:  # an argument has no hash
@@ -90,9 +92,9 @@ def repeated(make: Callable[P, M]) -> Callable[P, M]:
 
 
 @contextmanager
-def sharing() -> Iterator[None]:
-    """What is `repeated` is made once inside of this."""
-    token = _parts.set({})
+def sharing(share: bool = True) -> Iterator[None]:
+    """What is `repeated` is made once inside of this; each time again where nothing is to be shared."""
+    token = _parts.set({} if share else None)
     try:
         yield
     finally:

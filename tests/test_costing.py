@@ -125,14 +125,30 @@ def weighed(width: int = 4) -> nn.Module:
     return made if made[0].weight.abs().sum().item() > 0 else nn.Sequential()  # type: ignore[operator]
 
 
+@repeats.repeated
+def signed(width: int) -> nn.Module:
+    made = nn.Linear(8, width)
+    assert made.weight.abs().sum().item() > 0
+    return made
+
+
+def shared(width: int = 4) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), tail(64, 8), signed(width), tail(width, 3))
+
+
+tail = repeats.repeated(nn.Linear)
+
+
 def unwilling(width: int = 4) -> nn.Module:
     return nn.Sequential(nn.Conv2d(width, 4, 3))
 
 
 def test_a_function_that_needs_numbers_is_costed_with_numbers(tmp_path: Path) -> None:
-    name, wanted = f"{Path(__file__)}:weighed", subject((1, 8, 8), kind="numbers")
-    found = costs(student(name), [{"width": 4}, {"width": 6}], wanted, TARGET, tmp_path / "log")
-    assert found == [alone(anatomy(weighed(width), (1, 8, 8))) for width in (4, 6)]
+    wanted = subject((1, 8, 8), kind="numbers")
+    for make in (weighed, shared):
+        own = student(f"{Path(__file__)}:{make.__name__}")
+        found = costs(own, [{"width": 4}, {"width": 6}], wanted, TARGET, tmp_path / "log")
+        assert found == [alone(anatomy(make(width), (1, 8, 8))) for width in (4, 6)]
 
 
 def test_a_net_that_does_not_take_the_data_is_refused_each_time(tmp_path: Path) -> None:
@@ -197,7 +213,7 @@ class Branched(nn.Module):
         for part in self.parts:
             same, turned, added, product = part(one, two)
             one, two = added * product.float().mean(), same + turned.transpose(1, 2)
-            again, *_ = part(one, one)
+            again, *_ = part(one, other=one)
             one = one + again
         return one + two
 
