@@ -40,13 +40,9 @@ def costs(
     """
     count = max(1, min(cores(), len(points) // WORTH_A_WORKER))
     mine, *others = [points[part::count] for part in range(count)]
-    found = together(
-        [
-            partial(_costs, student, mine, subject, target, tells=count),
-            *(partial(call, _costs, student, part, subject, target, 0, threads=1, log=log) for part in others),
-        ],
-        at_once=count,
-    )
+    here = partial(_costs, student, mine, subject, target, count)
+    there = [partial(call, _costs, student, part, subject, target, 0, threads=1, log=log) for part in others]
+    found = together([here, *there], at_once=count) if there else [here()]
     tell("costing candidates", len(points), len(points))
     return [found[index % count][index // count] for index in range(len(points))]
 

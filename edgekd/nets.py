@@ -392,6 +392,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
 
     def repeat(self, part: repeats.Part, method: str, given: tuple[Any, ...]) -> Any:
         """What a part answers, with its layers recorded as they were when it was called like this before."""
+        if not all(map(_is_told, given)):
+            return getattr(part.module, method)(*given)
         tensors: list[Tensor] = []
         described = remembered.described(given, tensors)
         buffers = [self._buffer_of.get(id(one), -1) for one in tensors]
@@ -402,7 +404,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
             return self._repeated(seen, outside) if seen else getattr(part.module, method)(*given)
         start = len(self.layers)
         out = getattr(part.module, method)(*given)
-        part.seen[called] = self._seen(start, outside, out)
+        stayed = [self._buffer_of.get(id(one), -1) for one in tensors] == buffers
+        part.seen[called] = self._seen(start, outside, out) if stayed else None  # what it is given is not changed
         return out
 
     def _seen(self, start: int, outside: list[int], out: Any) -> _Seen | None:
@@ -410,7 +413,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
         first = start + len(self._inputs)
         names = {buffer: -1 - slot for slot, buffer in enumerate(outside) if buffer >= 0}
         names |= {first + index: index for index in range(len(self.layers) - start)}
-        answers = out if isinstance(out, tuple) else (out,)
+        answers = out if type(out) is tuple else (out,)
         if not all(isinstance(one, Tensor) and remembered.is_plain(one) for one in answers):
             return None
         if not all(buffer in names for reads in self._reads[start:] for buffer in reads):
@@ -499,6 +502,15 @@ def _layer(name: str, given: list[Tensor], moving: tuple[bool, ...], args: Any, 
         positions=max(1, result.numel() // max(1, rows)),
         groups=groups,
     )
+
+
+def _is_told(value: Any) -> bool:
+    """Whether what a part is given is all in its key: of numbers and of changing objects there is more to know."""
+    if isinstance(value, Tensor):
+        return value.is_meta
+    if isinstance(value, tuple | list):
+        return all(map(_is_told, value))
+    return value is None or isinstance(value, int | float | str)
 
 
 def _tensors_in(args: Any) -> Any:

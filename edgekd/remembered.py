@@ -19,7 +19,7 @@ _Answer = tuple[tuple[Any, ...], ...] | None
 """Size, stride and type of each result; none where the first argument is answered; None where torch is to answer."""
 
 _NORM: Final = torch.ops.aten.native_batch_norm.default
-_MOST: Final = 1 << 16
+_MOST: Final = 1 << 15
 """Answers that are kept: over nets of a user's own a search meets new shapes without end."""
 WRAPPED: Final = False
 """A mode need not be kept out of compiled graphs: nothing is compiled on the way, and the wrapper takes as long as a
@@ -65,7 +65,7 @@ def answer(asked: Key | None, func: Any, args: Any, kwargs: Any) -> Any:
     known = _known.get(asked, _UNKNOWN)
     if known is _UNKNOWN:
         alike = None if kwargs else _alike(func, args)
-        if _fills(func, args):
+        if _fills(func, args, kwargs):
             known = ()
         elif alike in _rests:
             dtype, others = _rests[alike]
@@ -109,14 +109,15 @@ def described(value: Any, tensors: list[Tensor]) -> Any:
     return value if type(value) is int else (type(value), value)  # 1 and 1.0 are equal, their results are not
 
 
-def _fills(func: Any, args: Any) -> bool:
+def _fills(func: Any, args: Any, kwargs: Any) -> bool:
     """Whether an operator changes its first argument's numbers alone, and is given no other tensor to do it by."""
     return (
         isinstance(func, OpOverload)
+        and isinstance(next(iter(args), None), Tensor)
         and _written(func) == [True] + [False] * (len(func._schema.arguments) - 1)
         and len(func._schema.returns) == 1
         and torch.Tag.inplace_view not in func.tags
-        and not any(isinstance(one, Tensor) for one in args[1:])
+        and not any(isinstance(one, Tensor) for one in (*args[1:], *kwargs.values()))
     )
 
 

@@ -252,6 +252,34 @@ def test_a_part_that_looks_at_more_than_it_is_given_is_executed_each_time() -> N
         assert anatomy(Leaving(repeats.repeated(Looking)()), (4,)) == expected
 
 
+class Adding(nn.Module):
+    """Changes what it is given."""
+
+    def forward(self, given: Tensor, times: Any) -> Tensor:
+        for _ in range(int(times)):
+            given += 1
+        return given.tanh()
+
+
+class Changed(nn.Module):
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part, self.map = part, nn.Linear(4, 4)
+
+    def forward(self, given: Tensor) -> Tensor:
+        for times in (1, torch.tensor(2), torch.tensor(3), 1):
+            mapped = self.map(given)
+            given = mapped * self.part(mapped, times)
+        return given
+
+
+def test_a_part_that_changes_what_it_is_given_or_looks_at_numbers_is_executed_each_time() -> None:
+    expected = anatomy(Changed(Adding()), (4,))
+    assert [one.op for one in expected.layers].count("add_") == 7
+    with repeats.sharing():
+        assert anatomy(Changed(repeats.repeated(Adding)()), (4,)) == expected
+
+
 def test_parts_of_arguments_without_a_hash_are_made_each_time() -> None:
     made = repeats.repeated(lambda sizes: nn.Linear(*sizes))
     with repeats.sharing():
