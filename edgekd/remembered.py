@@ -19,6 +19,7 @@ _Answer = tuple[tuple[Any, ...], ...] | None
 """Size, stride and type of each result; none where the first argument is answered; None where torch is to answer."""
 
 _NORM: Final = torch.ops.aten.native_batch_norm.default
+_META: Final = torch.device("meta")
 _MOST: Final = 1 << 15
 """Answers that are kept: over nets of a user's own a search meets new shapes without end."""
 WRAPPED: Final = False
@@ -49,7 +50,7 @@ def key(func: Any, args: Any, kwargs: Any) -> Key | None:
     """What the answer to `func(*args, **kwargs)` follows from; None where that is more than shapes."""
     tensors: list[Tensor] = []
     found = (func, described(args, tensors), described(tuple(kwargs.items()), tensors) if kwargs else ())
-    if not tensors or not all(tensor.is_meta for tensor in tensors):
+    if not (all(tensor.is_meta for tensor in tensors) if tensors else kwargs.get("device") == _META):
         return None
     try:
         hash(found)

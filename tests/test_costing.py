@@ -348,6 +348,10 @@ def test_torch_and_memory_agree() -> None:
         lambda: floats.clone().squeeze_().t_() if floats.dim() == 2 else floats.clone().transpose_(0, 1),
         lambda: torch.empty(4, device="meta").resize_(2, 3),
         lambda: torch.ones(2).sum().item() * floats,
+        lambda: torch.arange(0, 6, 2, device="meta"),
+        lambda: torch.arange(0, 6, 2, device="meta", dtype=torch.float32),
+        lambda: torch.arange(0.0, 6.0, 2.0, device="meta"),
+        lambda: torch.zeros(3, 2, device="meta"),
     )
 
 
