@@ -12,7 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgekd.api import Export, Result, export_model, own_recipe, resume, run, run_all, verify_models
+    from edgekd.api import Export, Result, export_model, own_recipe, plan_all, resume, run, run_all, verify_models
     from edgekd.errors import EdgekdError
     from edgekd.shipped import load_recipe, load_target
     from edgekd.specs import Budget, Preprocessing, Recipe, Target, Verdict, Views
@@ -31,6 +31,7 @@ __all__ = [
     "load_recipe",
     "load_target",
     "own_recipe",
+    "plan_all",
     "resume",
     "run",
     "run_all",
@@ -38,7 +39,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "edgekd.api": ("Export", "Result", "export_model", "own_recipe", "resume", "run", "run_all", "verify_models"),
+    "edgekd.api": (
+        "Export",
+        "Result",
+        "export_model",
+        "own_recipe",
+        "plan_all",
+        "resume",
+        "run",
+        "run_all",
+        "verify_models",
+    ),
     "edgekd.errors": ("EdgekdError",),
     "edgekd.shipped": ("load_recipe", "load_target"),
     "edgekd.specs": ("Budget", "Preprocessing", "Recipe", "Target", "Verdict", "Views"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import msgspec
 
@@ -22,6 +23,8 @@ from edgekd.teach import taught_by
 from edgekd.workers import call
 
 VERSION = 1
+MOST_BUILT = 64
+"""Candidates whose layers are looked at."""
 
 
 class Agreed(Spec, frozen=True, kw_only=True):
@@ -60,7 +63,6 @@ def foresee(recipe: Recipe, target: Target) -> None:
     for export in target.exports:
         known(converters, converters.split(export)[0])
         converters.check(export)
-    candidates(recipe.student)
 
 
 def heads_of(recipe: Recipe) -> dict[str, Head]:
@@ -111,8 +113,8 @@ def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
         first = first or net
     assert first is not None
     _all_heard(choices, recipe, subject)
-    students = candidates(recipe.student)
-    student = build(Choice(name=recipe.student.name, options=students[0]), subject)
+    nets = _spread(candidates(recipe.student, subject))
+    student = build(Choice(name=recipe.student.name, options=nets[0]), subject)
     _fits("student", student, subject)
     _check_writing(recipe, student, subject)
     looked = [loss for loss in choices if loss.layers]
@@ -120,7 +122,7 @@ def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
     if not looked and not start:
         return Agreed()
     seen: set[str] = set()
-    for options in students:
+    for options in nets:
         student = build(Choice(name=recipe.student.name, options=options), subject)
         seen |= set(watched(looked, first.module, student.module))
         if start:
@@ -128,6 +130,11 @@ def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
     for term in terms_of(looked, subject):  # shapes that do not go together are found before the training
         Comparison(term, subject, first, student)
     return Agreed(layers=tuple(sorted(seen)))
+
+
+def _spread(options: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Some of many candidates, the first and the last among them."""
+    return options[:: max(1, len(options) // MOST_BUILT)] + options[-1:]
 
 
 def _stay(recipe: Recipe, subject: Subject) -> None:

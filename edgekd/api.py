@@ -1,6 +1,7 @@
 """edgekd from Python: what the command line does, as functions."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -86,6 +87,7 @@ def run(
     mode: Mode | None = None,
     on: Sequence[str] = (),
     require: Required | None = None,
+    rounds: int = 1,
 ) -> Result:
     """Take a recipe to a target: a student that fits it, in its formats, with the evidence.
 
@@ -94,12 +96,13 @@ def run(
 
     `on` are devices to measure on, such as "ssh://pi@kitchen" or "host". Without it artifacts are timed on this
     machine, and counted on the target's emulator where that is prepared. With `require`, latency and memory of less
-    provenance break the budget.
+    provenance break the budget. A student that a device shows to break its budget, or to take less than half of it, is
+    planned and made anew at most `rounds` times.
 
     Raises:
         EdgekdError: with a hint of what to do; a device that does not answer is known before any long work.
     """
-    return run_all(recipe, [target], out=out, until=until, mode=mode, on=on, require=require)[0]
+    return run_all(recipe, [target], out=out, until=until, mode=mode, on=on, require=require, rounds=rounds)[0]
 
 
 def run_all(
@@ -112,12 +115,73 @@ def run_all(
     crosswise: bool = False,
     on: Sequence[str] = (),
     require: Required | None = None,
+    rounds: int = 1,
 ) -> list[Result]:
     """As `run`, for several targets that share one teacher.
 
     A device in `on` is for all of them, or for one: "raspberry-pi-4=ssh://pi@kitchen".
     """
-    return _run(recipe, targets, out, until=until, mode=mode, crosswise=crosswise, on=on, require=require, afresh=True)
+    return _run(
+        recipe,
+        targets,
+        out,
+        until=until,
+        mode=mode,
+        crosswise=crosswise,
+        on=on,
+        require=require,
+        afresh=True,
+        rounds=rounds,
+    )
+
+
+def plan_all(
+    recipe: str | Path | Recipe,
+    targets: Sequence[str | Path | Target] = (),
+    *,
+    out: str | Path | None = None,
+    on: Sequence[str] = (),
+    whole: bool = False,
+    probe: bool = False,
+    scale: str = "",
+) -> list[Result]:
+    """The student to make for each target, in `made.plan`; or of a run folder, where there are no targets.
+
+    `whole` searches all of the family's space, `probe` ranks by short distillations. Nothing else is trained.
+
+    Raises:
+        BudgetInfeasible: nothing fits a target; says by how much.
+        EdgekdError: as `run`.
+    """
+    if not targets:
+        if isinstance(recipe, Recipe) or whole or probe or out or scale:
+            raise ConfigError("no target", hint="name one with --target; `edgekd targets` lists the shipped ones")
+        return resume(recipe, until="plan", on=on)
+    wanted = _checked(recipe) if isinstance(recipe, Recipe) else load_recipe(recipe, scale)
+    if whole:
+        wanted = msgspec.structs.replace(wanted, student=msgspec.structs.replace(wanted.student, space="whole"))
+    if probe:
+        wanted = msgspec.structs.replace(wanted, prefer="best by probes within the budget")
+    return run_all(wanted, targets, out=out, until="plan", on=on)
+
+
+def plans(results: Sequence[Result]) -> dict[str, Any]:
+    """What `edgekd plan --json` prints: {targets: [{target, student, predicted, considered, fitting, front ...}]}."""
+    return {
+        "schema": 1,
+        "run": str(results[0].folder),
+        "targets": [
+            {**msgspec.to_builtins(result.made.plan), "limits": _limits(result), "provenance": "estimated"}
+            for result in results
+        ],
+    }
+
+
+def _limits(result: Result) -> dict[str, float]:
+    """The finite limits of a target, as the run keeps them."""
+    path = result.folder / "inputs" / f"target-{result.made.target}.json"
+    budget = msgspec.to_builtins(decode_json(Target, read_text(path), str(path)).budget)
+    return {name: limit for name, limit in budget.items() if math.isfinite(limit)}
 
 
 def _run(
@@ -131,6 +195,7 @@ def _run(
     on: Sequence[str],
     require: Required | None,
     afresh: bool,
+    rounds: int,
 ) -> list[Result]:
     if require and until != "report":
         raise ConfigError("only a report has verdicts that could be required", hint="leave `until` out")
@@ -154,6 +219,7 @@ def _run(
                 on=on,
                 required=require,
                 afresh=afresh,
+                rounds=rounds,
             )
         ]
 
@@ -198,6 +264,7 @@ def resume(
         on=devices,
         require=require,
         afresh=bool(on),
+        rounds=0,
     )
 
 

@@ -94,7 +94,7 @@ def make(folder: Path, what: str, build: Callable[[Site], Mapping[str, Any]], re
         PluginUnavailable: a command gave up; the message has its last word.
         StorageError: the disk is full or the folder cannot be written.
     """
-    with _alone(folder) as lock:
+    with alone(folder) as lock:
         if not ready(folder):
             _build(Site(folder, what, folder.with_name(f"{folder.name}.log"), lock), build)
 
@@ -114,10 +114,15 @@ def _build(site: Site, build: Callable[[Site], Mapping[str, Any]]) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[IO[bytes]]:
-    with storage_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = folder.with_name(f"{folder.name}.lock").open("ab")
+def alone(path: Path) -> Iterator[IO[bytes]]:
+    """The lock of a file or folder, for which other processes wait; it goes with the process, however it ends.
+
+    Raises:
+        StorageError: there can be none.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(f"{path.name}.lock").open("ab")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock

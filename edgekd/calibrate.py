@@ -15,8 +15,8 @@ from edgekd.bench import Bench, jobs, measured
 from edgekd.convert import Order, convert
 from edgekd.cost import seen
 from edgekd.errors import ConfigError, MeasureError
-from edgekd.files import read_text
-from edgekd.fitted import Evidence, Profile
+from edgekd.files import content, read_text
+from edgekd.fitted import CONTRADICTORY, Profile
 from edgekd.kernels import Kernels
 from edgekd.progress import tell
 from edgekd.specs import Count, Failure, Measurement, Mode, Positive, Spec, Text
@@ -38,8 +38,6 @@ USUAL: Final = {
 MOST_ROWS: Final = 100_000
 DIFFERENT: Final = 1.25
 """Times that measurements of one net may differ before that is told."""
-CONTRADICTORY: Final = 3.0
-"""Times from which on one of them must be wrong."""
 OUTLYING: Final = 0.7
 """Log units that a measurement may be away from what fits the others before that is told."""
 PROBES: Final = ("convolutions", "pointwise", "depthwise", "inverted", "branches", "attention", "dense")
@@ -160,37 +158,19 @@ def _profile(
     if family.rows and not family.held:
         notes.append(f"{engine}: nobody has measured it before; TFLite tells which coefficients are plausible")
     merged = _merged(rows, where, notes)
-    nets = [kernels for kernels, _ in merged.values()]
-    totals, ms = family.totals(nets), np.array([latency for _, latency in merged.values()])
-    made, noise, bound, held = fitted.settle(family, totals, ms)
-    for model, off in zip(merged, np.log(ms / made.predict(totals)), strict=True):
-        if abs(off) > OUTLYING:
-            notes.append(f"{model} took {math.exp(off):.2g} times what fits the other nets ({where}): is it that net?")
-    count = len(merged)
-    if count < 5:
-        notes.append(f"{count} nets for {where}: five of different kinds tell more")
-    evidence = [
-        Evidence(model=Path(model).name[:200], ms=float(f"{one:.5g}"), totals=tuple(float(f"{v:.4g}") for v in row))
-        for model, one, row in zip(merged, ms, totals, strict=True)
+    totals = family.totals([kernels for kernels, _ in merged.values()])
+    nets = [
+        fitted.evidence(Path(model).name, ms, row, content(Path(model))[1] if Path(model).exists() else "")
+        for (model, (_, ms)), row in zip(merged.items(), totals, strict=True)
     ]
-    return Profile(
-        name=_short(f"{name}-{runtime}-{unit}-{precision}-t{threads}"),
-        device=device,
-        runtime=runtime,
-        version="as measured",
-        unit=family.unit,
-        precision=family.precision,
-        threads=threads if unit == "cpu" else 0,
-        log=tuple(round(float(value), 5) for value in made.log),
-        covariance=fitted.packed(made.covariance),
-        noise=noise,
-        bound=bound,
-        rows=count,
-        tier="calibrated" if count >= fitted.FEW else f"anchored on {count} measurement{'s' if count > 1 else ''}",
-        held=held,
-        evidence=tuple(evidence[:: max(1, count // 10)][:12]),
-        sources=("your own measurements",),
-    )
+    short = _short(f"{name}-{runtime}-{unit}-{precision}-t{threads}")
+    made = fitted.own_profile(short, device, family, threads if unit == "cpu" else 0, nets)
+    for (model, (_, ms)), fits in zip(merged.items(), made.fit.predict(totals), strict=True):
+        if abs(math.log(ms / fits)) > OUTLYING:
+            notes.append(f"{model} took {ms / fits:.2g} times what fits the other nets ({where}): is it that net?")
+    if made.rows < 5:
+        notes.append(f"{made.rows} nets for {where}: five of different kinds tell more")
+    return made
 
 
 def _short(name: str) -> str:
@@ -240,9 +220,10 @@ def measure(name: str, device: str, engine: str, precision: str, threads: int, m
             if not made.error:
                 files.append(Path(scratch) / probe / made.file)
         bench = Bench(models=tuple(map(str, files)), engines=(engine,), device=device, mode=mode, threads=threads)
-        rows, failures = [], []
+        rows, failures, notes = [], [], list[str]()
         for file, one in zip(files, measured(bench, jobs(bench)), strict=True):
             if isinstance(one, Measurement):
+                notes += [f"{one.artifact}: not stable: {reason}" for reason in one.reasons]
                 rows.append(
                     Row(
                         model=str(file),
@@ -259,5 +240,9 @@ def measure(name: str, device: str, engine: str, precision: str, threads: int, m
             raise MeasureError(f"{len(rows)} of {len(PROBES)} probes could be measured on {device}: {why}")
         found = calibrate(name, rows, device)
     return Calibration(
-        name=found.name, path=found.path, profiles=found.profiles, notes=found.notes, failures=tuple(failures)
+        name=found.name,
+        path=found.path,
+        profiles=found.profiles,
+        notes=(*notes, *found.notes),
+        failures=tuple(failures),
     )

@@ -21,9 +21,11 @@ from edgekd.verify import engine_for
 VERSION = 1
 
 
-def firmware_of(run: Run, target: Target, artifact: Artifact) -> Firmware:
-    """Everything of a run's artifact that can be had with the engines and compilers that are installed here."""
-    at = f"{target.name}/3-export/{artifact.export}"
+def firmware_of(run: Run, at: str, target: Target, artifact: Artifact) -> Firmware:
+    """Everything of a run's artifact that can be had with the engines and compilers that are installed here.
+
+    Its steps are kept beside the artifact's, which is called `at`.
+    """
     made = Firmware(artifact=artifact.export)
     engine = engine_for(artifact, target.engines)
     try:

@@ -13,23 +13,24 @@ import msgspec
 from edgekd import devices
 from edgekd.agree import agree, for_job, foresee, heads_of, teachers_of
 from edgekd.attempts import Attempt, count_there, failed, time_there
-from edgekd.converters import families, split
+from edgekd.converters import families
 from edgekd.data import load
 from edgekd.distil import distil
 from edgekd.engines import able
-from edgekd.errors import MeasureError
-from edgekd.export import export
+from edgekd.errors import BudgetInfeasible, MeasureError
+from edgekd.exported import Exported, exported
 from edgekd.files import dumps, read_text, write_text
+from edgekd.finals import Experience, at_hand, experience, finals, has_experience, keep_experience, learned
 from edgekd.firmware import firmware_of
-from edgekd.fitness import newest_set, unfit
 from edgekd.know import know
 from edgekd.ladder import Slope, agreement_after, artifact_after, climb, falls_short, unfit_after
 from edgekd.lessons import Lesson
 from edgekd.matrix import Matrix, cross
 from edgekd.measure import measure, modelled
 from edgekd.places import Place, ask, devices_of, place_name, remember
-from edgekd.plan import Shortlist, choose, shortlist
+from edgekd.plan import Finals, Shortlist, choose, most_capable, shortlist
 from edgekd.plugins import fingerprint
+from edgekd.refine import compare
 from edgekd.relabel import Relabelled, relabel
 from edgekd.report import Evidence, effective_budget, report
 from edgekd.runs import Run
@@ -39,9 +40,11 @@ from edgekd.specs import (
     Artifact,
     Choice,
     Climb,
+    Comparisons,
     Counted,
     Data,
     Failure,
+    Finalist,
     Firmware,
     Knowledge,
     Measurement,
@@ -68,6 +71,8 @@ R = TypeVar("R")
 Step = Literal["teach", "plan", "distil", "export", "verify", "climb", "measure", "report"]
 MEASURED: Final = ("measure", "report")
 """Steps that need what was measured."""
+WITHOUT_TRAINING: Final = ("most capable within the budget",)
+"""What a student can be chosen by before there is a teacher."""
 PACKAGES: Final = (
     "edgekd",
     "torch",
@@ -94,7 +99,7 @@ class Made(Spec, frozen=True, kw_only=True):
     """What a run has made for a target, as far as it was asked to go."""
 
     target: str
-    teacher: Teacher
+    teacher: Teacher | None = None
     plan: Plan | None = None
     student: Student | None = None
     artifacts: tuple[Artifact, ...] = ()
@@ -112,6 +117,8 @@ class Made(Spec, frozen=True, kw_only=True):
     """What could not be measured."""
     slow: tuple[Slowness, ...] = ()
     """Artifacts that are slower than their float twins."""
+    compared: Comparisons = Comparisons()
+    """What had been estimated, beside what was found."""
     report: Report | None = None
 
 
@@ -134,13 +141,15 @@ def build(
     crosswise: bool = False,
     required: Required | None = None,
     afresh: bool = True,
+    rounds: int = 0,
 ) -> list[Made]:
     """Take a recipe to each target; the teacher and its knowledge are made once and shared by all.
 
     `on` are the devices to measure on, "DEVICE" or "TARGET=DEVICE"; without it artifacts are timed here, and counted on
     the target's emulator where that is prepared. `crosswise` verifies on every engine that is installed here, not on
     the target's alone, and each against each. Latency and memory of less provenance than `required` break the budget.
-    Where `on` is what the run was made with, and not named `afresh`, what failed there is not tried again.
+    Where `on` is what the run was made with, and not named `afresh`, what failed there is not tried again. A student
+    that a device shows to break its budget, or to take less than half of it, is planned anew at most `rounds` times.
 
     Raises:
         EdgekdError: what went wrong; everything finished before it is kept, and the same call goes on from there.
@@ -162,7 +171,17 @@ def build(
             run.step(f"{target.name}/1-plan/fitting", shortlist, recipe.student, target, data, sources["student"])
             for target in targets
         ]
+        jobs = []
+        if until != "teach":
+            jobs = [
+                _proved(run, recipe, target, listed, places[target.name], data, sources["student"])
+                for target, listed in zip(targets, lists, strict=True)
+            ]
+        if until == "plan" and recipe.prefer in WITHOUT_TRAINING:
+            return [Made(target=job.target.name, plan=job.plan(recipe)) for job in jobs]
         shared = _teach(run, recipe, teachers, agreed.layers, data, sources)
+        if until == "teach":
+            return [Made(target=target.name, teacher=shared.teacher) for target in targets]
     lesson = Lesson(
         student=Choice(name=recipe.student.name),
         training=recipe.student.training,
@@ -175,24 +194,75 @@ def build(
         views_seed=recipe.seed,
         source=sources["student"],
     )
-    made = []
-    for target, listed in zip(targets, lists, strict=True):
-        for step, so_far in _take(
-            run,
-            recipe,
-            target,
-            listed,
-            lesson,
-            shared,
-            places[target.name],
-            mode or recipe.measure,
-            crosswise,
-            required,
-        ):
-            if step == until:
-                made.append(so_far)
-                break
+    order = Order(until, lesson, shared, mode or recipe.measure, crosswise, required, rounds)
+    return [_made(run, recipe, job, order) for job in jobs]
+
+
+class Job(NamedTuple):
+    """A target, and what is known of its candidates before any training."""
+
+    target: Target
+    places: Sequence[Place]
+    listed: Shortlist
+    known: Experience
+    finals: Finals
+
+    def plan(self, recipe: Recipe) -> Plan:
+        """The most capable candidate that holds the budget."""
+        return most_capable(self.listed, self.finals, self.target.name, recipe.student.name)
+
+
+class Order(NamedTuple):
+    """What is the same for every target."""
+
+    until: Step
+    lesson: Lesson
+    shared: Shared
+    mode: Mode
+    crosswise: bool
+    required: Required | None
+    rounds: int
+
+
+def _proved(
+    run: Run, recipe: Recipe, target: Target, listed: Shortlist, places: Sequence[Place], data: Data, source: str
+) -> Job:
+    known = experience(run, target.name, listed, places)
+    return Job(target, places, listed, known, finals(run, target, recipe.student.name, listed, data, source, known))
+
+
+def _made(run: Run, recipe: Recipe, job: Job, order: Order) -> Made:
+    """What a target comes to, planned anew where its student turns out to be of the wrong size."""
+    made = _to(order.until, _take(run, recipe, job, order))
+    while made.plan and made.report and len(job.known.trained) < order.rounds:
+        larger = recipe.prefer in WITHOUT_TRAINING
+        found = learned(made.plan, made.report, larger)
+        again = found and _again(run, recipe, job, order, found)
+        if not again:
+            break
+        job = again
+        made = _to(order.until, _take(run, recipe, job, order))
     return made
+
+
+def _to(until: Step, steps: Iterator[tuple[Step, Made]]) -> Made:
+    return next(so_far for step, so_far in steps if step == until)
+
+
+def _again(run: Run, recipe: Recipe, job: Job, order: Order, found: Finalist) -> Job | None:
+    """The job with what its student has shown; None where that changes nothing."""
+    known = at_hand(msgspec.structs.replace(job.known, trained=(*job.known.trained, found)), job.places)
+    source, data = order.lesson.source, order.shared.data
+    try:
+        proved = finals(run, job.target, recipe.student.name, job.listed, data, source, known)
+    except BudgetInfeasible as error:
+        run.log(step=f"{job.target.name}/1-plan", event="not planned again", error=str(error))
+        return None
+    if proved.front[-1].options == found.options:
+        return None
+    run.log(step=f"{job.target.name}/1-plan", event="planned again", found=msgspec.to_builtins(found.verdicts))
+    keep_experience(run, job.target.name, known)
+    return job._replace(known=known, finals=proved)
 
 
 def _what_is_agreed(recipe: Recipe) -> Recipe:
@@ -235,33 +305,15 @@ def _teach(
     return Shared(data=data, lessons=lessons, teacher=trained[0], knowledge=Knowledge(told=tuple(told)))
 
 
-def _take(
-    run: Run,
-    recipe: Recipe,
-    target: Target,
-    listed: Shortlist,
-    lesson: Lesson,
-    shared: Shared,
-    places: Sequence[Place],
-    mode: Mode,
-    crosswise: bool,
-    required: Required | None,
-) -> Iterator[tuple[Step, Made]]:
+def _take(run: Run, recipe: Recipe, job: Job, order: Order) -> Iterator[tuple[Step, Made]]:
     """The steps of one target, each with what there is after it."""
+    target, lesson, shared = job.target, order.lesson, order.shared
     at, data, knowledge = target.name, shared.data, shared.knowledge
     taught, given = shared.lessons.taught, shared.lessons.given
-    made = Made(target=at, teacher=shared.teacher)
-    yield "teach", made
-
     budget = effective_budget(recipe, target)
-    short = msgspec.structs.replace(recipe.student.training, epochs=recipe.probe_epochs)
-    stages = tuple(map(partial(_short, recipe), lesson.stages))
-    # Whatever the student's seed: seeds are compared on the same student.
-    probe = msgspec.structs.replace(lesson, training=short, stages=stages, seed=recipe.seed)
-    plan = run.step(
-        f"{at}/1-plan/choice", choose, recipe.prefer, budget.accuracy_floor, listed, at, probe, taught, knowledge
-    )
-    made = msgspec.structs.replace(made, plan=plan)
+
+    plan = _planned(run, recipe, job, order, budget.accuracy_floor)
+    made = Made(target=at, teacher=shared.teacher, plan=plan)
     yield "plan", made
 
     lesson = msgspec.structs.replace(lesson, student=plan.student)
@@ -281,7 +333,7 @@ def _take(
         for one, engine in executable
     )
     made = msgspec.structs.replace(made, agreements=agreements)
-    if crosswise:
+    if order.crosswise:
         made = msgspec.structs.replace(made, matrix=_cross(run, made, data))
     yield "verify", made
 
@@ -302,14 +354,16 @@ def _take(
     )
     yield "climb", made
 
-    firmware = tuple(firmware_of(run, target, one) for one in artifacts) if target.device.flash_bytes else ()
+    small = target.device.flash_bytes
+    firmware = tuple(firmware_of(run, f"{at}/3-export/{one.export}", target, one) for one in artifacts if small)
     made = msgspec.structs.replace(made, firmware=firmware)
-    found = _measure(run, at, artifacts, places, mode)
+    found = _measure(run, at, artifacts, job.places, order.mode)
     slow = tuple(
         run.step(_by_operator(at, one.measurement), explain, one, twin)
         for one, twin in slow_pairs(artifacts, found.measurements)
     )
-    made = msgspec.structs.replace(made, **found._asdict(), slow=slow)
+    compared = compare(run, target, artifacts, [*found.measurements, *found.counted])
+    made = msgspec.structs.replace(made, **found._asdict(), slow=slow, compared=compared)
     yield "measure", made
 
     evidence = Evidence(
@@ -326,10 +380,24 @@ def _take(
         **found._asdict(),
         firmware=firmware,
         slow=slow,
-        required=required,
+        compared=compared,
+        required=order.required,
         environment=environment(),
     )
     yield "report", msgspec.structs.replace(made, report=run.step(f"{at}/6-report", report, evidence))
+
+
+def _planned(run: Run, recipe: Recipe, job: Job, order: Order, floor: float) -> Plan:
+    """The student to make, told by probes where the recipe wants it."""
+    if recipe.prefer in WITHOUT_TRAINING:
+        return job.plan(recipe)
+    lesson, shared, at = order.lesson, order.shared, job.target.name
+    short = msgspec.structs.replace(recipe.student.training, epochs=recipe.probe_epochs)
+    stages = tuple(map(partial(_short, recipe), lesson.stages))
+    # Whatever the student's seed: seeds are compared on the same student.
+    probe = msgspec.structs.replace(lesson, training=short, stages=stages, seed=recipe.seed)
+    of_job, told = (recipe.prefer, floor, job.listed, job.finals, at), (shared.lessons.taught, shared.knowledge)
+    return run.step(f"{at}/1-plan/choice", choose, *of_job, probe, *told)
 
 
 def _short(recipe: Recipe, stage: Stage) -> Stage:
@@ -341,8 +409,8 @@ def _short(recipe: Recipe, stage: Stage) -> Stage:
 def _places(
     run: Run, recipe: Recipe, target: Target, named: Sequence[str], until: Step, afresh: bool
 ) -> tuple[Place, ...]:
-    """Where a target is measured; nowhere, and nothing is asked, where the run ends before."""
-    if until not in MEASURED:
+    """Where a target is measured; nowhere, and nothing is asked, where the run ends before and has its plan."""
+    if until not in MEASURED and (until == "teach" or has_experience(run, target.name)):
         return ()
     kept = _inputs(run, recipe, [target])
     changed = any(not path.is_file() or read_text(path) != dumps(noun) for path, noun in kept.items())
@@ -408,37 +476,16 @@ def _by_operator(at: str, of: Measurement) -> str:
     return f"{at}/5-measure/by-operator/{of.artifact}@{of.engine}@{place_name(of.device)}"
 
 
-def _exports(run: Run, target: Target, student: Student, data: Data) -> list[tuple[Artifact, tuple[str, ...]]]:
-    """All exports in their order, each with why no runtime of the target executes it rightly."""
+def _exports(run: Run, target: Target, student: Student, data: Data) -> list[Exported]:
+    """All exports in their order."""
 
-    def family(exports: Sequence[str]) -> dict[str, tuple[Artifact, tuple[str, ...]]]:
+    def family(exports: Sequence[str]) -> dict[str, Exported]:
+        at = f"{target.name}/3-export"
         with sharing():
-            return {wanted: _export(run, target, student, data, wanted) for wanted in exports}
+            return {wanted: exported(run, at, target, student, data, wanted) for wanted in exports}
 
     found = ChainMap(*_at_once(partial(family, exports) for exports in families(target.exports)))
     return [found[wanted] for wanted in target.exports]
-
-
-def _export(run: Run, target: Target, student: Student, data: Data, wanted: str) -> tuple[Artifact, tuple[str, ...]]:
-    """An export, or what the target says stands in for it where its runtimes do not execute it; and what they say."""
-    artifact = _write(run, target, student, data, wanted)
-    reasons = _unfit(run, artifact, target)
-    if not reasons or wanted not in target.fallbacks:
-        return artifact, reasons
-    instead = target.fallbacks[wanted]
-    run.log(step=f"{target.name}/3-export/{wanted}", event="replaced", by=instead, reasons=list(reasons))
-    artifact = _write(run, target, student, data, instead)
-    return artifact, _unfit(run, artifact, target)
-
-
-def _unfit(run: Run, artifact: Artifact, target: Target) -> tuple[str, ...]:
-    models = [artifact.model, *([artifact.context.model] if artifact.context else [])]
-    return tuple(line for one in models for line in unfit(run.folder / one.path, artifact.precision, target))
-
-
-def _write(run: Run, target: Target, student: Student, data: Data, wanted: str) -> Artifact:
-    newest = newest_set(split(wanted)[0], target)
-    return run.step(f"{target.name}/3-export/{wanted}", export, student, data, wanted, newest)
 
 
 def _cross(run: Run, made: Made, data: Data) -> Matrix:

@@ -3,15 +3,18 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import msgspec
+import numpy as np
 
+from edgekd import students
 from edgekd.costing import costs
 from edgekd.errors import BudgetInfeasible, ConfigError
-from edgekd.files import digest, dumps, write_text
-from edgekd.lessons import Learned, Lesson, learn
+from edgekd.files import dumps
+from edgekd.lessons import Lesson
+from edgekd.plugins import find
+from edgekd.probing import best_of_halves, smallest_above
 from edgekd.runs import Work
 from edgekd.specs import (
     Budget,
@@ -20,22 +23,28 @@ from edgekd.specs import (
     Cost,
     Count,
     Data,
+    Finalist,
+    Interval,
     Knowledge,
     Plan,
     Prefer,
+    Size,
     Spec,
     StudentChoice,
+    Subject,
     Target,
 )
-from edgekd.workers import call, cores, together
+from edgekd.workers import call
 
-VERSION = 2
+VERSION = 3
 
 LARGEST_SPACE = 100_000
-HELD_OUT = 0.125
-"""Share of the training split that probes are examined on."""
+LEAST_FILE = 0.5
+"""Share of the estimate that a file may have."""
+MOST_BEYOND = 64
+"""Candidates kept that the estimate has above the budget, and a device may have below it."""
 
-_LIMITS = ("latency_ms", "peak_memory_bytes", "file_bytes")
+LIMITS = ("latency_ms", "peak_memory_bytes", "file_bytes")
 
 
 class Shortlist(Spec, frozen=True, kw_only=True):
@@ -44,18 +53,39 @@ class Shortlist(Spec, frozen=True, kw_only=True):
     export: str
     """The target's first, unless another is clearly faster there."""
     considered: Count
-    fitting: Count
+    fitting: Size
     front: tuple[Candidate, ...]
     """Those that no other beats in cost and capacity at once; cheapest first."""
+    beyond: tuple[Candidate, ...] = ()
+    """What would go on with the front, were the truth at the lower end of the estimates."""
+
+
+class Finals(Spec, frozen=True, kw_only=True):
+    """The front after some of it were built and converted, and measured where a device was at hand."""
+
+    front: tuple[Candidate, ...]
+    """Those that hold the budget by all that is known; cheapest first, and the last was made."""
+    finalists: tuple[Finalist, ...]
+    shown: str = ""
+    """In words, how the last one was seen to hold the budget."""
 
 
 def shortlist(work: Work, student: StudentChoice, target: Target, data: Data, source: str) -> Shortlist:
-    """Cost every candidate for every export of the target, and keep the front of those within the budget.
+    """Cost every candidate for every export of the target, and keep the front of those within the budget, and of those
+    that may be.
 
     Raises:
-        BudgetInfeasible: none is; says which limit the nearest one breaks, and by how much.
+        BudgetInfeasible: none may be; says which limit the nearest one breaks, and by how much.
     """
     return call(_shortlist, work, student, target, data, threads=1, log=work.out / "worker.log")
+
+
+def most_capable(listed: Shortlist, finals: Finals, target: str, student: str) -> Plan:
+    """The last of the front, without any training."""
+    shown = f", and {finals.shown}" if finals.shown else ""
+    return _plan(
+        listed, finals, finals.front, len(finals.front) - 1, f"the most capable of the front{shown}", target, student
+    )
 
 
 def choose(
@@ -63,35 +93,50 @@ def choose(
     prefer: Prefer,
     floor: float,
     listed: Shortlist,
+    finals: Finals,
     target: str,
     lesson: Lesson,
     data: Data,
     knowledge: Knowledge,
 ) -> Plan:
-    """The candidate of the front that the recipe prefers.
+    """The candidate of the front that short distillations prefer, examined on a part of the training split that they
+    did not see.
 
-    "smallest above the accuracy floor" tells candidates apart by probes: short distillations, examined on a part of
-    the training split that they did not see. What holds the floor after a probe holds it after a whole training.
+    "smallest above the accuracy floor": what holds the floor after a probe holds it after a whole training.
+    "best by probes within the budget": the best of several whose worse half was given up again and again.
     """
-    if prefer == "most capable within the budget":
-        front, chosen, reason = listed.front, len(listed.front) - 1, "the most capable of the front"
+    if prefer == "smallest above the accuracy floor":
+        found = smallest_above(work, floor, finals.front, lesson, data, knowledge)
     else:
-        front, chosen, reason = _probe(work, floor, listed.front, lesson, data, knowledge)
+        found = best_of_halves(work, finals.front, lesson, data, knowledge)
+    return _plan(listed, finals, *found, target, lesson.student.name)
+
+
+def _plan(
+    listed: Shortlist,
+    finals: Finals,
+    front: tuple[Candidate, ...],
+    chosen: int,
+    reason: str,
+    target: str,
+    student: str,
+) -> Plan:
     return Plan(
         target=target,
         export=listed.export,
-        student=Choice(name=lesson.student.name, options=front[chosen].options),
+        student=Choice(name=student, options=front[chosen].options),
         predicted=front[chosen].cost,
         by_export=front[chosen].by_export,
         considered=listed.considered,
         fitting=listed.fitting,
         front=front,
+        finalists=finals.finalists,
         reason=reason,
     )
 
 
 def _shortlist(work: Work, student: StudentChoice, target: Target, data: Data) -> Shortlist:
-    points = candidates(student)
+    points = candidates(student, data.subject)
     listed = costs(student, points, data.subject, target, work.out / "worker.log")
     export = preferred(listed, target.exports)
     found = [
@@ -99,9 +144,30 @@ def _shortlist(work: Work, student: StudentChoice, target: Target, data: Data) -
         for options, by_export in zip(points, listed, strict=True)
     ]
     fitting = [candidate for candidate in found if not excess(candidate.cost, target.budget)]
-    if not fitting:
-        raise _infeasible(found, target)
-    return Shortlist(export=export, considered=len(found), fitting=len(fitting), front=_front(fitting))
+    may_fit = [candidate for candidate in found if not excess(_at_best(candidate.cost), target.budget)]
+    if not may_fit:
+        raise infeasible(found, len(found), target)
+    return Shortlist(
+        export=export,
+        considered=len(found),
+        fitting=len(fitting),
+        front=front_of(fitting),
+        beyond=_beyond(fitting, may_fit),
+    )
+
+
+def _at_best(cost: Cost) -> Cost:
+    """What it costs where the truth is far below the estimate."""
+    low = cost.latency_ms.low
+    latency = Interval(value=low, low=low, high=low)
+    return msgspec.structs.replace(cost, latency_ms=latency, file_bytes=math.floor(cost.file_bytes * LEAST_FILE))
+
+
+def _beyond(fitting: list[Candidate], may_fit: list[Candidate]) -> tuple[Candidate, ...]:
+    """The rest of the front of what may fit, next to the budget."""
+    inside = {dumps(one.options) for one in fitting}
+    rest = [one for one in front_of(may_fit) if dumps(one.options) not in inside]
+    return tuple(sorted(rest, key=lambda one: one.cost.latency_ms.value)[:MOST_BEYOND])
 
 
 def preferred(costs: Sequence[Mapping[str, Cost]], exports: Sequence[str]) -> str:
@@ -116,28 +182,38 @@ def preferred(costs: Sequence[Mapping[str, Cost]], exports: Sequence[str]) -> st
     return first
 
 
-def candidates(student: StudentChoice) -> list[dict[str, Any]]:
+def candidates(student: StudentChoice, subject: Subject) -> list[dict[str, Any]]:
     """Every combination of the space, with the fixed options added.
 
     Raises:
-        ConfigError: there are more than LARGEST_SPACE, or an option is both fixed and free.
+        ConfigError: there are more than LARGEST_SPACE, an option is fixed and free, or nobody knows the whole space.
     """
+    space = space_of(student, subject)
+    size = math.prod(len(values) for values in space.values())
+    if size > LARGEST_SPACE:
+        raise ConfigError(f"the student's space has {size} candidates, at most {LARGEST_SPACE}", hint="fewer values")
+    return [{**student.options, **dict(zip(space, point, strict=True))} for point in itertools.product(*space.values())]
+
+
+def space_of(student: StudentChoice, subject: Subject) -> Mapping[str, Sequence[Any]]:
+    """What may vary, with its values.
+
+    Raises:
+        ConfigError: an option is both fixed and free, or nobody knows the whole space.
+    """
+    if student.space == "whole":
+        whole = find(students, student.name).space(subject)
+        return {name: values for name, values in whole.items() if name not in student.options}
     both = student.options.keys() & student.space.keys()
     if both:
         raise ConfigError(f"student option {min(both)!r} is in options and in space", hint="leave it in one of them")
-    size = math.prod(len(values) for values in student.space.values())
-    if size > LARGEST_SPACE:
-        raise ConfigError(f"the student's space has {size} candidates, at most {LARGEST_SPACE}", hint="fewer values")
-    return [
-        {**student.options, **dict(zip(student.space, point, strict=True))}
-        for point in itertools.product(*student.space.values())
-    ]
+    return student.space
 
 
 def excess(cost: Cost, budget: Budget) -> dict[str, float]:
     """The limits that a candidate breaks -> how many times what is allowed. Latency counts at its interval's end."""
     found = _found(cost)
-    shares = {limit: found[limit] / getattr(budget, limit) for limit in _LIMITS}
+    shares = {limit: found[limit] / getattr(budget, limit) for limit in LIMITS}
     return {limit: share for limit, share in shares.items() if share > 1}
 
 
@@ -154,23 +230,27 @@ def capacity(candidate: Candidate) -> float:
     return math.sqrt(candidate.cost.parameters * max(1, candidate.cost.macs))
 
 
-def _front(fitting: list[Candidate]) -> tuple[Candidate, ...]:
-    """Cheapest first; a candidate stays when it has more capacity than every one that is as fast and as small."""
+def front_of(some: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Cheapest first; a candidate stays when it has more capacity than every one that is as fast and takes as little
+    memory and file."""
     front: list[Candidate] = []
-    ordered = sorted(
-        fitting, key=lambda c: (c.cost.latency_ms.value, c.cost.file_bytes, -capacity(c), dumps(c.options))
-    )
+    kept = np.empty((0, 3))  # memory, file and negative capacity of the front, which compares all of it at once
+    ordered = sorted(some, key=_cheapest_first)
     for candidate in ordered:
-        if all(
-            capacity(other) < capacity(candidate)
-            for other in front
-            if other.cost.file_bytes <= candidate.cost.file_bytes
-        ):
+        row = np.array([candidate.cost.peak_memory_bytes, candidate.cost.file_bytes, -capacity(candidate)])
+        if not (kept <= row).all(axis=1).any():
             front.append(candidate)
+            kept = np.vstack([kept, row])
     return tuple(sorted(front, key=capacity))
 
 
-def _infeasible(found: list[Candidate], target: Target) -> BudgetInfeasible:
+def _cheapest_first(one: Candidate) -> tuple[float, int, float, int, str]:
+    cost = one.cost
+    return cost.latency_ms.value, cost.file_bytes, -capacity(one), cost.peak_memory_bytes, dumps(one.options)
+
+
+def infeasible(found: Sequence[Candidate], considered: int, target: Target) -> BudgetInfeasible:
+    """What to say where no candidate fits."""
     nearest = min(found, key=lambda candidate: max(excess(candidate.cost, target.budget).values()))
     broken = excess(nearest.cost, target.budget)
     needs = _found(nearest.cost)
@@ -180,7 +260,7 @@ def _infeasible(found: list[Candidate], target: Target) -> BudgetInfeasible:
     ]
     would_fit = ", ".join(f"{limit} = {_rounded_up(needs[limit])}" for limit in broken)
     return BudgetInfeasible(
-        f"no student of {len(found)} fits {target.name}: the nearest needs {' and '.join(parts)} [estimated]",
+        f"no student of {considered} fits {target.name}: the nearest needs {' and '.join(parts)} [estimated]",
         hint=f"it would fit a budget of {would_fit}; or add smaller values to the recipe's student.space",
     )
 
@@ -189,59 +269,3 @@ def _rounded_up(value: float) -> str:
     """With three digits, never below the value."""
     step = 10.0 ** (math.floor(math.log10(value)) - 2) if value > 0 else 1.0
     return f"{math.ceil(value / step) * step:.10g}"
-
-
-# --- probes
-
-
-def _probe(
-    work: Work, floor: float, front: tuple[Candidate, ...], lesson: Lesson, data: Data, knowledge: Knowledge
-) -> tuple[tuple[Candidate, ...], int, str]:
-    """The front with what was probed, the chosen index and why: a search by halves (by thirds on two cores)."""
-    seen: dict[int, float] = {}
-    low, high = 0, len(front)  # everything below `low` misses the floor, `high` and above hold it
-    while low < high:
-        asked = _spread(low, high, cores())
-        scores = together(
-            [partial(_one_probe, work, front[i], lesson, data, knowledge) for i in asked], at_once=cores()
-        )
-        seen |= {index: score.score for index, score in zip(asked, scores, strict=True)}
-        holding = [index for index in asked if seen[index] >= floor]
-        missing = [index for index in asked if seen[index] < floor]
-        high = min([high, *holding])
-        low = max([low, *(index + 1 for index in missing if index < high)])
-    probed = tuple(
-        msgspec.structs.replace(candidate, probe_accuracy=seen.get(index)) for index, candidate in enumerate(front)
-    )
-    if high < len(front):
-        return (
-            probed,
-            high,
-            f"the smallest whose probe of {lesson.training.epochs} epochs reaches the floor of {floor:.3f}",
-        )
-    best = max(seen, key=lambda index: (seen[index], -index))
-    return (
-        probed,
-        best,
-        f"no probe of {lesson.training.epochs} epochs reaches the floor of {floor:.3f}; the best one of the front",
-    )
-
-
-def _spread(low: int, high: int, parts: int) -> list[int]:
-    """Up to `parts` indices that cut low..high-1 into equal pieces."""
-    count = min(parts, high - low)
-    return sorted({low + (high - low) * (part + 1) // (count + 1) for part in range(count)})
-
-
-def _one_probe(work: Work, candidate: Candidate, lesson: Lesson, data: Data, knowledge: Knowledge) -> Learned:
-    name = f"probe-{digest(candidate.options)[:12]}"
-    done = work.out / f"{name}.json"
-    probe = msgspec.structs.replace(
-        lesson, student=Choice(name=lesson.student.name, options=candidate.options), held_out=HELD_OUT
-    )
-    if not done.exists():  # a killed try's finished probes are kept
-        learned = call(learn, work, probe, data, knowledge, name, threads=1, log=work.out / f"{name}.log", trains=True)
-        write_text(done, dumps(learned))
-        for left in (*work.out.glob(f"{name}*.checkpoint"), work.out / learned.weights):
-            left.unlink(missing_ok=True)
-    return msgspec.json.decode(done.read_bytes(), type=Learned)

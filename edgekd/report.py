@@ -15,6 +15,8 @@ from edgekd.specs import (
     Artifact,
     Budget,
     Climb,
+    Comparison,
+    Comparisons,
     Compiled,
     Context,
     Cost,
@@ -38,20 +40,16 @@ from edgekd.specs import (
 )
 from edgekd.verdicts import (
     Found,
-    compiled_latency,
+    best_known,
     file_size,
     finite,
-    latency,
-    memory,
     mention,
     require,
     shipped_file,
     speaking,
-    static_memory,
-    upper_end,
 )
 
-VERSION = 4
+VERSION = 5
 
 SCHEMA = 1
 """Of report.json and of what --json prints."""
@@ -80,6 +78,8 @@ class Evidence(Spec, frozen=True, kw_only=True):
     failures: tuple[Failure, ...] = ()
     """What a device could not execute, or not be asked to."""
     slow: tuple[Slowness, ...] = ()
+    compared: Comparisons = Comparisons()
+    """What had been estimated, beside what was found."""
     required: Required | None = None
     """Least provenance of latency and memory; what has less fails."""
     environment: dict[str, str]
@@ -178,12 +178,8 @@ def _cost(evidence: Evidence, artifact: Artifact, budget: Budget) -> list[Verdic
     all_found: list[Found] = [*evidence.measurements, *evidence.counted]
     found = [one for one in all_found if one.artifact == export]
     failures = [one for one in evidence.failures if one.artifact == export]
-    firmware = _firmware(evidence, artifact)
-    planned = firmware and static_memory(firmware, budget)
-    verdicts = [
-        latency(found, target) or _estimated_latency(evidence, artifact, budget),
-        memory(found, target) or planned or _estimated_memory(evidence, artifact, budget),
-    ]
+    cost, what = _predicted(evidence, artifact)
+    verdicts = best_known(found, target, _firmware(evidence, artifact), cost, what)
     how = how_to(evidence.required, target, "edgekd measure RUN") if evidence.required else ""
     return [require(mention(verdict, failures), evidence.required, how) for verdict in verdicts]
 
@@ -219,14 +215,6 @@ def _refused(evidence: Evidence, artifact: Artifact) -> list[Verdict]:
     ]
 
 
-def _estimated_latency(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
-    cost, export = _predicted(evidence, artifact)
-    firmware = _firmware(evidence, artifact)
-    if firmware and firmware.compiled and firmware.compiled.npu_operators:
-        return compiled_latency(firmware.compiled, budget, cost.latency_ms.high)
-    return upper_end(cost.latency_ms, "estimated", budget, f"for {export}; {cost.tier}; not measured on the device")
-
-
 def _firmware(evidence: Evidence, artifact: Artifact) -> Firmware | None:
     return next((one for one in evidence.firmware if one.artifact == artifact.export), None)
 
@@ -240,19 +228,6 @@ def _predicted(evidence: Evidence, artifact: Artifact) -> tuple[Cost, str]:
         layers = len(artifact.quantization.in_float)
         return climbed, f"{export} with {layers} module{'s' * (layers != 1)} in float"
     return by_export.get(export, evidence.plan.predicted), export
-
-
-def _estimated_memory(evidence: Evidence, artifact: Artifact, budget: Budget) -> Verdict:
-    cost, export = _predicted(evidence, artifact)
-    found, flash = cost.peak_memory_bytes, evidence.target.device.flash_bytes
-    return Verdict(
-        limit="peak_memory_bytes",
-        allowed=budget.peak_memory_bytes,
-        found=found,
-        provenance="estimated",
-        ok=found <= budget.peak_memory_bytes,
-        note=f"for {export}; {'' if flash else 'weights and '}planned arena, without the runtime",
-    )
 
 
 def _accuracy(evidence: Evidence, agreement: Agreement, budget: Budget) -> Verdict:
@@ -292,6 +267,7 @@ def findings(evidence: Evidence) -> list[str]:
         for one in evidence.measurements
         if not one.valid
     ]
+    found += evidence.compared.notes
     found += [_writes(one, evidence.student.subject) for one in evidence.measurements if one.writing]
     found += [_not_measured(one) for one in evidence.failures]
     found += [_left_to_the_cpu(one.compiled) for one in evidence.firmware if one.compiled]
@@ -442,11 +418,17 @@ def summary(evidence: Evidence, chosen: str, verdicts: Sequence[Verdict], found:
         "firmware": _plain(evidence.firmware),
         "failures": _plain(evidence.failures),
         "slower": _plain(evidence.slow),
+        "estimates_against_measurements": [compared(one) for one in evidence.compared.rows],
         "required": evidence.required,
         "verdicts": [_plain(verdict) for verdict in verdicts],
         "findings": list(found),
         "environment": evidence.environment,
     }
+
+
+def compared(one: Comparison) -> dict[str, Any]:
+    """A row of `estimates_against_measurements`."""
+    return {"fitted": False, "valid": True, **_plain(one), "ratio": one.ratio, "inside": one.inside}
 
 
 def _context(context: Context) -> dict[str, Any]:

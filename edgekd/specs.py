@@ -15,7 +15,9 @@ estimated: by a cost model, with an interval. host: on the machine that runs edg
 Required = Literal["measured", "emulated"]
 """The least provenance that a verdict of latency or memory may rest on."""
 
-Prefer = Literal["smallest above the accuracy floor", "most capable within the budget"]
+Prefer = Literal[
+    "smallest above the accuracy floor", "most capable within the budget", "best by probes within the budget"
+]
 Mode = Literal["gate", "quick", "rapid"]
 
 Ending = Literal["", "boot", "killed", "refused", "crashed", "time"]
@@ -220,7 +222,7 @@ class Target(Spec, frozen=True, kw_only=True):
     """Threads that an application on this device gives to a model."""
     emulator: str = ""
     """The core that QEMU imitates: "cortex-a72"."""
-    cost_profile: Name = "spec_sheet"
+    cost_profile: Name = "profiles"
     """A file of edgekd/cost, or a profile that `edgekd calibrate` made."""
     runtimes: dict[Name, Text] = {}
     """Version of each runtime that the device has: engine name -> version."""
@@ -353,8 +355,9 @@ class StudentChoice(Spec, frozen=True, kw_only=True):
     training: Training
     options: dict[str, Any] = {}
     """Options that are the same for every candidate."""
-    space: dict[str, Annotated[list[Any], Meta(min_length=1)]] = {}
-    """Option -> values to choose from; the candidates are all combinations."""
+    space: dict[str, Annotated[list[Any], Meta(min_length=1)]] | Literal["whole"] = {}
+    """Option -> values to choose from; the candidates are all combinations. "whole" takes the family's own space,
+    without the options that are fixed."""
     initialise: Initialise = Initialise()
 
 
@@ -568,6 +571,38 @@ class Candidate(Spec, frozen=True, kw_only=True):
     """Of a short distillation, on examples held out of the training split; `host`."""
 
 
+class Verdict(Spec, frozen=True, kw_only=True):
+    """A limit held against what was found."""
+
+    limit: str
+    allowed: float
+    found: float
+    provenance: Provenance
+    ok: bool
+    low: float | None = None
+    high: float | None = None
+    note: str = ""
+
+
+class Finalist(Spec, frozen=True, kw_only=True):
+    """A candidate that was built and converted, and measured where a device was at hand, before any was trained."""
+
+    options: dict[str, Any]
+    predicted: Cost
+    """By the cost model alone."""
+    verdicts: tuple[Verdict, ...] = ()
+    """What was found of latency, memory and file; () where it could not be made."""
+    failed: str = ""
+    """Why it could not be made or executed."""
+    trained: bool = False
+    """It is the student of an earlier round, and not a net with random weights."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether it holds every limit."""
+        return not self.failed and all((one.high or one.found) <= one.allowed for one in self.verdicts)
+
+
 class Plan(Spec, frozen=True, kw_only=True):
     """The student to make for a target, and what it was chosen among."""
 
@@ -583,6 +618,8 @@ class Plan(Spec, frozen=True, kw_only=True):
     """How many of the considered are within the budget."""
     front: tuple[Candidate, ...]
     """Cheapest first: each costs more than the one before it and has more capacity."""
+    finalists: tuple[Finalist, ...] = ()
+    """In the order in which they were tried."""
     reason: str
 
 
@@ -1008,6 +1045,47 @@ class Counted(Spec, frozen=True, kw_only=True):
         return f"{self.host_sqnr_db:.1f} dB, at most {self.host_max_abs:.3g}"
 
 
+class Comparison(Spec, frozen=True, kw_only=True):
+    """What had been estimated for an artifact's file, beside what was found of it."""
+
+    artifact: str
+    engine: str
+    device: str
+    threads: Count
+    provenance: Provenance
+    """Of what was found: measured or emulated."""
+    estimated_ms: Positive
+    low_ms: NonNegative
+    """Nine of ten measurements are between this and `high_ms`."""
+    high_ms: NonNegative
+    tier: str
+    """How far the estimate can be trusted."""
+    found_ms: NonNegative
+    """The median of a measurement, or what a cycle model says."""
+    fitted: bool = False
+    """The estimate was fitted on this very net, among others: it says nothing of how good estimates are."""
+    valid: bool = True
+    """Of the measurement."""
+
+    @property
+    def ratio(self) -> float:
+        """Found over estimated."""
+        return self.found_ms / self.estimated_ms
+
+    @property
+    def inside(self) -> bool:
+        """Whether what was found lies in the estimate's interval."""
+        return self.low_ms <= self.found_ms <= self.high_ms
+
+
+class Comparisons(Spec, frozen=True, kw_only=True):
+    """All of a target, and what became of profiles by it."""
+
+    rows: tuple[Comparison, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What profiles of the user's own learnt, or not and why, in sentences."""
+
+
 class Fits(Spec, frozen=True, kw_only=True):
     """Whether an artifact runs on a machine with so much RAM: one was emulated, with Linux, Python and the runtime."""
 
@@ -1079,19 +1157,6 @@ class Slowness(Spec, frozen=True, kw_only=True):
     """Times of operators were had."""
     note: str = ""
     """Why they were not."""
-
-
-class Verdict(Spec, frozen=True, kw_only=True):
-    """A limit held against what was found."""
-
-    limit: str
-    allowed: float
-    found: float
-    provenance: Provenance
-    ok: bool
-    low: float | None = None
-    high: float | None = None
-    note: str = ""
 
 
 class Report(Spec, frozen=True, kw_only=True):

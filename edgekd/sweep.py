@@ -209,20 +209,21 @@ def _key(cell: Cell) -> str:
 
 def _row(cell: Cell, recipe: str, made: Made) -> Row:
     student, scores = made.student, {one.artifact: one.metrics for one in reversed(made.agreements)}
-    metric = student.subject.metric if student else next(iter(made.teacher.metrics))
+    teacher = made.teacher
+    metric = student.subject.metric if student else next(iter(teacher.metrics), "") if teacher else ""
     return Row(
         recipe=recipe,
         target=made.target,
         options=cell.options,
         seed=cell.seed,
         metric=metric,
-        teacher=made.teacher.metrics.get(metric),
+        teacher=teacher.metrics.get(metric) if teacher else None,
         student=student.metrics[metric] if student else None,
         twin=student.twin_metrics[metric] if student else None,
         artifacts={one.export: scores[one.export][metric] for one in made.artifacts if one.export in scores},
-        teacher_parameters=made.teacher.parameters,
+        teacher_parameters=teacher.parameters if teacher else 0,
         student_parameters=student.parameters if student else 0,
-        teacher_macs=made.teacher.macs,
+        teacher_macs=teacher.macs if teacher else 0,
         student_macs=student.macs if student else 0,
         file_bytes={one.export: one.file_bytes for one in made.artifacts},
     )

@@ -11,6 +11,7 @@ from edgekd.specs import (
     Artifact,
     Budget,
     Compiled,
+    Cost,
     Counted,
     Failure,
     File,
@@ -29,25 +30,61 @@ F = TypeVar("F", bound=Found)
 
 RANKS: Final[tuple[Provenance, ...]] = ("measured", "emulated", "estimated", "host")
 """Best first; times of this machine tell nothing of a device."""
+ON_DEVICE: Final = RANKS[:2]
 REQUIRABLE: Final = ("latency_ms", "peak_memory_bytes")
 """Limits that `--require` speaks of."""
 
 
 def speaking(found: Iterable[F], target: Target, limit: str) -> list[F]:
     """What a device itself, or what imitates it, says of a limit: all of the best provenance there is."""
-    able = [one for one in found if _has(one, limit) and _speaks(one, limit, target)]
-    for provenance in RANKS[:2]:
+    able = [one for one in found if speaks(one, target, limit)]
+    for provenance in ON_DEVICE:
         if best := [one for one in able if one.provenance == provenance]:
             return best
     return []
 
 
-def _has(one: Found, limit: str) -> bool:
-    return limit != "latency_ms" or not isinstance(one, Counted) or one.latency_ms is not None
+def speaks(one: Found, target: Target, limit: str) -> bool:
+    """Whether something was found on a device, or on what imitates it, that a limit of the target is about."""
+    if one.provenance not in ON_DEVICE:
+        return False
+    has = limit != "latency_ms" or not isinstance(one, Counted) or one.latency_ms is not None
+    return has and (one.provenance != "emulated" or limit not in devices.unlike(one.device, target))
 
 
-def _speaks(one: Found, limit: str, target: Target) -> bool:
-    return one.provenance != "emulated" or limit not in devices.unlike(one.device, target)
+def best_known(
+    found: Sequence[Found], target: Target, firmware: Firmware | None, cost: Cost, what: str
+) -> list[Verdict]:
+    """Latency and memory of an artifact against the target's budget, each by the best that is known of it.
+
+    That is what was measured on the device, else what was emulated, else what is planned for a microcontroller, and
+    else the estimate `cost`, which is for `what`.
+    """
+    budget = target.budget
+    planned = firmware and static_memory(firmware, budget)
+    return [
+        latency(found, target) or _estimated_latency(firmware, cost, what, budget),
+        memory(found, target) or planned or _estimated_memory(target, cost, what),
+    ]
+
+
+def _estimated_latency(firmware: Firmware | None, cost: Cost, what: str, budget: Budget) -> Verdict:
+    if firmware and firmware.compiled and firmware.compiled.npu_operators:
+        return compiled_latency(firmware.compiled, budget, cost.latency_ms.high)
+    return upper_end(cost.latency_ms, "estimated", budget, f"for {what}; {cost.tier}; not measured on the device")
+
+
+def _estimated_memory(target: Target, cost: Cost, what: str) -> Verdict:
+    found, allowed = cost.peak_memory_bytes, target.budget.peak_memory_bytes
+    weights = "" if target.device.flash_bytes else "weights and "
+    return Verdict(
+        limit="peak_memory_bytes",
+        allowed=allowed,
+        found=found,
+        provenance="estimated",
+        ok=found <= allowed,
+        note=f"for {what}; {weights}planned arena, without the runtime",
+    )
 
 
 def latency(found: Iterable[Found], target: Target) -> Verdict | None:

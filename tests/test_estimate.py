@@ -158,6 +158,9 @@ def test_json_has_what_is_documented(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert told["latency_ms"].keys() == {"value", "low", "high"} and told["tier"] == "calibrated"
     assert told["memory"]["arena_bytes"] > 0 and told["file_bytes"] > 0 and told["macs"] > 0
     assert told["kernels"][0].keys() >= {"op", "class", "ms"} and told["evidence"]
+    assert main(["estimate", str(tmp_path / "n.onnx"), "-t", "jetson-nano", "--json"]) == 0
+    roofline = json.loads(capsys.readouterr().out)
+    assert roofline["tier"] == SPEC_SHEET and roofline["latency_ms"].keys() == {"value", "low", "high"}
     assert main(["estimate", str(tmp_path / "n.onnx"), "-t", "android-high"]) == 0
     out = capsys.readouterr().out
     assert "[estimated]" in out and "calibrated" in out and "conv" in out

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import edgekd
+from edgekd import calibrate, cost, fitted, measure
 from edgekd.cli import main
 from edgekd.errors import ConfigError, DeviceUnreachable, MeasureError, PluginUnavailable
 from edgekd.specs import Budget
@@ -123,6 +124,12 @@ def test_numbers_of_a_device_are_measured_with_the_targets_threads(measured: Mea
     memory = next(verdict for verdict in result.verdicts if verdict.limit == "peak_memory_bytes")
     assert latency.provenance == memory.provenance == "measured"
     assert "resident above the imported runtime" in memory.note
+    (row,) = result.summary()["estimates_against_measurements"]
+    assert row["provenance"] == "measured" and row["found_ms"] == one.latency_ms.p50 and row["threads"] == 2
+    assert (
+        row["ratio"] == row["found_ms"] / row["estimated_ms"] and row["low_ms"] < row["estimated_ms"] < row["high_ms"]
+    )
+    assert row["tier"] and result.report and "Estimated, and found" in result.report.read_text(encoding="utf-8")
     assert latency.found == one.latency_ms.p90 and memory.found == one.memory.peak_rss_bytes
 
 
@@ -177,6 +184,38 @@ def test_a_failure_is_tried_again_where_the_device_is_named(measured: Measured, 
         (home / "aside").rename(broken)
     assert not again.made.failures
     assert [one.artifact for one in again.made.measurements] == list(EXPORTS)
+
+
+def test_a_run_teaches_the_profile_that_its_target_names(
+    measured: Measured, board: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And is not made again because the profile knows more."""
+    from tests.test_estimate import net
+
+    monkeypatch.setenv("EDGEKD_PROFILES", str(tmp_path / "profiles"))
+    monkeypatch.setattr(measure, "_doubts", lambda *_: ())  # however busy this machine is
+    copy, target = tmp_path / "run", aim(cost_profile="kitchen")
+    shutil.copytree(measured[0].folder, copy)
+    shutil.rmtree(copy / "raspberry-pi-4" / "5-measure")
+    (before,) = measured[0].made.compared.rows
+    nets = [net(tmp_path / f"{width}.onnx", (width, 2 * width), 20) for width in (4, 8, 16)]
+    told = [cost.estimate(one, aim(), engine="litert", threads=2).latency_ms for one in nets]
+    rows = [
+        calibrate.Row(model=str(one), latency_ms=before.ratio * ms, engine="litert", threads=2)
+        for one, ms in zip(nets, told, strict=True)
+    ]
+    calibrate.calibrate("kitchen", rows)
+    first = edgekd.run(quick(), target, out=copy, on=[board])
+    assert [one.tier for one in first.made.compared.rows] == ["anchored on 3 measurements"]
+    (note,) = first.made.compared.notes
+    assert note.startswith("Profile kitchen has learnt from tflite-fp32") and first.made.report is not None
+    assert note in first.made.report.findings
+    assert fitted.own("kitchen")[0].tier == "anchored on 4 measurements"
+    kept = [*copy.rglob("result.json"), fitted.folder() / "kitchen.json"]
+    stamps = [path.stat().st_mtime_ns for path in kept]
+    (again,) = edgekd.resume(copy)
+    assert again.made == first.made and again.summary() == first.summary()
+    assert [path.stat().st_mtime_ns for path in kept] == stamps and len([*copy.rglob("result.json")]) == len(kept) - 1
 
 
 # --- before any long work

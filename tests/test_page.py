@@ -90,6 +90,10 @@ def summary() -> dict[str, Any]:
             }
         ],
         "slower": [slower()],
+        "estimates_against_measurements": [
+            compared("tflite-int8", "measured", 20.0, fitted=True),
+            compared("tflite-int8", "emulated", 31.5),
+        ],
         "verdicts": [
             {
                 "limit": "latency_ms",
@@ -107,6 +111,26 @@ def summary() -> dict[str, Any]:
         ],
         "findings": ["Distillation helped."],
         "environment": {"edgekd": "0.1.0", "python": "3.11.7"},
+    }
+
+
+def compared(export: str, provenance: str, found: float, **more: Any) -> dict[str, Any]:
+    return {
+        "artifact": export,
+        "engine": "litert",
+        "device": "a-device",
+        "threads": 4,
+        "provenance": provenance,
+        "estimated_ms": 18.0,
+        "low_ms": 12.0,
+        "high_ms": 27.0,
+        "tier": "anchored on 5 measurements",
+        "found_ms": found,
+        "fitted": False,
+        "valid": True,
+        "ratio": found / 18.0,
+        "inside": found < 27.0,
+        **more,
     }
 
 
@@ -399,8 +423,17 @@ def test_shows_what_was_found(html: str) -> None:
         "tflite-int8 is slower than tflite-fp32",
         "0.171 ms against 0.121 ms host by litert on host. What takes longer, most first, profiled by the runtime:",
         "blocks.0.scaleQUANTIZE, MUL0.03100.0110",
+        "18 ms estimated12 to 27 ms 20 ms measureda-device 1.11 ✓ holds it",
+        "anchored on 5 measurements; fitted on this net",
+        "31.5 ms emulateda-device 1.75 ✗ misses it",
     ):
         assert shown in text
+
+
+def test_what_was_found_lies_where_it_should_on_the_bar(html: str) -> None:
+    bars = re.findall(r'class="span"><i style="left:(.*?)%;width:(.*?)%"></i><b style="left:(.*?)%"', html)
+    (low, width, near), (_, _, far) = (tuple(map(float, bar)) for bar in bars)
+    assert low < 50 < near < low + width < far == pytest.approx(96), "the estimate is in the middle"
 
 
 def test_every_provenance_is_explained_and_shown(html: str) -> None:
@@ -518,7 +551,7 @@ def test_any_part_may_be_missing(key: str) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_any_detail_may_be_missing() -> None:
     plain = summary()
-    for rows in ("artifacts", "measurements", "verdicts"):
+    for rows in ("artifacts", "measurements", "verdicts", "estimates_against_measurements"):
         for one in plain[rows]:
             for key in [*one]:
                 kept = one.pop(key)

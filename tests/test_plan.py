@@ -12,12 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekd import plan
+from edgekd import plan, probing
 from edgekd.agree import for_job
 from edgekd.errors import ConfigError
 from edgekd.files import decode
 from edgekd.lessons import Learned, Lesson
-from edgekd.plan import Shortlist, candidates, capacity, choose, excess, preferred
+from edgekd.plan import (
+    Finals,
+    Shortlist,
+    candidates,
+    capacity,
+    choose,
+    excess,
+    front_of,
+    infeasible,
+    most_capable,
+    preferred,
+)
 from edgekd.runs import Work
 from edgekd.shipped import load_recipe, load_target, recipe_names
 from edgekd.specs import (
@@ -54,22 +65,25 @@ def candidate(
 
 SMALL = st.integers(1, 6)
 CANDIDATES = st.lists(
-    st.builds(candidate, SMALL.map(float), SMALL, SMALL, SMALL, name=st.integers(0, 3)), min_size=1, max_size=14
+    st.builds(candidate, SMALL.map(float), SMALL, SMALL, SMALL, SMALL, name=st.integers(0, 3)), min_size=1, max_size=14
 )
 
 
 def beats(one: Candidate, other: Candidate) -> bool:
     """One is as fast, as small and as capable as the other, and better in one of these."""
-    ours = (-one.cost.latency_ms.value, -one.cost.file_bytes, capacity(one))
-    theirs = (-other.cost.latency_ms.value, -other.cost.file_bytes, capacity(other))
+    ours = (-one.cost.latency_ms.value, -one.cost.file_bytes, -one.cost.peak_memory_bytes, capacity(one))
+    theirs = (-other.cost.latency_ms.value, -other.cost.file_bytes, -other.cost.peak_memory_bytes, capacity(other))
     return ours != theirs and all(a >= b for a, b in zip(ours, theirs, strict=True))
 
 
 def merits(one: Candidate) -> tuple[float, ...]:
-    return one.cost.latency_ms.value, one.cost.file_bytes, capacity(one)
+    return one.cost.latency_ms.value, one.cost.file_bytes, one.cost.peak_memory_bytes, capacity(one)
 
 
 # --- candidates
+
+
+ABOUT = subject()
 
 
 def student(**changes: Any) -> StudentChoice:
@@ -78,27 +92,27 @@ def student(**changes: Any) -> StudentChoice:
 
 def test_candidates_are_all_combinations_with_the_fixed_options() -> None:
     wanted = student(options={"expansion": 4}, space={"width": [0.5, 1.0], "depth": [1, 2]})
-    assert candidates(wanted) == [
+    assert candidates(wanted, ABOUT) == [
         {"expansion": 4, "width": width, "depth": depth} for width in (0.5, 1.0) for depth in (1, 2)
     ]
 
 
 def test_without_a_space_there_is_one_candidate() -> None:
-    assert candidates(student(options={"width": 1.0})) == [{"width": 1.0}]
-    assert candidates(student()) == [{}]
+    assert candidates(student(options={"width": 1.0}), ABOUT) == [{"width": 1.0}]
+    assert candidates(student(), ABOUT) == [{}]
 
 
 def test_an_option_is_fixed_or_free() -> None:
     with pytest.raises(ConfigError, match="^student option 'width' is in options and in space$") as error:
-        candidates(student(options={"width": 1, "depth": 1}, space={"width": [1, 2]}))
+        candidates(student(options={"width": 1, "depth": 1}, space={"width": [1, 2]}), ABOUT)
     assert error.value.hint == "leave it in one of them"
 
 
 def test_a_space_that_is_too_large_is_refused_before_it_is_made() -> None:
-    assert len(candidates(student(space={"a": [*range(250)], "b": [*range(400)]}))) == 100_000
+    assert len(candidates(student(space={"a": [*range(250)], "b": [*range(400)]}), ABOUT)) == 100_000
     huge = student(space={name: [*range(1000)] for name in "abcdefgh"})
     with pytest.raises(ConfigError, match=f"^the student's space has {10**24} candidates, at most 100000$"):
-        candidates(huge)
+        candidates(huge, ABOUT)
 
 
 def test_a_space_without_values_is_refused() -> None:
@@ -134,7 +148,7 @@ def test_what_is_over_a_limit_does_not_fit_and_nothing_else(
 @given(CANDIDATES)
 @settings(max_examples=300)
 def test_nothing_beats_the_front_and_the_front_beats_the_rest(fitting: list[Candidate]) -> None:
-    front = plan._front(fitting)
+    front = front_of(fitting)
     assert front
     for one in front:
         assert one in fitting
@@ -147,13 +161,13 @@ def test_nothing_beats_the_front_and_the_front_beats_the_rest(fitting: list[Cand
 def test_the_front_does_not_depend_on_the_order(fitting: list[Candidate], random: Any) -> None:
     shuffled = [*fitting]
     random.shuffle(shuffled)
-    assert plan._front(shuffled) == plan._front(fitting)
+    assert front_of(shuffled) == front_of(fitting)
 
 
 @given(CANDIDATES)
 def test_the_front_goes_from_the_least_capable_to_the_most(fitting: list[Candidate]) -> None:
     """What "the last of the front" and the search by halves rest on."""
-    capacities = [capacity(one) for one in plan._front(fitting)]
+    capacities = [capacity(one) for one in front_of(fitting)]
     assert capacities == sorted(capacities)
 
 
@@ -174,6 +188,10 @@ def listed(front: Sequence[Candidate]) -> Shortlist:
     return Shortlist(export="tflite-int8", considered=20, fitting=10, front=tuple(front))
 
 
+def whole(front: Sequence[Candidate]) -> Finals:
+    return Finals(front=tuple(front), finalists=())
+
+
 def work(tmp_path: Path) -> Work:
     return Work(run_folder=str(tmp_path), name="choice", out_folder=str(tmp_path))
 
@@ -181,9 +199,9 @@ def work(tmp_path: Path) -> Work:
 def test_the_most_capable_is_chosen(tmp_path: Path) -> None:
     # A wide net on small images, and a narrow one on large images: slower, in a smaller file, and less capable.
     wide, narrow = candidate(1, 10**6, 10**6, 10**7, name="wide"), candidate(4, 10**5, 10**5, 5 * 10**7, name="narrow")
-    front = plan._front([wide, narrow])
+    front = front_of([wide, narrow])
     assert set(map(merits, front)) == {merits(wide), merits(narrow)}
-    made = choose(work(tmp_path), "most capable within the budget", 0.0, listed(front), "pi", LESSON, *NOT_ASKED)
+    made = most_capable(listed(front), whole(front), "pi", "mobile")
     assert made.student == Choice(name="mobile", options={"name": "wide"})
     assert made.predicted == wide.cost
     assert (made.target, made.considered, made.fitting) == ("pi", 20, 10)
@@ -205,9 +223,18 @@ def test_the_smallest_that_holds_the_floor_is_found_by_few_probes(size: int, cor
 
     front = [candidate(float(i + 1), i + 1, i + 1, i + 1, i=i) for i in range(size)]
     with pytest.MonkeyPatch.context() as patch:  # a probe is a training of seconds; here only the search is looked at
-        patch.setattr(plan, "_one_probe", probe)
-        patch.setattr(plan, "cores", lambda: cores)
-        made = choose(work(Path()), "smallest above the accuracy floor", 0.9, listed(front), "pi", LESSON, *NOT_ASKED)
+        patch.setattr(probing, "_one_probe", probe)
+        patch.setattr(probing, "cores", lambda: cores)
+        made = choose(
+            work(Path()),
+            "smallest above the accuracy floor",
+            0.9,
+            listed(front),
+            whole(front),
+            "pi",
+            LESSON,
+            *NOT_ASKED,
+        )
     rounds = math.ceil(math.log(size + 1, min(cores, size) + 1) + 1e-9)
     assert len(probed) == len(set(probed)) <= (rounds + 1) * cores
     assert {one.options["i"] for one in made.front if one.probe_accuracy is not None} == set(probed)
@@ -221,7 +248,7 @@ def test_the_smallest_that_holds_the_floor_is_found_by_few_probes(size: int, cor
 
 @given(st.integers(0, 50), st.integers(1, 50), st.integers(1, 60))
 def test_probes_are_spread_evenly(low: int, span: int, parts: int) -> None:
-    asked = plan._spread(low, low + span, parts)
+    asked = probing._spread(low, low + span, parts)
     assert asked == sorted(set(asked)) and len(asked) == min(parts, span)
     assert low <= asked[0] and asked[-1] < low + span
     between = [b - a for a, b in zip([low - 1, *asked], [*asked, low + span], strict=True)]
@@ -244,7 +271,7 @@ def would_fit(hint: str) -> Budget:
 
 def test_an_infeasible_budget_says_what_breaks_and_what_would_fit() -> None:
     found = [candidate(40, 5000, memory=900), candidate(20.01, 4567, memory=800), candidate(400, 9000, memory=700)]
-    error = plan._infeasible(found, with_budget(Budget(latency_ms=10, file_bytes=4000, peak_memory_bytes=10_000)))
+    error = infeasible(found, len(found), with_budget(Budget(latency_ms=10, file_bytes=4000, peak_memory_bytes=10_000)))
     assert str(error) == (
         "no student of 3 fits raspberry-pi-4: the nearest needs latency_ms 40.02 where 10 is allowed (4.0x) "
         "and file_bytes 4567 where 4000 is allowed (1.1x) [estimated]"
@@ -266,7 +293,7 @@ def test_an_infeasible_budget_says_what_breaks_and_what_would_fit() -> None:
 def test_what_is_said_to_fit_fits(found: list[Candidate], latency: float, file_bytes: float, memory: float) -> None:
     budget = Budget(latency_ms=latency, file_bytes=file_bytes, peak_memory_bytes=memory)
     if all(excess(one.cost, budget) for one in found):
-        raised = would_fit(plan._infeasible(found, with_budget(budget)).hint)
+        raised = would_fit(infeasible(found, len(found), with_budget(budget)).hint)
         wider = {name: getattr(raised, name) for name in ("latency_ms", "file_bytes", "peak_memory_bytes")}
         opened = msgspec.structs.replace(
             budget, **{name: limit for name, limit in wider.items() if math.isfinite(limit)}
@@ -320,7 +347,7 @@ def test_real_candidates_are_costed_and_ranked(recipe: str, tmp_path: Path) -> N
     about = {"encoder": text(), "decoder": story(), "whisper": speech()}.get(student.name, DATA.subject)
     found = plan._shortlist(work(tmp_path), student, target, msgspec.structs.replace(DATA, subject=about))
     assert found.export == target.exports[0]
-    assert found.considered == len(candidates(student)) >= found.fitting >= len(found.front)
+    assert found.considered == len(candidates(student, about)) >= found.fitting >= len(found.front)
     assert len(found.front) >= min(3, found.considered)
     capacities = [capacity(one) for one in found.front]
     assert capacities == sorted(capacities)

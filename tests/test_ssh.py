@@ -21,8 +21,10 @@ import numpy as np
 import pytest
 
 import edgekd
-from edgekd import devices, engines
+from edgekd import calibrate, devices, engines, fitted, measure
 from edgekd.bench import Bench, jobs, measured
+from edgekd.cli import main
+from edgekd.convert import Manifest, Order, convert
 from edgekd.errors import ConfigError, DeviceUnreachable, EdgekdError, MeasureError, PluginUnavailable, StorageError
 from edgekd.plugins import find
 from edgekd.progress import listening
@@ -236,6 +238,48 @@ def test_files_are_verified_and_measured_there(server: Server, tmp_path: Path) -
     (timed_there,) = measured(bench, jobs(bench))
     assert isinstance(timed_there, Measurement) and timed_there.provenance == "measured"
     assert timed_there.device == device and timed_there.latency_ms.p50 > 0
+    assert server.left() == []
+
+
+def test_a_device_is_calibrated_there_and_learns_of_what_is_measured(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With three probes, of which files are made once for this machine and that one."""
+    pytest.importorskip("onnxruntime", reason="pip install 'edgekd[onnx]'")
+    from tests.test_estimate import net
+
+    monkeypatch.setenv("EDGEKD_PROFILES", str(tmp_path / "profiles"))
+    monkeypatch.setattr(calibrate, "PROBES", ("dense", "pointwise", "depthwise"))
+    made: dict[str, tuple[Path, Manifest]] = {}
+
+    def convert_once(order: Order, folder: Path) -> Manifest:
+        if order.model not in made:
+            kept = tmp_path / str(len(made))
+            made[order.model] = kept, convert(order, kept)
+        shutil.copytree(made[order.model][0], folder)
+        return made[order.model][1]
+
+    monkeypatch.setattr(calibrate, "convert", convert_once)
+    there = f"ssh:{server.address}?python={sys.executable}"
+    for name, device in (("here", "host"), ("there", there)):
+        assert main(["calibrate", name, "--on", device, "--engine", "onnxruntime", "--json"]) == 0
+        (profile,) = json.loads(capsys.readouterr().out)["profiles"]
+        assert (profile["device"], profile["runtime"], profile["precision"]) == (device, "onnxruntime", "fp32")
+        assert profile["rows"] == 3 and profile["tier"] == "anchored on 3 measurements"
+        digests = {one.sha256 for _, manifest in made.values() for one in manifest.artifacts}
+        assert {one["sha256"] for one in profile["evidence"]} == digests and len(digests) == 3
+    aim = tmp_path / "aim.toml"
+    shipped = (Path(__file__).parents[1] / "targets" / "intel-n100.toml").read_text(encoding="utf-8")
+    aim.write_text(shipped.replace("threads = 4\n", 'threads = 4\ncost_profile = "there"\n'), encoding="utf-8")
+    monkeypatch.setattr(measure, "_doubts", lambda *_: ())  # however busy this machine is
+    known, new = next(tmp_path.glob("0/*.onnx")), net(tmp_path / "new.onnx", (48, 64), 48)
+    for file, learnt in ((known, 3), (new, 4)):
+        main(["bench", str(file), "--on", there, "-t", str(aim), "--mode", "rapid", "--json"])
+        told = json.loads(capsys.readouterr().out)
+        (row,), (taken,) = told["estimates_against_measurements"], told["measurements"]
+        assert row["provenance"] == "measured" and row["found_ms"] == taken["latency_ms"]["p50"]
+        assert row["tier"] == "anchored on 3 measurements" and row["fitted"] == (learnt == 3)
+        assert fitted.own("there")[0].rows == learnt and len(told["notes"]) == learnt - 3
     assert server.left() == []
 
 

@@ -12,7 +12,7 @@ import typer
 from edgekd.errors import BUDGET_BROKEN
 from edgekd.files import dumps
 from edgekd.progress import listening
-from edgekd.specs import Counted, Firmware, Mode, Required
+from edgekd.specs import Comparison, Counted, Firmware, Mode, Required
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -219,6 +219,32 @@ def print_firmware(made: Sequence[Firmware]) -> None:
     for one in made:
         if one.compiled and one.compiled.cpu_operators:
             console().print(f"- left to the CPU: {plain(', '.join(one.compiled.cpu_operators))}")
+
+
+def print_compared(rows: Sequence[Comparison]) -> None:
+    """What had been estimated, beside what was found."""
+    if not rows:
+        return
+    shown = table("found", "engine", "device", "estimated", "found", "found / estimated", "interval", "rests on")
+    for one in rows:
+        where = f"{one.provenance}{'' if one.valid else ', not valid'}"
+        shown.add_row(
+            plain(one.artifact),
+            plain(f"{one.engine}, {one.threads} thread{'s' * (one.threads != 1)}"),
+            plain(one.device),
+            f"{one.estimated_ms:.3g} ms ({one.low_ms:.3g} to {one.high_ms:.3g}) \\[estimated]",
+            f"{one.found_ms:.3g} ms \\[{where}]",
+            f"{one.ratio:.3g}",
+            "holds it" if one.inside else "misses it",
+            plain(f"{one.tier}{'; fitted on this net' if one.fitted else ''}"),
+        )
+    console().print(shown)
+
+
+def print_notes(notes: Sequence[str]) -> None:
+    """Sentences, one a line."""
+    for note in notes:
+        console().print(f"- {plain(note)}")
 
 
 def _modelled(one: Counted) -> str:

@@ -1,12 +1,14 @@
 """Results as tables for a terminal; every number with its provenance."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from edgekd.api import Result
-from edgekd.cli._common import console, plain, print_counts, print_firmware, size, table
+from edgekd.cli._common import console, plain, print_compared, print_counts, print_firmware, print_notes, size, table
 from edgekd.matrix import Matrix, Pair
 from edgekd.pipeline import Made
 from edgekd.specs import Climb, Plan, Quantization, Student, Verdict
@@ -25,6 +27,7 @@ def print_result(result: Result) -> None:
     if made.measurements:
         _print_measurements(out, made)
     print_counts(made.counted)
+    print_compared(made.compared.rows)
     print_firmware(made.firmware)
     if made.matrix:
         print_matrix(made.matrix)
@@ -35,6 +38,7 @@ def print_result(result: Result) -> None:
         return
     for line in (line for one in made.firmware for line in one.lacking):
         out.print(f"- {plain(line)}")
+    print_notes(made.compared.notes)
     for failure in made.failures:  # a report says it among its findings
         what = f"{failure.artifact} was not measured on {failure.device}: {failure.error}"
         out.print(f"- {plain('; '.join(filter(None, (what, failure.hint))))}")
@@ -43,21 +47,84 @@ def print_result(result: Result) -> None:
 def _print_nets(out: Console, made: Made) -> None:
     shown = table("net", "metric \\[host]", "parameters", "MACs")
     teacher, student = made.teacher, made.student
-    shown.add_row("teacher", _metrics(teacher.metrics, student), f"{teacher.parameters:,}", f"{teacher.macs:,}")
+    if teacher:
+        shown.add_row("teacher", _metrics(teacher.metrics, student), f"{teacher.parameters:,}", f"{teacher.macs:,}")
     if student:
         shown.add_row("student", _metrics(student.metrics, student), f"{student.parameters:,}", f"{student.macs:,}")
         shown.add_row("the same without teacher", _metrics(student.twin_metrics, student), "", "")
-    out.print(shown)
+    if shown.rows:
+        out.print(shown)
 
 
 def _print_plan(out: Console, plan: Plan) -> None:
-    options = ", ".join(f"{key} {value}" for key, value in plan.student.options.items())
+    options = _options(plan.student.options)
     latency = plan.predicted.latency_ms
     out.print(f"student: {escape(plan.student.name)} ({escape(options)}): {escape(plan.reason)}")
     out.print(
         f"{plan.considered} considered, {plan.fitting} within the budget; {latency.value:.3g} ms "
         f"({latency.low:.2g} to {latency.high:.2g}) [dim]estimated; {escape(plan.predicted.tier)}[/dim]"
     )
+    _print_finalists(out, plan)
+
+
+def _print_finalists(out: Console, plan: Plan) -> None:
+    """What was made before any training, and what it was found to take."""
+    shown = table("made untrained", "latency", "memory", "file", "budget")
+    for one in plan.finalists:
+        if one.failed:
+            shown.add_row(plain(_options(one.options)), f"failed: {plain(one.failed)}", "", "", "")
+            continue
+        found = {verdict.limit: verdict for verdict in one.verdicts}
+        cells = [_found(found.get(limit)) for limit in ("latency_ms", "peak_memory_bytes", "file_bytes")]
+        shown.add_row(plain(_options(one.options)), *cells, _mark(one.fits))
+    if shown.rows:
+        out.print(shown)
+
+
+def _found(verdict: Verdict | None) -> str:
+    if verdict is None:
+        return "no limit"
+    at_most = f" (at most {_quantity(verdict, verdict.high)})" if verdict.high is not None else ""
+    return f"{_quantity(verdict, verdict.found)}{at_most} \\[{verdict.provenance}]"
+
+
+def _options(options: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in options.items())
+
+
+def print_plans(results: Sequence[Result]) -> None:
+    """All targets of a plan in one table, and what was made for each."""
+    out = console()
+    columns = (
+        "student",
+        "latency \\[estimated]",
+        "memory \\[estimated]",
+        "file \\[estimated]",
+        "MACs",
+        "considered",
+        "fit",
+        "front",
+    )
+    shown = table("target", "export", *columns)
+    plans = [result.made.plan for result in results if result.made.plan]
+    for plan in plans:
+        cost, latency = plan.predicted, plan.predicted.latency_ms
+        shown.add_row(
+            plain(plan.target),
+            plan.export,
+            plain(f"{plan.student.name}: {_options(plan.student.options)}"),
+            f"{latency.value:.3g} ms ({latency.low:.2g} to {latency.high:.2g})",
+            size(cost.peak_memory_bytes),
+            size(cost.file_bytes),
+            f"{cost.macs:,}",
+            f"{plan.considered:,}",
+            f"{plan.fitting:,}",
+            f"{len(plan.front):,}",
+        )
+    out.print(shown)
+    for plan in plans:
+        out.print(f"[bold]{plain(plan.target)}[/bold]: {plain(plan.reason)}; latency: {plain(plan.predicted.tier)}")
+        _print_finalists(out, plan)
 
 
 def _share(value: float | None) -> str:

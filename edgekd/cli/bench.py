@@ -5,9 +5,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekd.cli._common import AsJson, Require, console, plain, print_counts, print_json, progress_bars, size, table
+from edgekd.cli._common import (
+    AsJson,
+    Require,
+    console,
+    plain,
+    print_compared,
+    print_counts,
+    print_json,
+    print_notes,
+    progress_bars,
+    size,
+    table,
+)
 from edgekd.errors import BUDGET_BROKEN, ConfigError, MeasureError
-from edgekd.specs import Counted, Failure, Fits, Measurement, Mode, Summary, Verdict
+from edgekd.specs import Comparisons, Counted, Failure, Fits, Measurement, Mode, Summary, Verdict
 
 if TYPE_CHECKING:
     from edgekd.bench import Profiled
@@ -66,6 +78,8 @@ def command(
 
     from edgekd.bench import Bench, Profiled, hold, jobs, measured
     from edgekd.ram import read_size
+    from edgekd.refine import compare_files
+    from edgekd.report import compared
     from edgekd.shipped import load_target
 
     if require and not target:
@@ -84,7 +98,8 @@ def command(
         inputs=inputs,
     )
     with progress_bars():
-        done = list(measured(bench, jobs(bench)))
+        done_by = [(job, list(measured(bench, [job]))) for job in jobs(bench)]
+    done = [one for _, some in done_by for one in some]
     found = [one for one in done if isinstance(one, Measurement)]
     summaries = [one for one in done if isinstance(one, Summary)]
     counts = [one for one in done if isinstance(one, Counted)]
@@ -94,17 +109,29 @@ def command(
     verdicts = [hold(one, aim, require) if aim else () for one in found]
     of_summaries = [hold(one, aim, require) if aim else () for one in summaries]
     of_counts = [hold(one, aim, require) if aim else () for one in counts]
+    files = [(job.model, one) for job, some in done_by for one in some if isinstance(one, Measurement | Counted)]
+    beside = compare_files(aim, files) if aim else Comparisons()
     if json:
         told = {"measurements": _rows(found, verdicts), "counts": _rows(counts, of_counts)}
         told["summaries"] = _rows(summaries, of_summaries)
+        told["estimates_against_measurements"] = [compared(one) for one in beside.rows]
         lists = {"fits": proofs, "profiles": profiles, "failures": failures}
-        print_json({"schema": 1, **told, **{name: msgspec.to_builtins(some) for name, some in lists.items()}})
+        print_json(
+            {
+                "schema": 1,
+                **told,
+                "notes": beside.notes,
+                **{name: msgspec.to_builtins(some) for name, some in lists.items()},
+            }
+        )
     else:
         _print(found)
         _print_summaries(summaries)
         print_counts(counts)
         _print_kinds(counts)
         _print_verdicts([*found, *summaries, *counts], [*verdicts, *of_summaries, *of_counts])
+        print_compared(beside.rows)
+        print_notes(beside.notes)
         _print_proofs(proofs)
         for one in profiles:
             _print_profile(one)

@@ -38,6 +38,15 @@ def command(
             min=0, help="That each training has, on GPUs where there are some (Accelerate); 0: one, on the processor."
         ),
     ] = 0,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=10,
+            help="How often at most a student is planned anew, where a device shows that it breaks the budget, or that "
+            "a larger one has room.",
+        ),
+    ] = 1,
     json: AsJson = False,
 ) -> None:
     """Take a recipe to one or more targets: plan, distil, export, verify, measure, report.
@@ -58,5 +67,7 @@ def command(
     if seed is not None:
         wanted = msgspec.structs.replace(wanted, student_seed=seed)
     with progress_bars(), crew(processes):
-        results = run_all(wanted, list(target), out=out, until=until, mode=mode, on=on or (), require=require)
+        results = run_all(
+            wanted, list(target), out=out, until=until, mode=mode, on=on or (), require=require, rounds=rounds
+        )
     raise typer.Exit(show(results, json))

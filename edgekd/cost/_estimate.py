@@ -106,7 +106,8 @@ def estimate(
     predictor = choose(target, chosen, wanted, count, profile)
     if predictor is None:
         each = _by_roofline(kernels, target, wanted, count)
-        value = Interval(value=each.sum(), low=each.sum() / SPREAD, high=each.sum() * SPREAD)
+        total = float(each.sum())
+        value = Interval(value=total, low=total / SPREAD, high=total * SPREAD)
         tier = SPEC_SHEET
         notes.append(f"nobody has measured {chosen} at {wanted}: a roofline of the spec sheet")
     else:

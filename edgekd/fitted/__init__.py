@@ -5,8 +5,10 @@ or `EDGEKD_PROFILES`.
 """
 
 import difflib
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +20,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from platformdirs import user_data_path
 
+from edgekd.caches import alone
 from edgekd.coefficients import Fit, Prior, conformal, fit
 from edgekd.errors import ConfigError
 from edgekd.files import decode_json, dumps, read_text, storage_errors, write_text
@@ -35,11 +38,17 @@ LIKE_NOISE: Final = 0.08
 LIKE_BOUND: Final = 2.5
 FEW: Final = 15
 """Measurements below which a profile is anchored, not calibrated."""
+CONTRADICTORY: Final = 3.0
+"""Times from which on two latencies of one net contradict each other."""
+MOST_EVIDENCE: Final = 2000
+"""Nets that are kept with a profile; of more, one more does not matter."""
 EVIDENCE: Final = 3
 """Measurements that an estimate is shown with."""
 
 Unit = Literal["cpu", "gpu"]
 Number = Annotated[float, Meta(ge=-1e6, le=1e6)]
+Place = tuple[str, str, str, int]
+"""What a profile is for: runtime, unit, precision and threads, which are 0 on an accelerator."""
 
 
 class Held(Spec, frozen=True, kw_only=True):
@@ -118,6 +127,8 @@ class Evidence(Spec, frozen=True, kw_only=True):
     ms: Positive
     totals: tuple[float, ...] = ()
     """Of its family's features, where the family does not have them."""
+    sha256: str = ""
+    """Of its file, where that is known."""
 
 
 class Profile(Spec, frozen=True, kw_only=True):
@@ -151,6 +162,15 @@ class Profile(Spec, frozen=True, kw_only=True):
     def key(self) -> tuple[str, str, str]:
         """Runtime, unit and precision."""
         return self.runtime, self.unit, self.precision
+
+    @property
+    def place(self) -> Place:
+        """Where its numbers hold."""
+        return *self.key, self.threads
+
+    def has(self, net: Evidence) -> bool:
+        """Whether a net was measured for it: its file, or another one that executes the same kernels."""
+        return any(one.sha256 == net.sha256 != "" or one.totals == net.totals != () for one in self.evidence)
 
     @property
     def fit(self) -> Fit:
@@ -262,12 +282,36 @@ def own(name: str) -> tuple[Profile, ...]:
 
 
 def keep(name: str, profiles: Sequence[Profile]) -> Path:
-    """Write a user's profiles under a name; the file."""
-    path = folder() / f"{name}.json"
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, dumps(Store(schema=1, profiles=tuple(profiles))))
+    """Write a user's profiles under a name, where those of other runtimes, precisions and threads stay; the file."""
+    path, places = folder() / f"{name}.json", {one.place for one in profiles}
+    with alone(path):
+        others: tuple[Profile, ...] = ()
+        with suppress(ConfigError):  # there is none, or it is damaged, and this is how to mend it
+            others = own(name)
+        _write(path, [*profiles, *(one for one in others if one.place not in places)])
     return path
+
+
+@contextmanager
+def revising(name: str) -> Iterator[list[Profile]]:
+    """A user's profiles under a name, to be changed in the list; no other process changes them meanwhile.
+
+    Raises:
+        ConfigError: as `own`.
+        StorageError: they cannot be written.
+    """
+    path = folder() / f"{name}.json"
+    with alone(path):
+        before = own(name)
+        profiles = list(before)
+        yield profiles
+        if tuple(profiles) != before:
+            _write(path, profiles)
+
+
+def _write(path: Path, profiles: Sequence[Profile]) -> None:
+    with storage_errors(path):
+        write_text(path, dumps(Store(schema=1, profiles=tuple(profiles))))
 
 
 def _read(path: Path) -> Store:
@@ -391,6 +435,48 @@ def settle(
         covered=round(float((scores <= (own or found.bounds["anchored"])).mean()), 4),
     )
     return made, noise if rows >= FEW else max(found.noise, 0.03), own, held
+
+
+def evidence(model: str, milliseconds: float, features: Sequence[float], sha256: str) -> Evidence:
+    """A measured net as a profile keeps it."""
+    few_digits = tuple(float(f"{value:.4g}") for value in features)
+    return Evidence(model=model[:200], ms=float(f"{milliseconds:.5g}"), totals=few_digits, sha256=sha256)
+
+
+def own_profile(name: str, device: str, found: Family, threads: int, nets: Sequence[Evidence]) -> Profile:
+    """A device's profile by nets that its user measured, and by all that is known of devices of its family."""
+    rows = len(nets)
+    made, noise, bound, held = settle(found, np.array([one.totals for one in nets]), np.array([one.ms for one in nets]))
+    return Profile(
+        name=name,
+        device=device,
+        runtime=found.runtime,
+        version="as measured",
+        unit=found.unit,
+        precision=found.precision,
+        threads=threads,
+        log=tuple(round(float(value), 5) for value in made.log),
+        covariance=packed(made.covariance),
+        noise=noise,
+        bound=bound,
+        rows=rows,
+        tier="calibrated" if rows >= FEW else f"anchored on {rows} measurement{'s' if rows > 1 else ''}",
+        held=held,
+        evidence=tuple(nets[:: math.ceil(rows / MOST_EVIDENCE)]),
+        sources=("your own measurements",),
+    )
+
+
+def refined(profile: Profile, net: Evidence) -> Profile:
+    """A user's profile after one more net was measured.
+
+    Raises:
+        ConfigError: it does not have all the nets any more that it was fitted on.
+    """
+    if len(profile.evidence) < profile.rows:
+        raise ConfigError(f"it keeps {len(profile.evidence)} of the {profile.rows} nets that it was fitted on")
+    found = family_or_like(*profile.key)
+    return own_profile(profile.name, profile.device, found, profile.threads, (*profile.evidence, net))
 
 
 MOST_LEFT_OUT: Final = 60

@@ -642,9 +642,11 @@ def _histogram(samples: Sequence[float], across: Axis, bins: int = 100) -> list[
 
 
 def plan_picture(summary: Summary) -> list[Picture]:
-    """The candidates of the front: estimated latency against capacity, with what probes found."""
+    """The candidates of the front: estimated latency against capacity, with what probes found, and what was found of
+    those that were made before any training."""
     drawn = sorted(candidates(summary), key=lambda one: not one["chosen"])
-    dots = [dot for one in drawn if (dot := _candidate_dot(one))]
+    finalists = [dot for one in mappings(summary, "plan", "finalists") if (dot := _finalist_dot(one))]
+    dots = finalists + [dot for one in drawn if (dot := _candidate_dot(one))]
     if not dots:
         return []
     limit = drawable(reach(summary, "limits", "latency_ms"))
@@ -657,18 +659,45 @@ def plan_picture(summary: Summary) -> list[Picture]:
     caption = _words(
         "Capacity is the geometric mean of parameters and MACs. Grey lines are the estimates' intervals.",
         "Percentages are what probes, short distillations on the host, reached.",
+        "Diamonds are what was found of candidates that were made with random weights." if finalists else "",
         _out_of_view("The budget", limit, across),
         _missed(missed),
     )
-    return [Picture("The front", chart, caption, ("estimated", "host"))]
+    found = {str(verdict["provenance"]) for verdict in _told(summary)}
+    return [Picture("The front", chart, caption, ("estimated", "host", *sorted(found)))]
+
+
+def _told(summary: Summary) -> list[dict[str, Any]]:
+    """What devices said of the latency of finalists."""
+    verdicts = [verdict for one in mappings(summary, "plan", "finalists") for verdict in mappings(one, "verdicts")]
+    return [
+        one
+        for one in verdicts
+        if one.get("limit") == "latency_ms" and one.get("provenance") in {"measured", "emulated"}
+    ]
+
+
+def _finalist_dot(one: dict[str, Any]) -> Dot | None:
+    """Where a device has a candidate that was made before any training."""
+    told = next(iter(_told({"plan": {"finalists": [one]}})), {})
+    x, y = drawable(told.get("high") or told.get("found")), _capacity(one.get("predicted"))
+    if x is None or y is None:
+        return None
+    return Dot(x, y, f"{milliseconds(x)} {told['provenance']}", "green", shape="diamond")
+
+
+def _capacity(cost: Any) -> float | None:
+    parameters, macs = (drawable(reach(cost, key)) for key in ("parameters", "macs"))
+    if parameters is None or macs is None or parameters < 0:
+        return None
+    return math.sqrt(parameters) * math.sqrt(max(1.0, macs))  # as edgekd.plan ranks by
 
 
 def _candidate_dot(one: dict[str, Any]) -> Dot | None:
     x, low, high = (drawable(reach(one, "cost", "latency_ms", key)) for key in ("value", "low", "high"))
-    parameters, macs = (drawable(reach(one, "cost", key)) for key in ("parameters", "macs"))
-    if x is None or parameters is None or macs is None or parameters < 0:
+    capacity = _capacity(one.get("cost"))
+    if x is None or capacity is None:
         return None
-    capacity = math.sqrt(parameters) * math.sqrt(max(1.0, macs))  # as edgekd.plan ranks by
     probe = drawable(one.get("probe_accuracy"))
     words = (["chosen"] if one["chosen"] else []) + ([] if probe is None else [percent(probe)])
     colour = "blue" if words else "muted"

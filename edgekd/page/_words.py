@@ -67,6 +67,10 @@ def basis(summary: Summary) -> str:
     return f"Rests on {listed} {noun}{'' if kinds['measured'] else '; none was measured on the device'}."
 
 
+LEAST_OFF: Final = 0.2
+"""Of a found latency to an estimated one, in log units, that the axis reaches."""
+
+
 @dataclass(frozen=True)
 class Limit:
     """How a limit is called and shown."""
@@ -159,6 +163,36 @@ def _margin(row: dict[str, Any]) -> str:
     if found is None or allowed is None:
         return ""
     return f"{points(abs(found - allowed)).lstrip('+')} {'above' if found >= allowed else 'below'}"
+
+
+def compared(summary: Summary) -> list[dict[str, Any]]:
+    """What had been estimated beside what was found, the chosen artifact's first.
+
+    On their common axis, logarithmic and in percent of its length, every estimate lies at 50: `low` and `width` are of
+    its interval, `mark` of what was found.
+    """
+    rows = chosen_first(summary, "artifact", mappings(summary, "estimates_against_measurements"))
+    spans = [[_off(one, key) for key in ("low_ms", "found_ms", "high_ms")] for one in rows]
+    farthest = max((abs(off) for span in spans for off in span if off is not None), default=0.0)
+    found = []
+    for one, span in zip(rows, spans, strict=True):
+        ends = [50 + 46 * off / max(farthest, LEAST_OFF) for off in span if off is not None]
+        threads = one.get("threads")
+        found.append(
+            {
+                **one,
+                "with": f"{one.get('engine')}, {number(threads)} thread{'' if threads == 1 else 's'}",
+                "interval": _between(milliseconds(one.get("low_ms")), milliseconds(one.get("high_ms"))),
+                "axis": {"low": ends[0], "mark": ends[1], "width": ends[2] - ends[0]} if len(ends) == len(span) else {},
+            }
+        )
+    return found
+
+
+def _off(one: dict[str, Any], key: str) -> float | None:
+    """Logarithm of a latency over the estimated one."""
+    value, estimated = drawable(one.get(key)), drawable(one.get("estimated_ms"))
+    return math.log(value / estimated) if value and estimated and value > 0 and estimated > 0 else None
 
 
 def ladders(summary: Summary) -> list[dict[str, Any]]:
@@ -348,6 +382,23 @@ def candidates(summary: Summary) -> list[dict[str, Any]]:
         return not rows[index]["chosen"], rows[index].get("probe_accuracy") is None, index % step != 0
 
     return [rows[index] for index in sorted(sorted(range(len(rows)), key=rank)[:MOST_CANDIDATES])]
+
+
+def finalists(summary: Summary) -> list[dict[str, Any]]:
+    """What was made before any training, with its verdicts by their limits."""
+    names = {"latency": "latency_ms", "memory": "peak_memory_bytes", "file": "file_bytes"}
+    rows = []
+    for one in mappings(summary, "plan", "finalists"):
+        found = {str(verdict.get("limit")): verdict for verdict in mappings(one, "verdicts")}
+        fits = not one.get("failed") and all(map(_within, found.values()))
+        kept = {name: found.get(limit) for name, limit in names.items()}
+        rows.append({**one, **kept, "options": _listed(one.get("options") or {}), "fits": fits})
+    return rows
+
+
+def _within(verdict: dict[str, Any]) -> bool:
+    found, allowed = drawable(verdict.get("high") or verdict.get("found")), drawable(verdict.get("allowed"))
+    return found is not None and (allowed is None or found <= allowed)
 
 
 def _listed(options: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ A user's own is a function, named `module:function` in the recipe, that returns 
 *shape) to logits (batch, classes), or to a tuple of one tensor a head; options and space are its keyword arguments.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from edgekd.errors import ConfigError
@@ -42,6 +42,9 @@ class StudentFamily(Protocol):
             Disagreement: this family does not make nets for such a subject.
         """
 
+    def space(self, subject: Subject) -> Mapping[str, Sequence[Any]]:
+        """All that is worth considering for a subject: option -> values, small ones first; every combination builds."""
+
 
 def wrap(own: Any) -> StudentFamily:
     """A user's function as a family of students."""
@@ -60,3 +63,9 @@ class _Function:
 
     def build(self, options: Mapping[str, Any], subject: Subject) -> Net:
         return net_of(self._function(**options), f"student {self._function.__name__}")
+
+    def space(self, subject: Subject) -> Mapping[str, Sequence[Any]]:
+        raise ConfigError(
+            f"nobody knows the whole space of {self._function.__name__}",
+            hint="list values of its arguments in the recipe's [student.space]",
+        )

@@ -4,7 +4,7 @@ Hard-swish and squeeze-and-excitation (Howard et al. 2019, arXiv:1905.02244) are
 than they bring where a runtime has no int8 kernel for them.
 """
 
-from typing import Literal
+from typing import Final, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from edgekd.repeats import repeated
 
 Activation = Literal["relu6", "relu", "hardswish"]
+
+WIDTHS: Final = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
+"""Multiples of channels that are worth considering."""
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu6": nn.ReLU6, "relu": nn.ReLU, "hardswish": nn.Hardswish}
 

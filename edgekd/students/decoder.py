@@ -4,6 +4,7 @@ With the teacher's width, heads, groups, feed-forward net and base its layers st
 "DistilBERT", arXiv:1910.01108), whose names are the same.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -52,6 +53,15 @@ class _Decoder:
         )
         net = WritingNet(size, subject)
         return Net(net, classes=subject.classes, step=WritingStep(net))
+
+    def space(self, subject: Subject) -> Mapping[str, Sequence[Any]]:
+        return {
+            "width": tuple(range(64, 769, 64)),
+            "layers": (1, 2, 3, 4, 6, 8, 12),
+            "feed_forward": (1.0, 2.0, 3.0, 4.0),
+            "heads": (4,),
+            "groups": (1, 2),
+        }
 
 
 PLUGIN: Final[StudentFamily] = _Decoder()

@@ -4,6 +4,7 @@ A convolution that takes time and frequency down at once, then depthwise-separab
 Every operator has an int8 kernel in TFLite Micro.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -33,6 +34,9 @@ class _DsCnn:
     def build(self, options: Any, subject: Subject) -> Net:
         channels, _, _ = planes(subject)
         return Net(DsCnn(options, channels, values(subject)), centred(subject), subject.classes)
+
+    def space(self, subject: Subject) -> Mapping[str, Sequence[Any]]:
+        return {"channels": tuple(range(8, 513, 8)), "blocks": tuple(range(1, 13))}
 
 
 class DsCnn(nn.Module):

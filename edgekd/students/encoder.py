@@ -4,6 +4,7 @@ With the teacher's width, heads and feed-forward net its layers start the studen
 arXiv:1910.01108), whose names are the same.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -48,6 +49,15 @@ class _Encoder:
             embedding=options.embedding or options.width,
         )
         return Net(TokenNet(size, subject, options.dropout), classes=subject.classes)
+
+    def space(self, subject: Subject) -> Mapping[str, Sequence[Any]]:
+        # What four heads of an even size, the default, divide.
+        return {
+            "width": tuple(range(32, 513, 32)),
+            "layers": tuple(range(1, 9)),
+            "feed_forward": (0.5, 1.0, 2.0, 3.0, 4.0),
+            "heads": (4,),
+        }
 
 
 PLUGIN: Final[StudentFamily] = _Encoder()

@@ -6,6 +6,7 @@ there to be asked for: they cost more than they bring where a runtime has no int
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -15,7 +16,15 @@ from edgekd.errors import Disagreement
 from edgekd.nets import Net, centred, planes, values
 from edgekd.specs import Subject
 from edgekd.students import StudentFamily
-from edgekd.students._blocks import Activation, convolution, divisible, initialise, inverted_residual, linear
+from edgekd.students._blocks import (
+    WIDTHS,
+    Activation,
+    convolution,
+    divisible,
+    initialise,
+    inverted_residual,
+    linear,
+)
 
 _CHANNELS = (16, 24, 40, 64, 96)
 """Of the stem and the four stages at width 1."""
@@ -50,6 +59,16 @@ class _Mobile:
         size = (options.resolution, options.resolution) if options.resolution else (height, width)
         net = MobileNet(options, channels, values(subject), halvings(min(size)))
         return Net(net, centred(subject, size), subject.classes)
+
+    def space(self, subject: Subject) -> Mapping[str, Sequence[Any]]:
+        _, height, width = planes(subject)
+        smaller = sorted({max(16, round(min(height, width) * share / 4) * 4) for share in (0.5, 0.625, 0.75, 0.875, 1)})
+        return {
+            "width": WIDTHS,
+            "depth": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
+            "expansion": (2, 3, 4, 6),
+            **({"resolution": smaller} if subject.images else {}),
+        }
 
 
 def halvings(size: int) -> int:

@@ -8,6 +8,7 @@ its own weight (the global depthwise convolution of Chen et al. 2018, "MobileFac
 Each operator has an int8 kernel in every runtime: 1x1 and depthwise convolutions, additions, ReLU6, nearest neighbours.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -19,7 +20,7 @@ from edgekd.pyramids import finest, halved, joined, resized
 from edgekd.repeats import repeated
 from edgekd.specs import Output, Subject
 from edgekd.students import StudentFamily
-from edgekd.students._blocks import convolution, divisible, initialise, inverted_residual, separable
+from edgekd.students._blocks import WIDTHS, convolution, divisible, initialise, inverted_residual, separable
 
 _CHANNELS = (16, 24, 40, 64)
 """Of the levels at width 1; the first is at half the image's resolution."""
@@ -48,6 +49,9 @@ class _MultitaskMobile:
         channels, height, width = planes(subject)
         net = MultitaskMobileNet(options, channels, (height, width), subject.outputs)
         return Net(net, centred(subject), subject.classes)
+
+    def space(self, subject: Subject) -> Mapping[str, Sequence[Any]]:
+        return {"width": WIDTHS, "depth": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0), "expansion": (2, 3, 4, 6)}
 
 
 class MultitaskMobileNet(nn.Module):

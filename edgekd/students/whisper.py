@@ -4,6 +4,7 @@ The encoder is the teacher's, and stays as it is: `initialise` copies `front`, a
 tables, norm and some of the layers.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -46,6 +47,9 @@ class _Whisper:
             decoder_layers=options.decoder_layers,
         )
         return executed_by_steps(size, transcriber(size, subject), subject)
+
+    def space(self, subject: Subject) -> Mapping[str, Sequence[Any]]:
+        return {"decoder_layers": (1, 2, 3, 4, 5, 6)}  # the encoder is the teacher's
 
 
 PLUGIN: Final[StudentFamily] = _Whisper()

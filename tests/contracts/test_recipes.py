@@ -7,6 +7,7 @@ from edgekd.agree import heads_of, losses_of
 from edgekd.plan import candidates
 from edgekd.plugins import find, options
 from edgekd.shipped import load_recipe, recipe_names
+from tests.subjects import subject
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -17,7 +18,7 @@ def test_recipe_is_valid(name: str) -> None:
     for family, choice in ((datasets, recipe.dataset), (teachers, recipe.teacher), (students, recipe.student)):
         plugin = find(family, choice.name)
         options(plugin.Options, choice.options, name)
-    for point in candidates(recipe.student):
+    for point in candidates(recipe.student, subject()):
         options(find(students, recipe.student.name).Options, point, name)
     for loss in losses_of(recipe):
         options(find(losses, loss.name).Options, loss.options, name)
@@ -38,6 +39,6 @@ def test_recipe_has_a_small_scale_that_is_another_job(name: str) -> None:
     small = load_recipe(name, "small")
     assert small.name == f"{name}-small" and not small.scales
     assert small.student.training.epochs < load_recipe(name).student.training.epochs
-    point = candidates(small.student)[0]
+    point = candidates(small.student, subject())[0]
     options(find(students, small.student.name).Options, point, name)
     options(find(datasets, small.dataset.name).Options, small.dataset.options, name)

@@ -6,7 +6,7 @@ import torch
 from edgekd import students
 from edgekd.errors import Disagreement
 from edgekd.nets import Net, examine, parameters
-from edgekd.plugins import find, names
+from edgekd.plugins import find, names, options
 from edgekd.specs import Subject
 from tests.subjects import example, speech, story, subject, text
 
@@ -72,3 +72,17 @@ def test_can_be_examined_without_memory(name: str) -> None:
 def test_the_same_seed_gives_the_same_start(name: str) -> None:
     first, second = (build(name, taken(name)[0]).module.state_dict() for _ in range(2))
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("name", names(students))
+def test_the_whole_space_builds_from_its_smallest_to_its_largest(name: str) -> None:
+    family = find(students, name)
+    for wanted in taken(name):
+        space = family.space(wanted)
+        assert space and all(len(values) == len(set(values)) for values in space.values())
+        sizes = []
+        for end in (0, -1):
+            chosen = options(family.Options, {option: values[end] for option, values in space.items()}, name)
+            with torch.device("meta"):
+                sizes.append(parameters(family.build(chosen, wanted).module))
+        assert sizes[0] < sizes[1]
