@@ -21,6 +21,8 @@ from edgekd.workers import call, cores, together
 Costs = dict[str, Cost]
 """Export of the target -> cost."""
 
+TIMEOUT_S: Final = 86_400.0
+"""A function of a user's own may take a second for each candidate of the largest space."""
 BATCH: Final = 256
 """Nets that are estimated at once."""
 WORTH_A_WORKER: Final = 8192
@@ -41,7 +43,10 @@ def costs(
     count = max(1, min(cores(), len(points) // WORTH_A_WORKER))
     mine, *others = [points[part::count] for part in range(count)]
     here = partial(_costs, student, mine, subject, target, count)
-    there = [partial(call, _costs, student, part, subject, target, 0, threads=1, log=log) for part in others]
+    there = [
+        partial(call, _costs, student, part, subject, target, 0, threads=1, log=log, timeout_s=TIMEOUT_S)
+        for part in others
+    ]
     found = together([here, *there], at_once=count) if there else [here()]
     tell("costing candidates", len(points), len(points))
     return [found[index % count][index // count] for index in range(len(points))]

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from edgekd import students
-from edgekd.costing import costs
+from edgekd.costing import TIMEOUT_S, costs
 from edgekd.errors import BudgetInfeasible, ConfigError
 from edgekd.files import dumps
 from edgekd.lessons import Lesson
@@ -77,7 +77,8 @@ def shortlist(work: Work, student: StudentChoice, target: Target, data: Data, so
     Raises:
         BudgetInfeasible: none may be; says which limit the nearest one breaks, and by how much.
     """
-    return call(_shortlist, work, student, target, data, threads=1, log=work.out / "worker.log")
+    log = work.out / "worker.log"
+    return call(_shortlist, work, student, target, data, threads=1, log=log, timeout_s=TIMEOUT_S)
 
 
 def most_capable(listed: Shortlist, finals: Finals, target: str, student: str) -> Plan:
