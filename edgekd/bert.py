@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgekd.errors import Disagreement
+from edgekd.repeats import repeated
 from edgekd.specs import Output, Subject
 
 PADDING_SCORE: Final = -30.0
@@ -84,8 +85,10 @@ class Encoder(nn.Module):
 
     def __init__(self, size: Size, words: int, length: int, dropout: float) -> None:
         super().__init__()
-        self.embeddings = Embeddings(size, words, length, dropout)
-        self.layers = nn.ModuleList(Layer(size, dropout) for _ in range(size.layers))
+        self.embeddings = _embeddings(words, length, size.width, size.embedding, dropout)
+        self.layers = nn.ModuleList(
+            _layer(size.width, size.heads, size.feed_forward, dropout) for _ in range(size.layers)
+        )
 
     def forward(self, tokens: Tensor, padding: Tensor) -> Tensor:
         states: Tensor = self.embeddings(tokens)
@@ -97,12 +100,12 @@ class Encoder(nn.Module):
 class Embeddings(nn.Module):
     """Tokens (batch, length) to the sum of what stands for the word and for its place, normalised."""
 
-    def __init__(self, size: Size, words: int, length: int, dropout: float) -> None:
+    def __init__(self, words: int, length: int, width: int, embedding: int, dropout: float) -> None:
         super().__init__()
-        self.words = nn.Embedding(words, size.embedding)
-        self.widen = nn.Linear(size.embedding, size.width) if size.embedding != size.width else nn.Identity()
-        self.positions = nn.Embedding(length, size.width)
-        self.norm = Norm(size.width, eps=EPSILON)
+        self.words = nn.Embedding(words, embedding)
+        self.widen = nn.Linear(embedding, width) if embedding != width else nn.Identity()
+        self.positions = nn.Embedding(length, width)
+        self.norm = Norm(width, eps=EPSILON)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -128,13 +131,13 @@ class Norm(nn.LayerNorm):
 class Layer(nn.Module):
     """Attention and a feed-forward net, each beside a shortcut and normalised after it."""
 
-    def __init__(self, size: Size, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float) -> None:
         super().__init__()
-        self.attention = Attention(size)
-        self.attention_norm = Norm(size.width, eps=EPSILON)
-        self.up = nn.Linear(size.width, size.feed_forward)
-        self.down = nn.Linear(size.feed_forward, size.width)
-        self.norm = Norm(size.width, eps=EPSILON)
+        self.attention = Attention(width, heads)
+        self.attention_norm = Norm(width, eps=EPSILON)
+        self.up = nn.Linear(width, feed_forward)
+        self.down = nn.Linear(feed_forward, width)
+        self.norm = Norm(width, eps=EPSILON)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, states: Tensor, padding: Tensor) -> Tensor:
@@ -147,13 +150,13 @@ class Layer(nn.Module):
 class Attention(nn.Module):
     """Hidden states to what each token gathers from all others, the probabilities of that, and their scores."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads = size.heads
-        self.query = nn.Linear(size.width, size.width)
-        self.key = nn.Linear(size.width, size.width)
-        self.value = nn.Linear(size.width, size.width)
-        self.output = nn.Linear(size.width, size.width)
+        self.heads = heads
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
 
     def forward(self, states: Tensor, padding: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = (self._by_head(part(states)) for part in (self.query, self.key, self.value))
@@ -193,11 +196,15 @@ class TokenHead(nn.Module):
         return answer
 
 
+_embeddings, _layer = repeated(Embeddings), repeated(Layer)
+_text_head, _token_head = repeated(TextHead), repeated(TokenHead)
+
+
 def _head(output: Output, width: int, length: int) -> nn.Module:
     if len(output.shape) == 1:
-        return TextHead(width, output.shape[0])
+        return _text_head(width, output.shape[0])
     if len(output.shape) == 2 and output.shape[1] == length:
-        return TokenHead(width, output.shape[0])
+        return _token_head(width, output.shape[0])
     raise Disagreement(
         f"the output {output.name!r} is of shape {output.shape}, a text of {length} tokens",
         hint="a net of tokens answers a row for the text, or one for each token",

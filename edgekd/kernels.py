@@ -163,15 +163,23 @@ def features(kernels: Kernels, unit: str, winograd: bool) -> NDArray[np.float64]
 
 def totals(nets: Sequence[Kernels], unit: str, winograd: bool) -> NDArray[np.float64]:
     """(nets, len(FEATURES)) of whole nets, all at once."""
-    counts = np.array([len(net) for net in nets])
     joined = Kernels(
         np.concatenate([net.kinds for net in nets]),
         tuple(op for net in nets for op in net.ops),
         (),
         np.concatenate([net.numbers for net in nets]),
     )
+    ends = np.cumsum([len(net) for net in nets])
+    return sums(joined, [np.arange(end - len(net), end) for net, end in zip(nets, ends, strict=True)], unit, winograd)
+
+
+def sums(
+    kernels: Kernels, nets: Sequence[NDArray[np.int64] | list[int]], unit: str, winograd: bool
+) -> NDArray[np.float64]:
+    """(nets, len(FEATURES)) of nets that have these kernels in common; each is given by the indices of its own."""
     found = np.zeros((len(nets), len(FEATURES)))
-    np.add.at(found, np.repeat(np.arange(len(nets)), counts), features(joined, unit, winograd))
+    owners = np.repeat(np.arange(len(nets)), [len(net) for net in nets])
+    np.add.at(found, owners, features(kernels, unit, winograd)[np.concatenate(nets).astype(np.int64)])
     return found
 
 

@@ -12,7 +12,7 @@ Padding needs no mask: it stands at the end, where nothing that counts looks.
 """
 
 from collections.abc import Iterable
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from edgekd.decoding import Step
 from edgekd.errors import Disagreement
+from edgekd.repeats import repeated
 from edgekd.specs import Subject, TensorSpec
 
 UNSEEN: Final = -200.0
@@ -86,8 +87,10 @@ class Decoder(nn.Module):
         super().__init__()
         self.size, self.length = size, length
         self.embeddings = nn.Embedding(pieces, size.width)
-        self.layers = nn.ModuleList(Layer(size) for _ in range(size.layers))
-        self.norm = Norm(size.width)
+        self.layers = nn.ModuleList(
+            _layer(size.width, size.heads, size.groups, size.feed_forward) for _ in range(size.layers)
+        )
+        self.norm = _norm(size.width)
         self.cosines: Tensor
         self.sines: Tensor
         self.before: Tensor
@@ -100,11 +103,14 @@ class Decoder(nn.Module):
         tables = turns(self.size, count + self.length)
         for name, table in zip(("cosines", "sines"), tables, strict=True):
             self.register_buffer(name, table[count:].to(device), persistent=False)
+        if not count:
+            shape = (self.size.layers, 2, 1, self.size.groups, 0, self.size.width // self.size.heads)
+            self.register_buffer("before", before.new_empty(shape), persistent=False)
+            return
         turn = (tables[0][:count].to(device), tables[1][:count].to(device))
         states, later, kept = before[None], _later(count, before), []
         with torch.no_grad():
-            for layer in self.layers:
-                assert isinstance(layer, Layer)
+            for layer in cast("Iterable[Layer]", self.layers):
                 _, *seen = layer.attention.asked(layer.attention_norm(states), turn)
                 kept.append(torch.stack(seen))
                 states = layer(states, turn, later, None)
@@ -153,8 +159,7 @@ class WritingStep(Step):
         here = (places == position).to(states.dtype)[None, None, :, None]
         turn = F.embedding(position, decoder.cosines), F.embedding(position, decoder.sines)
         kept: list[Tensor] = []
-        for index, layer in enumerate(decoder.layers):
-            assert isinstance(layer, Layer)
+        for index, layer in enumerate(cast("Iterable[Layer]", decoder.layers)):
             cache = (given[2 * index], given[2 * index + 1])
             states, *seen = layer.step(states, turn, later, here, cache, decoder.behind(index))
             kept += seen
@@ -195,14 +200,14 @@ class Norm(nn.Module):
 class Layer(nn.Module):
     """Attention and a feed-forward net, each normalised before and beside a shortcut."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, width: int, heads: int, groups: int, feed_forward: int) -> None:
         super().__init__()
-        self.attention_norm = Norm(size.width)
-        self.attention = Attention(size)
-        self.norm = Norm(size.width)
-        self.gate = nn.Linear(size.width, size.feed_forward, bias=False)
-        self.up = nn.Linear(size.width, size.feed_forward, bias=False)
-        self.down = nn.Linear(size.feed_forward, size.width, bias=False)
+        self.attention_norm = Norm(width)
+        self.attention = Attention(width, heads, groups)
+        self.norm = Norm(width)
+        self.gate = nn.Linear(width, feed_forward, bias=False)
+        self.up = nn.Linear(width, feed_forward, bias=False)
+        self.down = nn.Linear(feed_forward, width, bias=False)
 
     def forward(self, states: Tensor, turn: Turn, later: Tensor, before: Before) -> Tensor:
         attended, _, _ = self.attention(self.attention_norm(states), turn, later, before)
@@ -229,16 +234,19 @@ class Layer(nn.Module):
         return states + fed
 
 
+_layer, _norm = repeated(Layer), repeated(Norm)
+
+
 class Attention(nn.Module):
     """Hidden states to what each token gathers from those before it, the probabilities of that, and their scores."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, width: int, heads: int, groups: int) -> None:
         super().__init__()
-        self.heads, self.groups, self.head = size.heads, size.groups, size.width // size.heads
-        self.query = nn.Linear(size.width, size.width, bias=False)
-        self.key = nn.Linear(size.width, size.groups * self.head, bias=False)
-        self.value = nn.Linear(size.width, size.groups * self.head, bias=False)
-        self.output = nn.Linear(size.width, size.width, bias=False)
+        self.heads, self.groups, self.head = heads, groups, width // heads
+        self.query = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, groups * self.head, bias=False)
+        self.value = nn.Linear(width, groups * self.head, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
 
     def forward(self, states: Tensor, turn: Turn, later: Tensor, before: Before) -> tuple[Tensor, Tensor, Tensor]:
         query, key, value = self.asked(states, turn)

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from edgekd import remembered, repeats
 from edgekd.decoding import Step
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.files import digest, replacing
@@ -103,7 +104,7 @@ def answers_of(answer: Any) -> tuple[Tensor, ...]:
 
 def parameters(module: nn.Module) -> int:
     """Number of trainable and frozen parameters; buffers are not counted."""
-    return sum(parameter.numel() for parameter in module.parameters())
+    return repeats.parameters(module)
 
 
 def code_digest(module: nn.Module) -> str:
@@ -156,7 +157,7 @@ def load(module: nn.Module, path: Path) -> None:
 # --- anatomy
 
 
-class Layer(Spec, frozen=True, kw_only=True):
+class Layer(Spec, frozen=True, kw_only=True, cache_hash=True):
     """One operation as a mobile runtime executes it: batch norms folded, clamping activations fused."""
 
     kind: str
@@ -222,13 +223,11 @@ def examined(module: nn.Module, examples: Sequence[Tensor]) -> Anatomy:
     own = getattr(module, "anatomy", None)
     if isinstance(own, Anatomy):
         return own
-    meta = module.to("meta") if _is_meta(module) else _on_meta(module)
-    recorder = _Recorder()
+    meta = module if _is_meta(module) else _on_meta(module)
     given = [example.to("meta") for example in examples]
+    recorder = _Recorder(given)
     try:
-        with torch.no_grad(), recorder:
-            for example in given:
-                recorder.define(example)
+        with torch.no_grad(), repeats.examined_by(recorder), recorder:
             answer = meta.eval()(*given)
     except (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError) as error:
         line = next(iter(str(error).splitlines()), type(error).__name__)
@@ -293,8 +292,10 @@ def _dtype(kind: str) -> str:
 
 
 def _is_meta(module: nn.Module) -> bool:
-    tensors = [*module.parameters(), *module.buffers()]
-    return bool(tensors) and all(tensor.is_meta for tensor in tensors)
+    modules = list(module.modules())
+    tensors = [one for part in modules for kept in (part._parameters, part._buffers) for one in kept.values()]
+    known = any(one is not None for one in tensors) or any(isinstance(part, repeats.StandIn) for part in modules)
+    return known and all(one is None or one.is_meta for one in tensors)
 
 
 def _on_meta(module: nn.Module) -> nn.Module:
@@ -318,91 +319,198 @@ _VIEWS = {
     "flatten",
     "slice",
 }
+_KEPT = _FOLDED | _FUSED | _VIEWS
+"""What these answer is in the memory of what they are given."""
 _PIECES = {"split", "split_with_sizes", "chunk", "unbind", "tensor_split"}
 _POOLS = {"mean", "avg_pool2d", "_adaptive_avg_pool2d", "adaptive_avg_pool2d", "max_pool2d_with_indices", "max_pool2d"}
 _PRODUCTS = {"mm", "addmm", "bmm", "baddbmm"}
 
 
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
-    """Sees every operator of a forward pass, and keeps each as a Layer with the life of each buffer."""
+_layers: dict[remembered.Key, Layer] = {}
+"""Of operators that were seen before: many candidates have many of them in common."""
 
-    def __init__(self) -> None:
+
+@dataclass(frozen=True)
+class _Seen:
+    """What was recorded of a part that is repeated. Buffers are those of its own layers, 0, 1 ..., and, from -1 on
+    downwards, those that it is given."""
+
+    layers: tuple[Layer, ...]
+    reads: tuple[tuple[int, ...], ...]
+    answers: tuple[tuple[Any, ...], ...]
+    """Size, stride, type and buffer, None for a constant, of each."""
+    single: bool
+    """The answer is one tensor, and no tuple."""
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch
+    """Sees every operator of a forward pass, and keeps each as a Layer with the buffers that it reads.
+
+    Buffers are numbered: first those of the inputs, then the one that each layer writes.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return remembered.WRAPPED
+
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch
         self.layers: list[Layer] = []
+        self._reads: list[tuple[int, ...]] = []
+        self._inputs = [one.numel() for one in inputs]
         self._tensors: list[Tensor] = []  # kept, so that no id is given twice
         self._buffer_of: dict[int, int] = {}
-        self._sizes: list[int] = []
-        self._lives: list[tuple[int, int]] = []
-        self._edges: list[tuple[set[int], int]] = []
-        """Of each layer: the buffers that it reads, and the one that it writes."""
-
-    def define(self, tensor: Tensor) -> None:
-        """Start a buffer for a tensor."""
-        self._tensors.append(tensor)
-        self._buffer_of[id(tensor)] = len(self._sizes)
-        self._sizes.append(tensor.numel())
-        self._lives.append((len(self.layers), len(self.layers)))
+        for index, one in enumerate(inputs):
+            self._place(one, index)
 
     def live(self, answers: Sequence[Tensor]) -> tuple[Layer, ...]:
         """The layers that an answer needs."""
         wanted = {self._buffer_of[id(answer)] for answer in answers if id(answer) in self._buffer_of}
         found = []
-        for layer, (read, written) in zip(reversed(self.layers), reversed(self._edges), strict=True):
-            if written in wanted:
-                wanted |= read
-                found.append(layer)
+        for index in reversed(range(len(self.layers))):
+            if index + len(self._inputs) in wanted:
+                wanted.update(self._reads[index])
+                found.append(self.layers[index])
         return tuple(reversed(found))
 
     def peak(self) -> int:
-        """Most elements alive at once."""
-        moments = range(len(self.layers) + 1)
-        return max(
-            sum(size for size, (born, last) in zip(self._sizes, self._lives, strict=True) if born <= moment <= last)
-            for moment in moments
-        )
+        """Most elements alive at once: a buffer is from the layer that writes it to the last one that reads it."""
+        last = [0] * len(self._inputs)
+        for moment, reads in enumerate(self._reads, start=1):
+            for buffer in reads:
+                last[buffer] = moment
+            last.append(moment)
+        sizes = self._inputs + [layer.outputs for layer in self.layers]
+        dying = [0] * (len(self.layers) + 2)
+        for size, moment in zip(sizes, last, strict=True):
+            dying[moment + 1] += size
+        alive = most = sum(self._inputs)
+        for layer, gone in zip(self.layers, dying[1:], strict=False):
+            alive += layer.outputs - gone
+            most = max(most, alive)
+        return most
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        name = func.overloadpacket.__name__
-        results = list(_tensors_in(out if name in _PIECES else out[:1] if isinstance(out, tuple | list) else [out]))
-        for result in results:
-            self._record(name, list(_tensors_in(args)), args, result)
+    def repeat(self, part: repeats.Part, method: str, given: tuple[Any, ...]) -> Any:
+        """What a part answers, with its layers recorded as they were when it was called like this before."""
+        if not all(map(_is_told, given)):
+            return getattr(part.module, method)(*given)
+        tensors: list[Tensor] = []
+        described = remembered.described(given, tensors)
+        buffers = [self._buffer_of.get(id(one), -1) for one in tensors]
+        outside = list(dict.fromkeys(buffers))
+        called = (method, described, tuple([outside.index(one) if one >= 0 else -1 for one in buffers]))
+        if called in part.seen:
+            seen = part.seen[called]
+            return self._repeated(seen, outside) if seen else getattr(part.module, method)(*given)
+        start = len(self.layers)
+        out = getattr(part.module, method)(*given)
+        stayed = [self._buffer_of.get(id(one), -1) for one in tensors] == buffers
+        part.seen[called] = self._seen(start, outside, out) if stayed else None  # what it is given is not changed
         return out
 
-    def _record(self, name: str, given: list[Tensor], args: Any, result: Tensor) -> None:
-        activations = [tensor for tensor in given if id(tensor) in self._buffer_of]
-        if not activations or (name in {"mul", "mul_"} and 0 in [arg for arg in args if isinstance(arg, int | float)]):
-            return  # of constants, and what is multiplied by 0 is one
-        if name in _FOLDED | _FUSED | _VIEWS:
-            self._tensors.append(result)
-            self._buffer_of[id(result)] = self._buffer_of[id(activations[0])]
-            return
-        weights = sum(tensor.numel() for tensor in given if id(tensor) not in self._buffer_of)
-        kind, macs = _kind_and_macs(name, given, args, result)
-        channels = result.shape[1] if result.dim() > 1 else 1
-        inside, window, stride, groups = _filter(name, given, args)
-        rows = channels if name == "convolution" else max(result.shape[-1:], default=1)
-        self._edges.append(({self._buffer_of[id(tensor)] for tensor in activations}, len(self._sizes)))
-        self.layers.append(
-            Layer(
-                kind=kind,
-                macs=macs,
-                weights=weights,
-                inputs=sum(tensor.numel() for tensor in activations),
-                outputs=result.numel(),
-                channels=channels,
-                op=name,
-                inside=inside,
-                window=window,
-                stride=stride,
-                positions=max(1, result.numel() // max(1, rows)),
-                groups=groups,
-            )
+    def _seen(self, start: int, outside: list[int], out: Any) -> _Seen | None:
+        """What a part's layers, from `start` on, were; None where that can not be told again."""
+        first = start + len(self._inputs)
+        names = {buffer: -1 - slot for slot, buffer in enumerate(outside) if buffer >= 0}
+        names |= {first + index: index for index in range(len(self.layers) - start)}
+        answers = out if type(out) is tuple else (out,)
+        if not all(isinstance(one, Tensor) and remembered.is_plain(one) for one in answers):
+            return None
+        if not all(buffer in names for reads in self._reads[start:] for buffer in reads):
+            return None  # it holds an activation that it was not given
+        placed = [self._buffer_of.get(id(one)) for one in answers]
+        return _Seen(
+            layers=tuple(self.layers[start:]),
+            reads=tuple(tuple(names[buffer] for buffer in reads) for reads in self._reads[start:]),
+            answers=tuple(
+                (one.shape, one.stride(), one.dtype, None if buffer is None else names[buffer])
+                for one, buffer in zip(answers, placed, strict=True)
+            ),
+            single=isinstance(out, Tensor),
         )
-        for tensor in activations:
-            born, _ = self._lives[self._buffer_of[id(tensor)]]
-            self._lives[self._buffer_of[id(tensor)]] = (born, len(self.layers))
-        self.define(result)
+
+    def _repeated(self, seen: _Seen, outside: list[int]) -> Any:
+        first = len(self.layers) + len(self._inputs)
+        self.layers += seen.layers
+        for reads in seen.reads:
+            self._reads.append(tuple([first + one if one >= 0 else outside[-1 - one] for one in reads]))
+        answers = remembered.made([answer[:3] for answer in seen.answers])
+        for answer, (*_, name) in zip(answers, seen.answers, strict=True):
+            if name is not None:
+                self._place(answer, first + name if name >= 0 else outside[-1 - name])
+        return answers[0] if seen.single else tuple(answers)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        asked = remembered.key(func, args, kwargs or {})
+        out = remembered.answer(asked, func, args, kwargs or {})
+        given = list(_tensors_in(args))
+        buffers = [self._buffer_of.get(id(one)) for one in given]
+        if any(buffer is not None for buffer in buffers):  # else it is of constants
+            name = func.overloadpacket.__name__
+            results = _tensors_in(out if name in _PIECES else out[:1] if isinstance(out, tuple | list) else [out])
+            for index, result in enumerate(results):
+                self._record(name, (asked, index) if asked else None, given, buffers, args, result)
+        return out
+
+    def _place(self, tensor: Tensor, buffer: int) -> None:
+        self._tensors.append(tensor)
+        self._buffer_of[id(tensor)] = buffer
+
+    def _record(
+        self,
+        name: str,
+        asked: remembered.Key | None,
+        given: list[Tensor],
+        buffers: list[int | None],
+        args: Any,
+        result: Tensor,
+    ) -> None:
+        if name in {"mul", "mul_"} and 0 in [arg for arg in args if isinstance(arg, int | float)]:
+            return  # what is multiplied by 0 is a constant
+        reads = tuple(dict.fromkeys(buffer for buffer in buffers if buffer is not None))
+        if name in _KEPT:
+            self._place(result, reads[0])
+            return
+        moving = tuple(buffer is not None for buffer in buffers)
+        layer = _layers.get((asked, moving)) if asked else None
+        if layer is None:
+            layer = _layer(name, given, moving, args, result)
+            if asked:
+                remembered.keep(_layers, (asked, moving), layer)
+        self._place(result, len(self.layers) + len(self._inputs))
+        self._reads.append(reads)
+        self.layers.append(layer)
+
+
+def _layer(name: str, given: list[Tensor], moving: tuple[bool, ...], args: Any, result: Tensor) -> Layer:
+    """One operator; of what it is given the tensors that are `moving` are activations, the others weights."""
+    kind, macs = _kind_and_macs(name, given, args, result)
+    channels = result.shape[1] if result.dim() > 1 else 1
+    inside, window, stride, groups = _filter(name, given, args)
+    rows = channels if name == "convolution" else max(result.shape[-1:], default=1)
+    return Layer(
+        kind=kind,
+        macs=macs,
+        weights=sum(tensor.numel() for tensor, moves in zip(given, moving, strict=True) if not moves),
+        inputs=sum(tensor.numel() for tensor, moves in zip(given, moving, strict=True) if moves),
+        outputs=result.numel(),
+        channels=channels,
+        op=name,
+        inside=inside,
+        window=window,
+        stride=stride,
+        positions=max(1, result.numel() // max(1, rows)),
+        groups=groups,
+    )
+
+
+def _is_told(value: Any) -> bool:
+    """Whether what a part is given is all in its key: of numbers and of changing objects there is more to know."""
+    if isinstance(value, Tensor):
+        return value.is_meta
+    if isinstance(value, tuple | list):
+        return all(map(_is_told, value))
+    return value is None or isinstance(value, int | float | str)
 
 
 def _tensors_in(args: Any) -> Any:

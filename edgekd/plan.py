@@ -7,16 +7,14 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 
-from edgekd import cost, students
+from edgekd import students
+from edgekd.costing import TIMEOUT_S, costs
 from edgekd.errors import BudgetInfeasible, ConfigError
 from edgekd.files import dumps
-from edgekd.lessons import Lesson, build
-from edgekd.nets import Anatomy, anatomy_executed
+from edgekd.lessons import Lesson
 from edgekd.plugins import find
 from edgekd.probing import best_of_halves, smallest_above
-from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import (
     Budget,
@@ -40,7 +38,7 @@ from edgekd.workers import call
 
 VERSION = 3
 
-LARGEST_SPACE = 4096
+LARGEST_SPACE = 100_000
 LEAST_FILE = 0.5
 """Share of the estimate that a file may have."""
 MOST_BEYOND = 64
@@ -79,7 +77,8 @@ def shortlist(work: Work, student: StudentChoice, target: Target, data: Data, so
     Raises:
         BudgetInfeasible: none may be; says which limit the nearest one breaks, and by how much.
     """
-    return call(_shortlist, work, student, target, data, threads=1, log=work.out / "worker.log")
+    log = work.out / "worker.log"
+    return call(_shortlist, work, student, target, data, threads=1, log=log, timeout_s=TIMEOUT_S)
 
 
 def most_capable(listed: Shortlist, finals: Finals, target: str, student: str) -> Plan:
@@ -138,18 +137,12 @@ def _plan(
 
 
 def _shortlist(work: Work, student: StudentChoice, target: Target, data: Data) -> Shortlist:
-    model = cost.model_of(target)
     points = candidates(student, data.subject)
-    listed = []
-    for index, options in enumerate(points):
-        tell("costing candidates", index, len(points))
-        described = _examine(Choice(name=student.name, options=options), data)
-        listed.append({one: model.estimate(described, target, one.rpartition("-")[2]) for one in target.exports})
-    tell("costing candidates", len(points), len(points))
+    listed = costs(student, points, data.subject, target, work.out / "worker.log")
     export = preferred(listed, target.exports)
     found = [
-        Candidate(options=options, cost=costs[export], by_export=costs)
-        for options, costs in zip(points, listed, strict=True)
+        Candidate(options=options, cost=by_export[export], by_export=by_export)
+        for options, by_export in zip(points, listed, strict=True)
     ]
     fitting = [candidate for candidate in found if not excess(candidate.cost, target.budget)]
     may_fit = [candidate for candidate in found if not excess(_at_best(candidate.cost), target.budget)]
@@ -194,7 +187,7 @@ def candidates(student: StudentChoice, subject: Subject) -> list[dict[str, Any]]
     """Every combination of the space, with the fixed options added.
 
     Raises:
-        ConfigError: there are more than 4096, an option is both fixed and free, or nobody knows the whole space.
+        ConfigError: there are more than LARGEST_SPACE, an option is fixed and free, or nobody knows the whole space.
     """
     space = space_of(student, subject)
     size = math.prod(len(values) for values in space.values())
@@ -231,15 +224,6 @@ def _found(cost: Cost) -> dict[str, float]:
         "peak_memory_bytes": cost.peak_memory_bytes,
         "file_bytes": cost.file_bytes,
     }
-
-
-def _examine(choice: Choice, data: Data) -> Anatomy:
-    try:
-        with torch.device("meta"):  # shapes alone are wanted, and thousands of candidates may wait
-            net = build(choice, data.subject)
-    except (NotImplementedError, RuntimeError):  # a user's function may compute with its weights
-        net = build(choice, data.subject)
-    return anatomy_executed(net, data.subject)
 
 
 def capacity(candidate: Candidate) -> float:

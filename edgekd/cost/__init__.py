@@ -38,6 +38,9 @@ class CostModel(Protocol):
         `precision` is a converter's: "fp32", "fp16", "int8" ...
         """
 
+    def estimate_all(self, anatomies: Sequence["Anatomy"], target: Target, precision: str) -> list[Cost]:
+        """As `estimate` of each net, in less time: a search costs thousands."""
+
 
 class KernelTime(Spec, frozen=True, kw_only=True, rename={"kind": "class"}):
     """One call of a runtime, and how long it takes."""
@@ -184,6 +187,10 @@ def peaks(core: str, clock_mhz: float, threads: int, precision: str) -> float:
 
 def wrap(own: Any) -> CostModel:
     """A user's own cost model."""
-    if not hasattr(own, "estimate"):
-        raise ConfigError(f"{own!r} is not a cost model", hint="see edgekd/cost/__init__.py for what it must have")
+    for method in ("estimate", "estimate_all"):
+        if not hasattr(own, method):
+            raise ConfigError(
+                f"{own!r} is not a cost model: it has no {method}",
+                hint="see edgekd/cost/__init__.py for what it must have",
+            )
     return own  # type: ignore[no-any-return]  # checked above as far as one can

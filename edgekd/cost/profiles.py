@@ -3,6 +3,7 @@
 Where the target names a profile of the user's own, that is the one.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -11,7 +12,7 @@ from edgekd.cost import CostModel
 from edgekd.cost._estimate import EXECUTES, choose
 from edgekd.cost.spec_sheet import PLUGIN as SPEC_SHEET_MODEL
 from edgekd.fitted import SPEC_SHEET
-from edgekd.lowering._torch import kernels_of
+from edgekd.lowering._torch import kernels_in_common
 from edgekd.specs import Cost, Interval, Target
 
 if TYPE_CHECKING:
@@ -23,13 +24,19 @@ class _Profiles:
         return SPEC_SHEET_MODEL.cores()
 
     def estimate(self, anatomy: "Anatomy", target: Target, precision: str) -> Cost:
-        known = SPEC_SHEET_MODEL.estimate(anatomy, target, precision)
+        return self.estimate_all([anatomy], target, precision)[0]
+
+    def estimate_all(self, anatomies: Sequence["Anatomy"], target: Target, precision: str) -> list[Cost]:
+        known = SPEC_SHEET_MODEL.estimate_all(anatomies, target, precision)
         predictor = choose(target, _engine(target, precision), precision, target.threads)
-        if predictor is None or predictor.tier == SPEC_SHEET:
+        if predictor is None or predictor.tier == SPEC_SHEET or not anatomies:
             return known
-        made = predictor.predict(predictor.family.totals([kernels_of(anatomy)]))
-        latency = Interval(value=float(made.ms[0]), low=float(made.low[0]), high=float(made.high[0]))
-        return msgspec.structs.replace(known, latency_ms=latency, tier=predictor.tier)
+        made = predictor.predict(predictor.family.sums(*kernels_in_common(anatomies)))
+        latencies = zip(made.ms.tolist(), made.low.tolist(), made.high.tolist(), strict=True)
+        return [
+            msgspec.structs.replace(cost, latency_ms=Interval(value=value, low=low, high=high), tier=predictor.tier)
+            for cost, (value, low, high) in zip(known, latencies, strict=True)
+        ]
 
 
 def _engine(target: Target, precision: str) -> str:

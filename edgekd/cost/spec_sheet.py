@@ -7,6 +7,7 @@ how far the model is off on published rows that were not looked at.
 """
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from edgekd.cost import CostModel
@@ -83,29 +84,39 @@ class _SpecSheet:
         return tuple(MACS_PER_CYCLE)
 
     def estimate(self, anatomy: "Anatomy", target: Target, precision: str) -> Cost:
+        return self.estimate_all([anatomy], target, precision)[0]
+
+    def estimate_all(self, anatomies: Sequence["Anatomy"], target: Target, precision: str) -> list[Cost]:
         cluster = target.device.clusters[0]
         threads = min(target.threads, cluster.count)
         bandwidth = target.device.memory_bandwidth_bytes_s
-        seconds = sum(_seconds(layer, cluster, threads, bandwidth, precision) for layer in anatomy.layers)
-        milliseconds = seconds * 1e3
-        weight_bytes, activation_bytes = BYTES.get(precision, BYTES["fp32"])
-        weights = sum(layer.weights for layer in anatomy.layers)
-        channels = sum(layer.channels for layer in anatomy.layers if layer.weights)
-        file_bytes = (
-            FILE_BYTES_FIXED
-            + math.ceil(weights * weight_bytes)
-            + channels * FILE_BYTES_PER_CHANNEL.get(precision, 4)
-            + len(anatomy.layers) * FILE_BYTES_PER_LAYER
-        )
-        resident = 0 if target.device.flash_bytes else math.ceil(weights * weight_bytes)
-        return Cost(
-            latency_ms=Interval(value=milliseconds, low=milliseconds / SPREAD, high=milliseconds * SPREAD),
-            peak_memory_bytes=resident + math.ceil(anatomy.arena_elements * activation_bytes),
-            file_bytes=file_bytes,
-            macs=anatomy.macs,
-            parameters=anatomy.parameters,
-            tier="spec sheet only: ranking, not a number to gate on",
-        )
+        layers = {layer for anatomy in anatomies for layer in anatomy.layers}
+        times = {layer: _seconds(layer, cluster, threads, bandwidth, precision) for layer in layers}
+        return [
+            _cost(anatomy, 1e3 * sum(times[layer] for layer in anatomy.layers), target, precision)
+            for anatomy in anatomies
+        ]
+
+
+def _cost(anatomy: "Anatomy", milliseconds: float, target: Target, precision: str) -> Cost:
+    weight_bytes, activation_bytes = BYTES.get(precision, BYTES["fp32"])
+    weights = sum(layer.weights for layer in anatomy.layers)
+    channels = sum(layer.channels for layer in anatomy.layers if layer.weights)
+    file_bytes = (
+        FILE_BYTES_FIXED
+        + math.ceil(weights * weight_bytes)
+        + channels * FILE_BYTES_PER_CHANNEL.get(precision, 4)
+        + len(anatomy.layers) * FILE_BYTES_PER_LAYER
+    )
+    resident = 0 if target.device.flash_bytes else math.ceil(weights * weight_bytes)
+    return Cost(
+        latency_ms=Interval(value=milliseconds, low=milliseconds / SPREAD, high=milliseconds * SPREAD),
+        peak_memory_bytes=resident + math.ceil(anatomy.arena_elements * activation_bytes),
+        file_bytes=file_bytes,
+        macs=anatomy.macs,
+        parameters=anatomy.parameters,
+        tier="spec sheet only: ranking, not a number to gate on",
+    )
 
 
 def _seconds(layer: "Layer", cluster: Cluster, threads: int, bandwidth: float, precision: str) -> float:

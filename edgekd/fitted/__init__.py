@@ -24,7 +24,7 @@ from edgekd.caches import alone
 from edgekd.coefficients import Fit, Prior, conformal, fit
 from edgekd.errors import ConfigError
 from edgekd.files import decode_json, dumps, read_text, storage_errors, write_text
-from edgekd.kernels import FEATURES, Kernels, features, totals
+from edgekd.kernels import FEATURES, Kernels, features, sums, totals
 from edgekd.specs import Count, Name, Positive, Size, Spec, Text
 
 SCHEMA: Final = 1
@@ -106,6 +106,10 @@ class Family(Spec, frozen=True, kw_only=True):
     def totals(self, nets: Sequence[Kernels]) -> NDArray[np.float64]:
         """(nets, features) of nets."""
         return totals(nets, self.unit, self.winograd)[:, self._columns]
+
+    def sums(self, kernels: Kernels, nets: Sequence[list[int]]) -> NDArray[np.float64]:
+        """(nets, features) of nets that have kernels in common, each given by the indices of its own."""
+        return sums(kernels, nets, self.unit, self.winograd)[:, self._columns]
 
     def features_of(self, kernels: Kernels) -> NDArray[np.float64]:
         """(kernels, features) of one net's."""
@@ -348,6 +352,7 @@ class Predictor:
 
     def predict(self, totals: NDArray[np.float64]) -> Predicted:
         """Of nets by their features, (nets, features)."""
+        totals = np.ascontiguousarray(totals)  # else a net would be summed in another order among others than alone
         ms = self.fit.predict(totals)
         spread = np.sqrt(self.fit.spread(totals, self.noise) ** 2 + self.extra**2)
         factor = np.exp(self.bound * spread)

@@ -1,5 +1,6 @@
 """The kernels of a torch module, by its anatomy."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from edgekd.kernels import Kernel, Kernels
@@ -25,6 +26,13 @@ _MOVES: Final = frozenset(
 def kernels_of(anatomy: "Anatomy") -> Kernels:
     """The kernels of a net that was examined."""
     return Kernels.of(_kernel(layer) for layer in anatomy.layers)
+
+
+def kernels_in_common(anatomies: Sequence["Anatomy"]) -> tuple[Kernels, list[list[int]]]:
+    """The distinct kernels of nets, and for each net the indices of its own."""
+    known: dict[Layer, int] = {}
+    rows = [[known.setdefault(layer, len(known)) for layer in anatomy.layers] for anatomy in anatomies]
+    return Kernels.of(_kernel(layer) for layer in known), rows
 
 
 def _kernel(layer: "Layer") -> Kernel:

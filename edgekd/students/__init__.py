@@ -1,9 +1,11 @@
 """Families of students: each makes a net for a point in its space of options.
 
 To add one, write `edgekd/students/<name>.py` that ends in `PLUGIN: StudentFamily = ...`. tests/contracts/
-test_students.py finds it. A user's own is a function, named `module:function` in the recipe, that returns a
-torch.nn.Module mapping (batch, *shape) to logits (batch, classes), or to a tuple of one tensor a head; options and
-space are its keyword arguments.
+test_students.py finds it. What its nets are put together of is made by functions that are `repeated`
+(edgekd/repeats.py), so that a search looks at each part once: a thousand candidates a second, and not a hundred.
+
+A user's own is a function, named `module:function` in the recipe, that returns a torch.nn.Module mapping (batch,
+*shape) to logits (batch, classes), or to a tuple of one tensor a head; options and space are its keyword arguments.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -9,6 +9,8 @@ from typing import Final, Literal
 import torch
 from torch import Tensor, nn
 
+from edgekd.repeats import repeated
+
 Activation = Literal["relu6", "relu", "hardswish"]
 
 WIDTHS: Final = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
@@ -47,6 +49,10 @@ class InvertedResidual(nn.Module):
         return features + out if self.adds else out
 
 
+inverted_residual = repeated(InvertedResidual)
+linear = repeated(nn.Linear)
+
+
 class SqueezeExcite(nn.Module):
     """Weighs each channel by a small net of all channels' means (Hu et al. 2018, arXiv:1709.01507)."""
 
@@ -61,6 +67,7 @@ class SqueezeExcite(nn.Module):
         return features * nn.functional.hardsigmoid(self.expand(weights))
 
 
+@repeated
 def convolution(
     inputs: int, outputs: int, kernel: int, *, stride: int = 1, groups: int = 1, activation: Activation | None = "relu6"
 ) -> nn.Sequential:
@@ -74,6 +81,7 @@ def convolution(
     return nn.Sequential(*layers)
 
 
+@repeated
 def separable(inputs: int, outputs: int) -> nn.Sequential:
     """A 3x3 convolution in two: of each channel, then of each place (Howard et al. 2017, arXiv:1704.04861)."""
     return nn.Sequential(convolution(inputs, inputs, 3, groups=inputs), convolution(inputs, outputs, 1))

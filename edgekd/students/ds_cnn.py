@@ -11,8 +11,10 @@ import msgspec
 from torch import Tensor, nn
 
 from edgekd.nets import Net, centred, planes, values
+from edgekd.repeats import repeated
 from edgekd.specs import Subject
 from edgekd.students import StudentFamily
+from edgekd.students._blocks import linear
 
 
 class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,20 +44,23 @@ class DsCnn(nn.Module):
 
     def __init__(self, options: Options, channels: int, classes: int) -> None:
         super().__init__()
-        width, (high, wide) = options.channels, options.kernel
-        padding = (high // 2, wide // 2)
-        self.stem = nn.Sequential(
-            nn.Conv2d(channels, width, options.kernel, options.stride, padding, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
-        )
-        self.blocks = nn.Sequential(*[Separable(width) for _ in range(options.blocks)])
+        width = options.channels
+        self.stem = _stem(channels, width, options.kernel, options.stride)
+        self.blocks = nn.Sequential(*[_separable(width) for _ in range(options.blocks)])
         self.dropout = nn.Dropout(options.dropout)
-        self.classifier = nn.Linear(width, classes)
+        self.classifier = linear(width, classes)
 
     def forward(self, planes: Tensor) -> Tensor:
         logits: Tensor = self.classifier(self.dropout(self.blocks(self.stem(planes)).mean((2, 3))))
         return logits
+
+
+@repeated
+def _stem(channels: int, width: int, kernel: tuple[int, int], stride: tuple[int, int]) -> nn.Sequential:
+    padding = (kernel[0] // 2, kernel[1] // 2)
+    return nn.Sequential(
+        nn.Conv2d(channels, width, kernel, stride, padding, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+    )
 
 
 class Separable(nn.Module):
@@ -72,5 +77,7 @@ class Separable(nn.Module):
         out: Tensor = self.pointwise(self.depthwise(features))
         return out
 
+
+_separable = repeated(Separable)
 
 PLUGIN: Final[StudentFamily] = _DsCnn()

@@ -16,7 +16,15 @@ from edgekd.errors import Disagreement
 from edgekd.nets import Net, centred, planes, values
 from edgekd.specs import Subject
 from edgekd.students import StudentFamily
-from edgekd.students._blocks import WIDTHS, Activation, InvertedResidual, convolution, divisible, initialise
+from edgekd.students._blocks import (
+    WIDTHS,
+    Activation,
+    convolution,
+    divisible,
+    initialise,
+    inverted_residual,
+    linear,
+)
 
 _CHANNELS = (16, 24, 40, 64, 96)
 """Of the stem and the four stages at width 1."""
@@ -82,7 +90,7 @@ class MobileNet(nn.Module):
             for repeat in range(max(1, round(repeats * options.depth))):
                 first = repeat == 0
                 blocks.append(
-                    InvertedResidual(
+                    inverted_residual(
                         widths[stage] if first else widths[stage + 1],
                         widths[stage + 1],
                         stride if first else 1,
@@ -95,7 +103,7 @@ class MobileNet(nn.Module):
         features = divisible(_HEAD * max(1.0, options.width))
         self.head = convolution(widths[-1], features, 1, activation=options.activation)
         self.dropout = nn.Dropout(options.dropout)
-        self.classifier = nn.Linear(features, classes)
+        self.classifier = linear(features, classes)
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from edgekd.errors import Disagreement
 from edgekd.nets import Net, centred, planes
 from edgekd.pyramids import finest, halved, joined, resized
+from edgekd.repeats import repeated
 from edgekd.specs import Output, Subject
 from edgekd.students import StudentFamily
-from edgekd.students._blocks import WIDTHS, InvertedResidual, convolution, divisible, initialise, separable
+from edgekd.students._blocks import WIDTHS, convolution, divisible, initialise, inverted_residual, separable
 
 _CHANNELS = (16, 24, 40, 64)
 """Of the levels at width 1; the first is at half the image's resolution."""
@@ -69,11 +70,10 @@ class MultitaskMobileNet(nn.Module):
         ups = range(self.finest, len(sizes) - 1)
         self.lateral = nn.ModuleList(convolution(widths[level + 1], widths[level], 1, activation=None) for level in ups)
         self.up = nn.ModuleList(separable(widths[level], widths[level]) for level in ups)
+        self.dense = [len(output.shape) == 3 for output in outputs]
         self.heads = nn.ModuleList(
-            _Dense(widths[self.finest], options.head, output)
-            if len(output.shape) == 3
-            else _Whole(widths[-1], sizes[-1], output)
-            for output in outputs
+            _dense(widths[self.finest], options.head, output.shape) if dense else _whole(widths[-1], sizes[-1], output)
+            for output, dense in zip(outputs, self.dense, strict=True)
         )
         initialise(self)
 
@@ -82,18 +82,20 @@ class MultitaskMobileNet(nn.Module):
         for down in self.down:
             levels.append(down(levels[-1]))
         features = joined(levels, self.lateral, self.up)
-        answers = tuple(head(features if isinstance(head, _Dense) else levels[-1]) for head in self.heads)
+        answers = tuple(
+            head(features if dense else levels[-1]) for head, dense in zip(self.heads, self.dense, strict=True)
+        )
         return answers if len(answers) > 1 else answers[0]
 
 
 class _Dense(nn.Module):
     """Answers for each place of a grid."""
 
-    def __init__(self, inputs: int, hidden: int | None, output: Output) -> None:
+    def __init__(self, inputs: int, hidden: int | None, shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.size = output.shape[1:]
+        self.size = shape[1:]
         hidden = hidden or inputs
-        self.layers = nn.Sequential(separable(inputs, hidden), nn.Conv2d(hidden, output.shape[0], 1))
+        self.layers = nn.Sequential(separable(inputs, hidden), nn.Conv2d(hidden, shape[0], 1))
 
     def forward(self, features: Tensor) -> Tensor:
         return resized(self.layers(features), self.size)
@@ -122,16 +124,20 @@ class _Whole(nn.Module):
         return answers
 
 
+_dense, _whole = repeated(_Dense), repeated(_Whole)
+
+
+@repeated
 def _down(inputs: int, outputs: int, blocks: int, expansion: int, dense: bool) -> nn.Sequential:
     """Halves once. The largest planes are halved by a dense convolution, as nets for accelerators do (Gupta and Akin
     2020, arXiv:2003.02838): multiplying their channels first would take a third more memory."""
     first = (
         convolution(inputs, outputs, 3, stride=2)
         if dense
-        else InvertedResidual(inputs, outputs, 2, expansion=expansion)
+        else inverted_residual(inputs, outputs, 2, expansion=expansion)
     )
     return nn.Sequential(
-        first, *(InvertedResidual(outputs, outputs, 1, expansion=expansion) for _ in range(blocks - 1))
+        first, *(inverted_residual(outputs, outputs, 1, expansion=expansion) for _ in range(blocks - 1))
     )
 
 

@@ -23,7 +23,9 @@ def described(width: float) -> Anatomy:
 def test_more_net_costs_more_and_the_interval_holds_the_value(name: str, target: str) -> None:
     model = find(cost, name)
     for precision in ("fp32", "int8"):
-        small, large = (model.estimate(described(width), load_target(target), precision) for width in (0.5, 1.5))
+        nets = [described(width) for width in (0.5, 1.5)]
+        small, large = (model.estimate(net, load_target(target), precision) for net in nets)
+        assert model.estimate_all(nets, load_target(target), precision) == [small, large]
         assert isinstance(small, Cost) and small.tier
         assert 0 < small.latency_ms.low < small.latency_ms.value < small.latency_ms.high
         assert small.latency_ms.value < large.latency_ms.value
