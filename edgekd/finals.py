@@ -98,6 +98,13 @@ def learned(plan: Plan, report: Report, grows: bool) -> Finalist | None:
     return Finalist(options=plan.student.options, predicted=plan.predicted, verdicts=verdicts, trained=True)
 
 
+def ends_early(plan: Plan) -> bool:
+    """Whether the most capable candidate of all was chosen, and takes less than half of every limit."""
+    made = next((one for one in plan.finalists if one.options == plan.student.options and not one.failed), None)
+    largest = plan.front[-1].options == plan.student.options and plan.fitting == plan.considered
+    return largest and made is not None and all(_over(one) < HALF for one in made.verdicts)
+
+
 def _kept(run: Run, target: str) -> Path:
     return run.folder / target / "1-plan" / "experience.json"
 

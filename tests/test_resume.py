@@ -79,16 +79,16 @@ def run_whole(folder: Path, recipe: Path, until: str) -> None:
 
 
 def check(tmp_path: Path, recipe: Path, until: str, kills: int) -> None:
-    start = time.monotonic()
-    run_whole(tmp_path / "whole", recipe, until)
+    start, undisturbed, disturbed = time.monotonic(), tmp_path / "a" / "run", tmp_path / "b" / "run"
+    run_whole(undisturbed, recipe, until)  # of one name, for artifacts tell their run's
     whole = time.monotonic() - start
     chance = random.Random(0)
-    killed = sum(kill(tmp_path / "killed", recipe, until, chance.uniform(0.5, whole * 0.6)) for _ in range(kills))
-    run_whole(tmp_path / "killed", recipe, until)
+    killed = sum(kill(disturbed, recipe, until, chance.uniform(0.5, whole * 0.6)) for _ in range(kills))
+    run_whole(disturbed, recipe, until)
     assert killed >= 1, "the run ended before it could be killed once"
-    assert hashes(tmp_path / "whole") == hashes(tmp_path / "killed")
-    assert not list((tmp_path / "killed").rglob("*.partial-*"))
-    assert not list((tmp_path / "killed").rglob("*.old-*")), "a finished step was redone"
+    assert hashes(undisturbed) == hashes(disturbed)
+    assert not list(disturbed.rglob("*.partial-*"))
+    assert not list(disturbed.rglob("*.old-*")), "a finished step was redone"
 
 
 def test_a_killed_training_ends_at_the_same_bits(tmp_path: Path, recipe: Path) -> None:

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from edgekd.api import Result
 from edgekd.cli._common import console, plain, print_compared, print_counts, print_firmware, print_notes, size, table
+from edgekd.finals import ends_early
 from edgekd.matrix import Matrix, Pair
 from edgekd.pipeline import Made
 from edgekd.specs import Climb, Plan, Quantization, Student, Verdict
@@ -123,8 +124,10 @@ def print_plans(results: Sequence[Result]) -> None:
         )
     out.print(shown)
     for plan in plans:
-        out.print(f"[bold]{plain(plan.target)}[/bold]: {plain(plan.reason)}; latency: {plain(plan.predicted.tier)}")
+        out.print(f"[bold]{plain(plan.target)}[/bold]: {plain(plan.reason)}; the estimate: {plain(plan.predicted.tier)}")
         _print_finalists(out, plan)
+        if ends_early(plan):
+            out.print("  the space ends there, with half of every limit left: `--whole` searches all of the family's")
 
 
 def _share(value: float | None) -> str:

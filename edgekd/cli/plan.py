@@ -36,7 +36,7 @@ def command(
     """Choose the student of each target: what fits the budget, and which of it to make.
 
     A few candidates are made with random weights, converted, and measured where a device is at hand, before any is
-    trained. `edgekd run` goes on with the plan.
+    trained. `edgekd report RUN` goes on with the plan, to the end.
     """
     from edgekd.api import plan_all, plans
     from edgekd.errors import ConfigError
