@@ -94,11 +94,11 @@ FEATURES: Final = (
 
 dense, winograd, stem, depthwise, matmul: multiply-accumulates of matrix products as tiles compute them, of 3x3
 convolutions by Winograd's way (whole tiles of outputs), of the first convolution, of depthwise ones, of products of
-activations. grouped: those
-of grouped convolutions, the more the fewer channels a group has; they are in dense, too. linear, weights: weights read
-once, by a single row or by many. gathered: inputs that a window copies together. narrow: products with few output
-channels. traffic, depthwise_traffic, elementwise, pool, move, activation, other: activations read and written. calls:
-kernels; calls_single those of one position. serial: the longest sum, which a GPU cannot spread."""
+activations. grouped: those of grouped convolutions, the more the fewer channels a group has; they are in dense, too.
+linear, weights: weights read once, by a single row or by many. gathered: inputs that a window copies together. narrow:
+products with few output channels. traffic, depthwise_traffic, elementwise, pool, move, activation, other: activations
+read and written. calls: kernels; calls_single those of one position. serial: the longest sum, which a GPU cannot
+spread."""
 
 _TILE: Final = {"cpu": 8, "gpu": 4}
 _WINOGRAD_TILE: Final = 4
