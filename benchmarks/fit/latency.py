@@ -87,8 +87,8 @@ class Group:
     anchors: tuple[str, ...]
     noise: float
     doubt: float = 0.5
-    """Standard deviation, in log units, of the guessed coefficients. More for ncnn: GUESS has TFLite in mind, and beside a
-    multiply-accumulate ncnn's copies cost six (fp16) and nearly twenty (int8) times of what was guessed."""
+    """Standard deviation, in log units, of the guessed coefficients. More for ncnn: GUESS has TFLite in mind, and
+    beside a multiply-accumulate ncnn's copies cost six (fp16) and nearly twenty (int8) times of what was guessed."""
     few: list[Run] = field(default_factory=list)
     """Runs with too few nets to be left out, which tell a device's scale."""
     features: tuple[str, ...] = ()
