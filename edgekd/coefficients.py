@@ -116,7 +116,7 @@ def share(
         devices: for each its (features, milliseconds).
         guess: log coefficients by what kernels do, for features that no device tells apart.
         noise: as in `fit`.
-        deviation: of a device's log coefficients, to begin with.
+        deviation: of a device's log coefficients, to begin with. A guess that is several of it off is hardly corrected.
         rounds: of the iteration.
     """
     size = len(guess)

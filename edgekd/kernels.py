@@ -93,13 +93,16 @@ FEATURES: Final = (
 """What time is a sum of, with a coefficient each, in millions:
 
 dense, winograd, stem, depthwise, matmul: multiply-accumulates of matrix products as tiles compute them, of 3x3
-convolutions by Winograd's way, of the first convolution, of depthwise ones, of products of activations. grouped: those
-of grouped convolutions, the more the fewer channels a group has; they are in dense, too. linear, weights: weights read
-once, by a single row or by many. gathered: inputs that a window copies together. narrow: products with few output
-channels. traffic, depthwise_traffic, elementwise, pool, move, activation, other: activations read and written. calls:
-kernels; calls_single those of one position. serial: the longest sum, which a GPU cannot spread."""
+convolutions by Winograd's way (whole tiles of outputs), of the first convolution, of depthwise ones, of products of
+activations. grouped: those of grouped convolutions, the more the fewer channels a group has; they are in dense, too.
+linear, weights: weights read once, by a single row or by many. gathered: inputs that a window copies together. narrow:
+products with few output channels. traffic, depthwise_traffic, elementwise, pool, move, activation, other: activations
+read and written. calls: kernels; calls_single those of one position. serial: the longest sum, which a GPU cannot
+spread."""
 
 _TILE: Final = {"cpu": 8, "gpu": 4}
+_WINOGRAD_TILE: Final = 4
+"""Outputs that Winograd's F(4x4, 3x3) computes together, in each direction: 1x1 costs what 4x4 does."""
 FEW: Final = 4
 """Channels of a picture; a convolution of it fills no vector."""
 
@@ -123,6 +126,8 @@ def features(kernels: Kernels, unit: str, winograd: bool) -> NDArray[np.float64]
     ) & winograd
     tile = _TILE[unit]
     padded = macs * _up(outside, tile) / np.maximum(outside, 1)
+    side = np.sqrt(np.maximum(positions, 1))
+    edges = (_up(side, _WINOGRAD_TILE) / side) ** 2
     traffic = reads + writes
     pads = np.array([op in PADS for op in kernels.ops], dtype=bool)
     fused = (kernels.are("elementwise") | kernels.are("activation") | pads) & gpu
@@ -135,7 +140,7 @@ def features(kernels: Kernels, unit: str, winograd: bool) -> NDArray[np.float64]
     single = positions <= 1
     columns = {
         "dense": padded * (tiled & ~by_winograd & ~(grouped & gpu)),
-        "winograd": padded * by_winograd,
+        "winograd": padded * edges * by_winograd,
         "stem": padded * stem,
         "depthwise": macs * depthwise,
         "depthwise_traffic": traffic * depthwise,

@@ -58,6 +58,18 @@ def test_devices_share_what_their_scales_leave() -> None:
     assert np.linalg.eigvalsh(prior.covariance).min() > 0
 
 
+def test_a_guess_is_corrected_as_far_as_it_is_doubted() -> None:
+    random = np.random.default_rng(0)
+    some = [nets(6, random) for _ in range(12)]
+    devices = [(totals, totals @ np.exp(TRUE + random.normal(0, 1))) for totals in some]
+    guess = TRUE - [2, 0, 0, 0]
+
+    def off(doubt: float) -> float:  # but for a scale, which the devices have
+        return float(np.ptp(share(devices, guess, 0.08, doubt).mean - TRUE))
+
+    assert off(0.75) < 0.7 * off(0.25)
+
+
 def test_conformal_bounds_hold_nine_of_ten() -> None:
     covered = []
     for _ in range(400):

@@ -27,6 +27,14 @@ def test_winograd_is_for_runtimes_that_have_it_and_for_its_window_alone() -> Non
     assert column(CONV, "winograd", "gpu", winograd=True) == 0, "too few channels for a GPU"
 
 
+def test_winograd_computes_whole_tiles_of_outputs() -> None:
+    def costs(side: int) -> float:
+        conv = Kernel("conv", "CONV_2D", 1e4 * side**2, inside=16, outside=16, window=9, positions=side**2)
+        return column(conv, "winograd", winograd=True)
+
+    assert [costs(side) for side in (1, 3, 4, 5, 8)] == pytest.approx([0.16, 0.16, 0.16, 0.64, 0.64])
+
+
 def test_each_class_has_its_features_and_a_call() -> None:
     for kind, name in {"elementwise": "elementwise", "pool": "pool", "move": "move", "other": "other"}.items():
         assert column(Kernel(kind, "X", reads=3e6, writes=1e6, positions=5), name) == 4

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from edgekd.coefficients import COVERED, Fit, Prior, conformal, fit, share
 from edgekd.cost import peaks
 from edgekd.files import write_text
-from edgekd.fitted import Evidence, Family, Held, Profile, Store, likened, packed, settle
+from edgekd.fitted import Evidence, Family, Held, Profile, Store, anchor_noise, likened, packed, settle
 from edgekd.kernels import FEATURES, Kernels, totals
 
 ROOT = Path(__file__).parents[2]
@@ -86,6 +86,9 @@ class Group:
     """Those with enough nets to fit."""
     anchors: tuple[str, ...]
     noise: float
+    doubt: float = 0.5
+    """Standard deviation, in log units, of the guessed coefficients. More for ncnn: GUESS has TFLite in mind, and
+    beside a multiply-accumulate ncnn's copies cost six (fp16) and nearly twenty (int8) times of what was guessed."""
     few: list[Run] = field(default_factory=list)
     """Runs with too few nets to be left out, which tell a device's scale."""
     features: tuple[str, ...] = ()
@@ -194,7 +197,7 @@ def qed(data: Path) -> list[Group]:
             [run for run in runs if _key(run) == key and len(run.ms) > 50],
             ANCHORS["qed"],
             0.03,
-            [run for run in measured.xnnpack_runs(data) if _key(run) == key],
+            few=[run for run in measured.xnnpack_runs(data) if _key(run) == key],
         )
         for key in keys
     ]
@@ -209,7 +212,8 @@ def ncnn(data: Path) -> list[Group]:
     for key in [("ncnn", "cpu", "fp16"), ("ncnn", "cpu", "int8")]:
         mine = {name: net for name, net in nets.items() if name.endswith("_int8") == (key[2] == "int8")}
         some = [run for run in runs if _key(run) == key and len(run.ms.keys() & mine.keys()) >= FEWEST[key[2]]]
-        groups.append(Group(*key, mine, kin, some, ANCHORS["ncnn int8" if key[2] == "int8" else "ncnn"], 0.08))
+        anchors = ANCHORS["ncnn int8" if key[2] == "int8" else "ncnn"]
+        groups.append(Group(*key, mine, kin, some, anchors, 0.08, doubt=0.75))
     return groups
 
 
@@ -275,7 +279,7 @@ def _is_kept(run: Run) -> bool:
 def _prior(group: Group, devices: Callable[[str], bool], nets: Callable[[str], bool]) -> Prior:
     """What the runs of some devices on some nets share."""
     some = [group.rows(run, nets)[:2] for run in group.runs if devices(run.device)]
-    return share([one for one in some if len(one[1]) > 3], group.guess, group.noise)
+    return share([one for one in some if len(one[1]) > 3], group.guess, group.noise, group.doubt)
 
 
 def _leave_out_kin(group: Group) -> Outcome:
@@ -322,11 +326,6 @@ def _parts(groups: Sequence[str], most: int) -> list[set[str]]:
     """Distinct names in at most so many parts."""
     distinct = sorted(set(groups))
     return [set(distinct[part::most]) for part in range(min(most, len(distinct)))]
-
-
-def anchor_noise(noise: float, rows: int) -> float:
-    """As `edgekd.fitted.anchored` takes it."""
-    return float(np.clip(noise * max(1.0, (20 / max(1, rows)) ** 0.5), noise, max(noise, 0.1)))
 
 
 def _speeds(group: Group, prior: Prior) -> dict[str, float]:

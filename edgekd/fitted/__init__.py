@@ -417,7 +417,7 @@ def settle(
         milliseconds: of each.
     """
     rows = len(milliseconds)
-    noise = float(np.clip(found.noise * max(1.0, (20 / rows) ** 0.5), found.noise, max(found.noise, 0.1)))
+    noise = anchor_noise(found.noise, rows)
     left, spread = _left_out(found, totals, milliseconds, noise)
     if rows >= FEW:
         noise = float(np.clip(1.4826 * np.median(np.abs(np.log(left / milliseconds))), noise, 0.3))
@@ -435,6 +435,11 @@ def settle(
         covered=round(float((scores <= (own or found.bounds["anchored"])).mean()), 4),
     )
     return made, noise if rows >= FEW else max(found.noise, 0.03), own, held
+
+
+def anchor_noise(noise: float, rows: int) -> float:
+    """A family's noise, raised where a device has few measurements: five are no fair sample of its errors."""
+    return float(np.clip(noise * max(1.0, (20 / rows) ** 0.5), noise, max(noise, 0.1)))
 
 
 def evidence(model: str, milliseconds: float, features: Sequence[float], sha256: str) -> Evidence:
