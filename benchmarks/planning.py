@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
+
 import edgekd
 from edgekd.errors import BudgetInfeasible
 from edgekd.shipped import target_names
@@ -31,8 +33,9 @@ def _share(verdict: Verdict) -> float:
 def row(recipe: str, target: str, out: Path) -> list[str]:
     """A line of the table."""
     began = time.monotonic()
+    wanted = msgspec.structs.replace(edgekd.load_recipe(recipe), prefer="most capable within the budget")
     try:
-        plan = edgekd.plan_all(recipe, [target], out=out / target, whole=True)[0].made.plan
+        plan = edgekd.plan_all(wanted, [target], out=out / target, whole=True)[0].made.plan
     except BudgetInfeasible as error:
         return [target, str(error), *[""] * (len(COLUMNS) - 2)]
     assert plan is not None
