@@ -16,7 +16,7 @@ from edgekd.pipeline import Made, Step, build
 from edgekd.places import remembered
 from edgekd.plugins import reference
 from edgekd.runs import Run
-from edgekd.shipped import load_recipe, load_target
+from edgekd.shipped import load_recipe, load_target, recipe_names
 from edgekd.sides import Side, able, sides_of
 from edgekd.specs import (
     Choice,
@@ -154,7 +154,7 @@ def plan_all(
         EdgekdError: as `run`.
     """
     if not targets:
-        if isinstance(recipe, Recipe) or whole or probe or out or scale:
+        if isinstance(recipe, Recipe) or _names_a_recipe(recipe) or whole or probe or out or scale:
             raise ConfigError("no target", hint="name one with --target; `edgekd targets` lists the shipped ones")
         return resume(recipe, until="plan", on=on)
     wanted = _checked(recipe) if isinstance(recipe, Recipe) else load_recipe(recipe, scale)
@@ -163,6 +163,10 @@ def plan_all(
     if probe:
         wanted = msgspec.structs.replace(wanted, prefer="best by probes within the budget")
     return run_all(wanted, targets, out=out, until="plan", on=on)
+
+
+def _names_a_recipe(text: str | Path) -> bool:
+    return str(text) in recipe_names() or Path(text).suffix == ".toml"
 
 
 def plans(results: Sequence[Result]) -> dict[str, Any]:
