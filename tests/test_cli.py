@@ -168,7 +168,7 @@ WRONG: dict[str, tuple[list[str], int, str, str]] = {
     "a seed below": (["run", "zzz", "-t", "x", "--seed", "-1"], 2, "Invalid value for '--seed'", "`edgekd"),
     "a seed above": (["run", "zzz", "-t", "x", "--seed", "2147483648"], 2, "Invalid value for '--seed'", "`edgekd"),
     "no run": (["plan", "nowhere"], 2, "nowhere is not a run folder", "`edgekd run RECIPE --target T -o FOLDER` makes"),
-    "no target": (["plan", "digits"], 2, "no target", "name one with --target"),
+    "a plan for nothing": (["plan", "digits"], 2, "no target", "name one with --target"),
     "an engine": (["engines", "install", "lightrt"], 4, "no engine named 'lightrt'", "did you mean 'litert'?"),
     "an engine's verb": (["engines", "remove", "litert"], 2, "Invalid value for ", "`edgekd --help` and"),
     "no engine": (["engines", "install"], 2, "install which engine?", "`edgekd engines` lists them"),
