@@ -13,8 +13,13 @@ from edgekd.repeats import repeated
 
 Activation = Literal["relu6", "relu", "hardswish"]
 
-WIDTHS: Final = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
-"""Multiples of channels that are worth considering."""
+WIDTHS: Final = (
+    0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.75, 0.9, 1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5, 2.75, 3.0, 3.25,
+    3.5, 3.75, 4.0,
+)  # fmt: skip
+"""Multiples of channels that are worth considering: near enough to each other for some net to come close to a limit."""
+DEPTHS: Final = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0)
+"""And of blocks."""
 
 _ACTIVATIONS: dict[Activation, type[nn.Module]] = {"relu6": nn.ReLU6, "relu": nn.ReLU, "hardswish": nn.Hardswish}
 

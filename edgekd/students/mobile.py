@@ -17,6 +17,7 @@ from edgekd.nets import Net, centred, planes, values
 from edgekd.specs import Subject
 from edgekd.students import StudentFamily
 from edgekd.students._blocks import (
+    DEPTHS,
     WIDTHS,
     Activation,
     convolution,
@@ -65,8 +66,8 @@ class _Mobile:
         smaller = sorted({max(16, round(min(height, width) * share / 4) * 4) for share in (0.5, 0.625, 0.75, 0.875, 1)})
         return {
             "width": WIDTHS,
-            "depth": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0),
-            "expansion": (2, 3, 4, 6),
+            "depth": DEPTHS,
+            "expansion": (2, 3, 4, 5, 6),
             **({"resolution": smaller} if subject.images else {}),
         }
 

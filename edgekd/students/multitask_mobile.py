@@ -20,7 +20,7 @@ from edgekd.pyramids import finest, halved, joined, resized
 from edgekd.repeats import repeated
 from edgekd.specs import Output, Subject
 from edgekd.students import StudentFamily
-from edgekd.students._blocks import WIDTHS, convolution, divisible, initialise, inverted_residual, separable
+from edgekd.students._blocks import DEPTHS, WIDTHS, convolution, divisible, initialise, inverted_residual, separable
 
 _CHANNELS = (16, 24, 40, 64)
 """Of the levels at width 1; the first is at half the image's resolution."""
@@ -51,7 +51,7 @@ class _MultitaskMobile:
         return Net(net, centred(subject), subject.classes)
 
     def space(self, subject: Subject) -> Mapping[str, Sequence[Any]]:
-        return {"width": WIDTHS, "depth": (0.5, 1.0, 1.5, 2.0, 3.0, 4.0), "expansion": (2, 3, 4, 6)}
+        return {"width": WIDTHS, "depth": DEPTHS, "expansion": (2, 3, 4, 5, 6)}
 
 
 class MultitaskMobileNet(nn.Module):
