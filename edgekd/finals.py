@@ -86,14 +86,14 @@ def keep_experience(run: Run, target: str, known: Experience) -> None:
 
 
 def learned(plan: Plan, report: Report, grows: bool) -> Finalist | None:
-    """What a trained student has shown of its cost, where that asks for another one: it breaks the budget, or it
-    `grows` and takes less than half of it. None where no device has told, or the artifact is of another export."""
+    """What a trained student has shown of its cost, where that asks for another one: it breaks the budget by more than
+    an estimate, or it `grows` and a device has it below half of every limit. None where the artifact is of another export.
+    """
     verdicts = tuple(one for one in report.verdicts if one.limit in LIMITS)
+    breaks = any(_over(one) > 1 and one.provenance != "estimated" for one in verdicts)
     told = any(one.limit == "latency_ms" and one.provenance in RANKS[:2] for one in verdicts)
-    if not told or report.artifact != plan.export:
-        return None
-    shares = [_over(one) for one in verdicts]
-    if max(shares) <= 1 and not (grows and max(shares) < HALF):
+    roomy = grows and told and all(_over(one) < HALF for one in verdicts)
+    if report.artifact != plan.export or not (breaks or roomy):
         return None
     return Finalist(options=plan.student.options, predicted=plan.predicted, verdicts=verdicts, trained=True)
 

@@ -166,7 +166,13 @@ def test_what_has_much_room_is_learned_from_where_a_plan_may_grow() -> None:
 
 def test_an_estimate_is_no_reason_to_plan_anew() -> None:
     assert learned(plan(), report(verdict("latency_ms", 4, 10, "estimated"), FILE), grows=True) is None
+    assert learned(plan(), report(verdict("latency_ms", 12, 10, "estimated"), FILE), grows=True) is None
     assert learned(plan(), report(verdict("latency_ms", 4, 10), FILE, artifact="onnx-int8"), grows=True) is None
+
+
+def test_a_file_is_what_it_is_without_any_device() -> None:
+    large = report(verdict("latency_ms", 4, 10, "estimated"), verdict("file_bytes", 11, 10, "host"))
+    assert learned(plan(), large, grows=True) is not None
 
 
 # --- the real thing
