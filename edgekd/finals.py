@@ -86,8 +86,9 @@ def keep_experience(run: Run, target: str, known: Experience) -> None:
 
 
 def learned(plan: Plan, report: Report, grows: bool) -> Finalist | None:
-    """What a trained student has shown of its cost, where that asks for another one: it breaks the budget by more than
-    an estimate, or it `grows` and a device has it below half of every limit. None where the artifact is of another export.
+    """What a trained student has shown of its cost, where that asks for another one: it breaks the budget, and not by
+    an estimate alone, or it `grows` and a device has it below half of every limit. None where the artifact is of
+    another export.
     """
     verdicts = tuple(one for one in report.verdicts if one.limit in LIMITS)
     breaks = any(_over(one) > 1 and one.provenance != "estimated" for one in verdicts)
