@@ -1,12 +1,12 @@
 """What `edgekd blame` says, as one picture: a row a layer, errors on the left and time on the right."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from edgekd.errors import PluginUnavailable
-from edgekd.files import storage_errors
 from edgekd.page._numbers import drawable, mappings, milliseconds, number, percent, reach
-from edgekd.page._pictures import COLOURS, styled, svg
+from edgekd.page._pictures import COLOURS
+from edgekd.page._saved import saved
 
 MOST_ROWS: Final = 60
 ROW: Final = 20
@@ -40,23 +40,7 @@ def save(summary: dict[str, Any], path: Path) -> None:
         PluginUnavailable: altair or vl-convert is not installed.
         StorageError: the file cannot be written.
     """
-    try:
-        chart = picture(summary)
-        content = png(chart) if path.suffix.lower() == ".png" else svg(chart).encode()
-    except ModuleNotFoundError as missing:
-        hint = "pip install 'edgekd[report]'"
-        raise PluginUnavailable(f"a picture needs the package {missing.name!r}", hint=hint) from missing
-    with storage_errors(path):
-        path.write_bytes(content)
-
-
-def png(chart: Any) -> bytes:
-    """A chart as PNG on white, twice as large as on the page."""
-    import vl_convert
-
-    plain, version = styled(chart, background="white")
-    made: bytes = vl_convert.vegalite_to_png(plain, vl_version=version, scale=2)
-    return made
+    saved(partial(picture, summary), path)
 
 
 def picture(summary: dict[str, Any]) -> Any:

@@ -1,12 +1,11 @@
 """The fronts of a plan's targets as one picture."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgekd.errors import PluginUnavailable
-from edgekd.files import storage_errors
-from edgekd.page._pictures import plan_picture, svg
-from edgekd.page.blame import png
+from edgekd.page._pictures import plan_picture
+from edgekd.page._saved import saved
 
 COLUMNS = 2
 """Fronts beside each other."""
@@ -19,14 +18,7 @@ def save(plans: dict[str, Any], path: Path) -> None:
         PluginUnavailable: altair or vl-convert is not installed.
         StorageError: the file cannot be written.
     """
-    try:
-        chart = picture(plans)
-        content = png(chart) if path.suffix.lower() == ".png" else svg(chart).encode()
-    except ModuleNotFoundError as missing:
-        hint = "pip install 'edgekd[report]'"
-        raise PluginUnavailable(f"a picture needs the package {missing.name!r}", hint=hint) from missing
-    with storage_errors(path):
-        path.write_bytes(content)
+    saved(partial(picture, plans), path)
 
 
 def picture(plans: dict[str, Any]) -> Any:
