@@ -23,11 +23,7 @@ COLUMNS = ("target", "student", "considered", "made", "latency", "memory", "file
 
 def share(verdict: Verdict | None) -> str:
     """Of a limit, with its provenance."""
-    return f"{_share(verdict):.0%} {verdict.provenance}" if verdict else ""
-
-
-def _share(verdict: Verdict) -> float:
-    return (verdict.high or verdict.found) / verdict.allowed
+    return f"{verdict.share:.0%} {verdict.provenance}" if verdict else ""
 
 
 def row(recipe: str, target: str, out: Path) -> list[str]:
@@ -43,7 +39,7 @@ def row(recipe: str, target: str, out: Path) -> list[str]:
     found = {one.limit: one for one in chosen.verdicts}
     shares = [share(found.get(limit)) for limit in ("latency_ms", "peak_memory_bytes", "file_bytes")]
     options = ", ".join(f"{name} {value}" for name, value in plan.student.options.items())
-    nearest = max(map(_share, chosen.verdicts))
+    nearest = max(one.share for one in chosen.verdicts)
     seconds = time.monotonic() - began
     made = str(len(plan.finalists))
     return [target, options, f"{plan.considered:,}", made, *shares, f"{nearest:.0%}", f"{seconds:.0f}"]

@@ -3,7 +3,7 @@
 from edgekd import devices
 from edgekd.errors import DeviceUnreachable, MeasureError
 from edgekd.measure import Job, count, measure, once_of
-from edgekd.runs import Work
+from edgekd.runs import Run, Work
 from edgekd.specs import Artifact, Counted, Failure, Measurement, Mode, Spec
 
 VERSION = 1
@@ -16,6 +16,15 @@ class Attempt(Spec, frozen=True, kw_only=True):
     measurement: Measurement | None = None
     counted: Counted | None = None
     failure: Failure | None = None
+
+
+def attempt_there(
+    run: Run, name: str, artifact: Artifact, engine: str, device: str, mode: Mode, threads: int
+) -> Attempt:
+    """A step of a run: timed on a device, or counted there where times would tell nothing."""
+    if devices.timed(device):
+        return run.step(name, time_there, artifact, engine, device, mode, threads)
+    return run.step(name, count_there, artifact, engine, device, threads)
 
 
 def time_there(work: Work, artifact: Artifact, engine: str, device: str, mode: Mode, threads: int) -> Attempt:

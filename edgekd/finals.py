@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
-from edgekd import devices, engines
-from edgekd.attempts import Attempt, count_there, time_there
+from edgekd import engines
+from edgekd.attempts import Attempt, attempt_there
 from edgekd.distil import untrained
 from edgekd.errors import BudgetInfeasible, ConvertError
 from edgekd.exported import exported
@@ -20,10 +20,10 @@ from edgekd.files import decode_json, digest, dumps, read_text, storage_errors, 
 from edgekd.firmware import firmware_of
 from edgekd.measure import modelled
 from edgekd.places import Place, place_name
-from edgekd.plan import LIMITS, Finals, Shortlist, capacity, infeasible
+from edgekd.plan import LIMITS, Finals, Shortlist, capacity, infeasible, needs
 from edgekd.runs import Run
 from edgekd.specs import Artifact, Budget, Candidate, Choice, Cost, Data, Finalist, Plan, Report, Spec, Target, Verdict
-from edgekd.verdicts import RANKS, Found, best_known, file_size, finite, shipped_file
+from edgekd.verdicts import RANKS, Found, best_known, file_size, finite, shipped_bytes
 from edgekd.workers import sharing
 
 MOST_FINALISTS: Final = 8
@@ -91,9 +91,9 @@ def learned(plan: Plan, report: Report, grows: bool) -> Finalist | None:
     another export.
     """
     verdicts = tuple(one for one in report.verdicts if one.limit in LIMITS)
-    breaks = any(_over(one) > 1 and one.provenance != "estimated" for one in verdicts)
+    breaks = any(one.share > 1 and one.provenance != "estimated" for one in verdicts)
     told = any(one.limit == "latency_ms" and one.provenance in RANKS[:2] for one in verdicts)
-    roomy = grows and told and all(_over(one) < HALF for one in verdicts)
+    roomy = grows and told and all(one.share < HALF for one in verdicts)
     if report.artifact != plan.export or not (breaks or roomy):
         return None
     return Finalist(options=plan.student.options, predicted=plan.predicted, verdicts=verdicts, trained=True)
@@ -103,7 +103,7 @@ def ends_early(plan: Plan) -> bool:
     """Whether the most capable candidate of all was chosen, and takes less than half of every limit."""
     made = next((one for one in plan.finalists if one.options == plan.student.options and not one.failed), None)
     largest = plan.front[-1].options == plan.student.options and plan.fitting == plan.considered
-    return largest and made is not None and all(_over(one) < HALF for one in made.verdicts)
+    return largest and made is not None and all(one.share < HALF for one in made.verdicts)
 
 
 def _kept(run: Run, target: str) -> Path:
@@ -180,7 +180,7 @@ def _most_capable(pool: Sequence[Candidate], seen: "_Seen", budget: Budget, devi
         elif seen.found:
             holds = _holds(seen.expected(candidate), budget, AIM if device else 1)
         else:
-            holds = device or _holds(_upper(candidate.cost), budget, 1)
+            holds = device or _holds(needs(candidate.cost), budget, 1)
         if holds:
             return candidate
     return None
@@ -188,14 +188,6 @@ def _most_capable(pool: Sequence[Candidate], seen: "_Seen", budget: Budget, devi
 
 def _holds(cost: Mapping[str, float], budget: Budget, share: float) -> bool:
     return all(cost[limit] <= share * getattr(budget, limit) for limit in LIMITS)
-
-
-def _upper(cost: Cost) -> dict[str, float]:
-    return {
-        "latency_ms": cost.latency_ms.high,
-        "peak_memory_bytes": cost.peak_memory_bytes,
-        "file_bytes": cost.file_bytes,
-    }
 
 
 class _Seen:
@@ -217,9 +209,9 @@ class _Seen:
         """What a candidate is expected to be found to take: as far off its prediction as the one most like it."""
         able = [one for one in self.found.values() if not one.failed]
         if not able:
-            return _upper(candidate.cost)
+            return needs(candidate.cost)
         like = min(able, key=lambda one: abs(math.log(_ratio(candidate.cost, one.predicted))))
-        found = {one.limit: one.high or one.found for one in like.verdicts}
+        found = {one.limit: one.upper for one in like.verdicts}
         cost, theirs = candidate.cost, like.predicted
         return {
             "latency_ms": found.get("latency_ms", 0) * _ratio(cost, theirs),
@@ -257,18 +249,15 @@ def _measured(run: Run, at: str, artifact: Artifact, known: Experience) -> Attem
     if engine is None:
         return Attempt()
     name = f"{at}/{artifact.export}@{engine}@{place_name(known.device)}"
-    if devices.timed(known.device):
-        return run.step(name, time_there, artifact, engine, known.device, "rapid", known.threads)
-    return run.step(name, count_there, artifact, engine, known.device, known.threads)
+    return attempt_there(run, name, artifact, engine, known.device, "rapid", known.threads)
 
 
 def _verdicts(
     run: Run, at: str, target: Target, artifact: Artifact, found: Sequence[Found], cost: Cost
 ) -> tuple[Verdict, ...]:
     firmware = firmware_of(run, f"{at}/{artifact.export}", target, artifact) if target.device.flash_bytes else None
-    size = shipped_file(artifact, firmware).size_bytes if firmware else artifact.file_bytes
     told = best_known(found, target, firmware, cost, artifact.export)
-    return finite([*told, file_size(size, target.budget)])
+    return finite([*told, file_size(shipped_bytes(artifact, firmware), target.budget)])
 
 
 def _none_holds(tried: Sequence[Finalist], listed: Shortlist, target: Target) -> BudgetInfeasible:
@@ -276,18 +265,14 @@ def _none_holds(tried: Sequence[Finalist], listed: Shortlist, target: Target) ->
     made = [one for one in tried if one.verdicts]
     if not made:
         return infeasible((*listed.front, *listed.beyond), listed.considered, target)
-    nearest = min(made, key=lambda one: max(_over(verdict) for verdict in one.verdicts))
+    nearest = min(made, key=lambda one: max(verdict.share for verdict in one.verdicts))
     parts = [
-        f"{one.limit} {one.high or one.found:.4g} where {one.allowed:.4g} is allowed [{one.provenance}]"
+        f"{one.limit} {one.upper:.4g} where {one.allowed:.4g} is allowed [{one.provenance}]"
         for one in nearest.verdicts
-        if _over(one) > 1
+        if one.share > 1
     ]
     return BudgetInfeasible(
         f"no student of {listed.considered} fits {target.name}: of {len(tried)} that were made the nearest needs "
         f"{' and '.join(parts)}",
         hint="add smaller values to the recipe's student.space, or allow more in the target's budget",
     )
-
-
-def _over(verdict: Verdict) -> float:
-    return (verdict.high or verdict.found) / verdict.allowed

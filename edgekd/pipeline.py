@@ -10,9 +10,8 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from edgekd import devices
 from edgekd.agree import agree, for_job, foresee, heads_of, teachers_of
-from edgekd.attempts import Attempt, count_there, failed, time_there
+from edgekd.attempts import Attempt, attempt_there, failed
 from edgekd.converters import families
 from edgekd.data import load
 from edgekd.distil import distil
@@ -443,9 +442,7 @@ def _attempt(run: Run, at: str, artifact: Artifact, engine: str, place: Place, m
         return _timed_here(run, name, artifact, engine, place, mode)
 
     def do() -> Attempt:
-        if devices.timed(device):
-            return run.step(name, time_there, artifact, engine, device, mode, place.threads)
-        return run.step(name, count_there, artifact, engine, device, place.threads)
+        return attempt_there(run, name, artifact, engine, device, mode, place.threads)
 
     before = (run.folder / name / "result.json").exists()
     found = do()

@@ -213,12 +213,13 @@ def space_of(student: StudentChoice, subject: Subject) -> Mapping[str, Sequence[
 
 def excess(cost: Cost, budget: Budget) -> dict[str, float]:
     """The limits that a candidate breaks -> how many times what is allowed. Latency counts at its interval's end."""
-    found = _found(cost)
+    found = needs(cost)
     shares = {limit: found[limit] / getattr(budget, limit) for limit in LIMITS}
     return {limit: share for limit, share in shares.items() if share > 1}
 
 
-def _found(cost: Cost) -> dict[str, float]:
+def needs(cost: Cost) -> dict[str, float]:
+    """What a candidate is predicted to take of each limit; of latency the upper end."""
     return {
         "latency_ms": cost.latency_ms.high,
         "peak_memory_bytes": cost.peak_memory_bytes,
@@ -254,12 +255,12 @@ def infeasible(found: Sequence[Candidate], considered: int, target: Target) -> B
     """What to say where no candidate fits."""
     nearest = min(found, key=lambda candidate: max(excess(candidate.cost, target.budget).values()))
     broken = excess(nearest.cost, target.budget)
-    needs = _found(nearest.cost)
+    takes = needs(nearest.cost)
     parts = [
-        f"{limit} {needs[limit]:.4g} where {getattr(target.budget, limit):.4g} is allowed ({share:.1f}x)"
+        f"{limit} {takes[limit]:.4g} where {getattr(target.budget, limit):.4g} is allowed ({share:.1f}x)"
         for limit, share in sorted(broken.items(), key=lambda item: -item[1])
     ]
-    would_fit = ", ".join(f"{limit} = {_rounded_up(needs[limit])}" for limit in broken)
+    would_fit = ", ".join(f"{limit} = {_rounded_up(takes[limit])}" for limit in broken)
     return BudgetInfeasible(
         f"no student of {considered} fits {target.name}: the nearest needs {' and '.join(parts)} [estimated]",
         hint=f"it would fit a budget of {would_fit}; or add smaller values to the recipe's student.space",

@@ -1,6 +1,7 @@
 """Tell candidates apart by short distillations, examined on a part of the training split that they did not see."""
 
 import math
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -25,8 +26,8 @@ Front = tuple[Candidate, ...]
 
 
 def smallest_above(
-    work: Work, floor: float, front: tuple[Candidate, ...], lesson: Lesson, data: Data, knowledge: Knowledge
-) -> tuple[tuple[Candidate, ...], int, str]:
+    work: Work, floor: float, front: Front, lesson: Lesson, data: Data, knowledge: Knowledge
+) -> tuple[Front, int, str]:
     """The front with what was probed, the chosen index and why: a search by halves (by thirds on two cores)."""
     seen: dict[int, float] = {}
     low, high = 0, len(front)  # everything below `low` misses the floor, `high` and above hold it
@@ -40,9 +41,7 @@ def smallest_above(
         missing = [index for index in asked if seen[index] < floor]
         high = min([high, *holding])
         low = max([low, *(index + 1 for index in missing if index < high)])
-    probed = tuple(
-        msgspec.structs.replace(candidate, probe_accuracy=seen.get(index)) for index, candidate in enumerate(front)
-    )
+    probed = _scored(front, seen)
     if high < len(front):
         return (
             probed,
@@ -55,6 +54,11 @@ def smallest_above(
         best,
         f"no probe of {lesson.training.epochs} epochs reaches the floor of {floor:.3f}; the best one of the front",
     )
+
+
+def _scored(front: Front, scores: Mapping[int, float]) -> Front:
+    """The front, with what probes of some of it reached."""
+    return tuple(msgspec.structs.replace(one, probe_accuracy=scores.get(index)) for index, one in enumerate(front))
 
 
 def _spread(low: int, high: int, parts: int) -> list[int]:
@@ -70,7 +74,7 @@ def best_of_halves(
 
     Successive halving (Jamieson and Talwalkar 2016, arXiv:1502.07943) as Optuna decides it (Li et al. 2020,
     arXiv:1810.05934): of a handful of candidates each is trained a little, and those that Optuna does not prune twice
-    as long again, until one is left or they had the whole training.
+    as long again, until one is left or as often as halving takes.
 
     Raises:
         PluginUnavailable: Optuna is not installed.
@@ -91,10 +95,7 @@ def best_of_halves(
         if len(running) < 2:
             break
     best = max(seen, key=lambda index: (*seen[index], -index))
-    found = tuple(
-        msgspec.structs.replace(one, probe_accuracy=seen[index][1] if index in seen else None)
-        for index, one in enumerate(front)
-    )
+    found = _scored(front, {index: score for index, (_, score) in seen.items()})
     epochs = seen[best][0] * lesson.training.epochs
     return found, best, f"the best of {probed} that were probed, itself for {epochs} epochs"
 

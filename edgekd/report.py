@@ -45,7 +45,7 @@ from edgekd.verdicts import (
     finite,
     mention,
     require,
-    shipped_file,
+    shipped_bytes,
     speaking,
 )
 
@@ -155,8 +155,7 @@ def judge(evidence: Evidence, artifact: Artifact, budget: Budget) -> tuple[Verdi
     """
     agreement = next((one for one in evidence.agreements if one.artifact == artifact.export), None)
     firmware = _firmware(evidence, artifact)
-    shipped_bytes = shipped_file(artifact, firmware).size_bytes if firmware else artifact.file_bytes
-    verdicts = [*_cost(evidence, artifact, budget), file_size(shipped_bytes, budget)]
+    verdicts = [*_cost(evidence, artifact, budget), file_size(shipped_bytes(artifact, firmware), budget)]
     if agreement:
         verdicts.append(_accuracy(evidence, agreement, budget))
         verdicts.append(

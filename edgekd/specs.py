@@ -583,6 +583,16 @@ class Verdict(Spec, frozen=True, kw_only=True):
     high: float | None = None
     note: str = ""
 
+    @property
+    def upper(self) -> float:
+        """What counts of it: the upper end of an interval, where there is one."""
+        return self.high or self.found
+
+    @property
+    def share(self) -> float:
+        """Of what is allowed, that counts."""
+        return self.upper / self.allowed
+
 
 class Finalist(Spec, frozen=True, kw_only=True):
     """A candidate that was built and converted, and measured where a device was at hand, before any was trained."""
@@ -600,7 +610,7 @@ class Finalist(Spec, frozen=True, kw_only=True):
     @property
     def fits(self) -> bool:
         """Whether it holds every limit."""
-        return not self.failed and all((one.high or one.found) <= one.allowed for one in self.verdicts)
+        return not self.failed and all(one.upper <= one.allowed for one in self.verdicts)
 
 
 class Plan(Spec, frozen=True, kw_only=True):

@@ -91,7 +91,7 @@ def latency(found: Iterable[Found], target: Target) -> Verdict | None:
     """The 90th percentile of a run that can be trusted, else the upper end of a cycle model, against the limit; of
     several devices the one that is worst. None where there is neither."""
     verdicts = [_latency(one, target.budget) for one in speaking(found, target, "latency_ms")]
-    return max(verdicts, key=lambda one: (not one.ok, one.high or one.found), default=None)
+    return max(verdicts, key=lambda one: (not one.ok, one.upper), default=None)
 
 
 def _latency(one: Found, budget: Budget) -> Verdict:
@@ -197,6 +197,11 @@ def static_memory(firmware: Firmware, budget: Budget) -> Verdict | None:
 def shipped_file(artifact: Artifact, firmware: Firmware | None) -> File:
     """What is put on the device: the artifact, or what a compiler made of it."""
     return firmware.compiled.model if firmware and firmware.compiled else artifact.model
+
+
+def shipped_bytes(artifact: Artifact, firmware: Firmware | None) -> int:
+    """Of everything that the device gets."""
+    return shipped_file(artifact, firmware).size_bytes if firmware else artifact.file_bytes
 
 
 def sram_bytes(firmware: Firmware) -> int | None:

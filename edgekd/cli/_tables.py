@@ -83,10 +83,13 @@ def _print_finalists(out: Console, plan: Plan) -> None:
 
 
 def _found(verdict: Verdict | None) -> str:
-    if verdict is None:
-        return "no limit"
+    return f"{_amount(verdict)} \\[{verdict.provenance}]" if verdict else "no limit"
+
+
+def _amount(verdict: Verdict) -> str:
+    """What was found, with the upper end that counts where there is one."""
     at_most = f" (at most {_quantity(verdict, verdict.high)})" if verdict.high is not None else ""
-    return f"{_quantity(verdict, verdict.found)}{at_most} \\[{verdict.provenance}]"
+    return f"{_quantity(verdict, verdict.found)}{at_most}"
 
 
 def _options(options: dict[str, Any]) -> str:
@@ -209,13 +212,10 @@ def _print_verdicts(out: Console, result: Result) -> None:
     assert result.made.report is not None
     shown = table("limit", "allowed", "found", "provenance", "", "note")
     for verdict in result.verdicts:
-        found = _quantity(verdict, verdict.found)
-        if verdict.high is not None:
-            found += f" (at most {_quantity(verdict, verdict.high)})"
         shown.add_row(
             verdict.limit,
             _quantity(verdict, verdict.allowed),
-            found,
+            _amount(verdict),
             verdict.provenance,
             _mark(verdict.ok),
             escape(verdict.note),
