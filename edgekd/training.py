@@ -81,47 +81,82 @@ def fit(
     Raises:
         TrainingDiverged: the loss is not finite; the checkpoint before it is kept.
     """
-    pool = np.arange(len(viewer)) if examples is None else examples
-    if not len(pool):
-        raise ConfigError(f"{what}: no examples are left to learn from", hint="more data, or a smaller share held out")
-    batch, crew = min(training.batch, len(pool)), joined()
-    crew.check(batch, what)
-    steps_per_epoch = len(pool) // batch
-    steps = training.epochs * steps_per_epoch
+    crew = joined()
+    course = _Course(np.arange(len(viewer)) if examples is None else examples, training, seed, what)
+    crew.check(course.batch, what)
     learned = nn.ModuleDict({"net": module, "loss": objective} if isinstance(objective, nn.Module) else {"net": module})
     learned.to(crew.device)
     optimiser = _optimiser(learned, training)
+    keeper = _Keeper(learned, optimiser, checkpoint)
     start = _resume(learned, optimiser, checkpoint)
     module.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stub lacks this form
-    due = time.monotonic() + CHECKPOINT_SECONDS
-    order = np.empty(0, np.int64)
-    for step in range(start, steps):
-        epoch, within = divmod(step, steps_per_epoch)
-        if within == 0 or not len(order):
-            order = np.random.default_rng([seed, epoch]).permutation(pool)
-            tell(what, step, steps)
-        indices = crew.part(np.sort(order[within * batch : (within + 1) * batch]))
+    for step in range(start, course.steps):
+        epoch, within = divmod(step, course.per_epoch)
+        if within == 0 or step == start:
+            tell(what, step, course.steps)
+        indices = crew.part(course.examples(step))
         torch.manual_seed(seed * 1_000_003 + step + crew.rank * 1_000_000_007)  # dropout
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(training, step, steps)
+            group["lr"] = learning_rate(training, step, course.steps)
         inputs = tuple(one.to(crew.device) for one in viewer.inputs(indices, epoch % views))
-        shown = Shown(inputs, indices, epoch, step / steps)
+        shown = Shown(inputs, indices, epoch, step / course.steps)
         loss = _loss(module, objective, _rewritten(shown, writer, step), training.autocast)
-        if not math.isfinite(whole := crew.mean(loss).item()):
-            raise TrainingDiverged(
-                f"{what}: the loss is {whole} at step {step} of {steps}",
-                hint=f"lower learning_rate (now {training.learning_rate}); the checkpoint before it is kept",
-            )
+        _check(crew.mean(loss).item(), what, step, course.steps, training)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch
         crew.average(learned.parameters())
         optimiser.step()
-        if crew.rank == 0 and (time.monotonic() > due or step + 1 == steps):
-            began = time.monotonic()
-            _save(learned, optimiser, step + 1, checkpoint)
-            due = _next_save(began, time.monotonic())
-    tell(what, steps, steps)
+        if crew.rank == 0:
+            keeper.after(step + 1, course.steps)
+    tell(what, course.steps, course.steps)
     module.cpu().eval()
+
+
+class _Course:
+    """Which examples each step of a training shows."""
+
+    def __init__(self, pool: NDArray[np.int64], training: Training, seed: int, what: str) -> None:
+        if not len(pool):
+            raise ConfigError(
+                f"{what}: no examples are left to learn from", hint="more data, or a smaller share held out"
+            )
+        self._pool, self._seed = pool, seed
+        self.batch = min(training.batch, len(pool))
+        self.per_epoch = len(pool) // self.batch
+        self.steps = training.epochs * self.per_epoch
+        self._order: tuple[int, NDArray[np.int64]] = (-1, pool)
+
+    def examples(self, step: int) -> NDArray[np.int64]:
+        """Sorted indices of the examples of a step."""
+        epoch, within = divmod(step, self.per_epoch)
+        if self._order[0] != epoch:
+            self._order = epoch, np.random.default_rng([self._seed, epoch]).permutation(self._pool)
+        return np.sort(self._order[1][within * self.batch : (within + 1) * self.batch])
+
+
+class _Keeper:
+    """Saves a checkpoint every some seconds, and so that a large net spends little of its time on it."""
+
+    def __init__(self, learned: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> None:
+        self._learned, self._optimiser, self._path = learned, optimiser, path
+        self._due = time.monotonic() + CHECKPOINT_SECONDS
+
+    def after(self, done: int, steps: int) -> None:
+        """Save where it is time, or where `done` of the steps are all."""
+        began = time.monotonic()
+        if began <= self._due and done < steps:
+            return
+        _save(self._learned, self._optimiser, done, self._path)
+        ended = time.monotonic()
+        self._due = ended + max(CHECKPOINT_SECONDS, (ended - began) / CHECKPOINT_SHARE)
+
+
+def _check(loss: float, what: str, step: int, steps: int, training: Training) -> None:
+    if not math.isfinite(loss):
+        raise TrainingDiverged(
+            f"{what}: the loss is {loss} at step {step} of {steps}",
+            hint=f"lower learning_rate (now {training.learning_rate}); the checkpoint before it is kept",
+        )
 
 
 def _rewritten(shown: Shown, writer: Writer | None, step: int) -> Shown:
@@ -134,11 +169,6 @@ def _loss(module: nn.Module, objective: Objective, shown: Shown, autocast: bool)
     with torch.autocast(shown.device.type, torch.bfloat16, enabled=autocast):
         answers = answers_of(module(*map(_channels_last, shown.inputs)))
     return objective(tuple(one.float() for one in answers), shown)
-
-
-def _next_save(began: float, ended: float) -> float:
-    """When to save again: some seconds later, and so that a large net spends little of its time on it."""
-    return ended + max(CHECKPOINT_SECONDS, (ended - began) / CHECKPOINT_SHARE)
 
 
 def learning_rate(training: Training, step: int, steps: int) -> float:

@@ -2,8 +2,9 @@
 
 usage: python benchmarks/peers/distilling.py [EPOCHS [ROUNDS]]; wants `pip install --no-deps torchdistill torchvision`
 beside edgekd, and photos of hand signs where EDGEKD_DATA says. Both have the same teacher, start, views, size of batch,
-optimiser, loss and a single thread, and each its own way: torchdistill asks the teacher in every step and gets its
-examples from torch's DataLoader; edgekd asks once for each view and keeps what was said.
+optimiser, loss and a single thread, and each round another start and order. Each goes its own way: torchdistill asks
+the teacher in every step and gets its examples from torch's DataLoader; edgekd asks once for each view and keeps what
+was said.
 """
 
 import re
@@ -45,15 +46,15 @@ class Ground:
         train(self, self.teacher, TEACHING, lambda logits, shown: F.cross_entropy(logits, self.labels[shown.indices]))
         self.teacher.module.eval()
 
-    def _build(self, family: Any, name: str, **options: Any) -> Net:
-        torch.manual_seed(0)
+    def _build(self, family: Any, name: str, seed: int = 0, **options: Any) -> Net:
+        torch.manual_seed(seed)
         plugin = find(family, name)
         net: Net = plugin.build(plugin.Options(**options), self.subject)
         return net
 
-    def student(self) -> Net:
-        """The same random start each time."""
-        return self._build(students, "mobile", width=0.5, depth=0.5, resolution=SIZE)
+    def student(self, seed: int) -> Net:
+        """The same random start for both."""
+        return self._build(students, "mobile", seed, width=0.5, depth=0.5, resolution=SIZE)
 
     def viewer(self, net: Net, split: str = "train") -> Viewer:
         """What a net is shown."""
@@ -65,7 +66,7 @@ class Ground:
         return float(np.mean(answers.argmax(1) == self.arrays.test_labels))
 
 
-def train(ground: Ground, net: Net, how: Training, loss: Any) -> float:
+def train(ground: Ground, net: Net, how: Training, loss: Any, seed: int = 0) -> float:
     """edgekd's training loop; seconds."""
 
     def objective(answers: tuple[Tensor, ...], shown: Shown) -> Tensor:
@@ -75,13 +76,13 @@ def train(ground: Ground, net: Net, how: Training, loss: Any) -> float:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "checkpoint"
-        fit(net.module, ground.viewer(net), objective, how, views=VIEWS.count, seed=0, checkpoint=file, what="net")
+        fit(net.module, ground.viewer(net), objective, how, views=VIEWS.count, seed=seed, checkpoint=file, what="net")
     return time.perf_counter() - start
 
 
-def ours(ground: Ground, epochs: int) -> tuple[float, float, float]:
+def ours(ground: Ground, epochs: int, seed: int) -> tuple[float, float, float]:
     """Seconds to ask the teacher, seconds to train, accuracy."""
-    net, start = ground.student(), time.perf_counter()
+    net, start = ground.student(seed), time.perf_counter()
     said = [predict(ground.teacher.module, ground.viewer(ground.teacher), view)[0] for view in range(VIEWS.count)]
     kept = torch.from_numpy(np.stack(said).astype(np.float16).astype(np.float32))
     asking_s = time.perf_counter() - start
@@ -93,7 +94,7 @@ def ours(ground: Ground, epochs: int) -> tuple[float, float, float]:
         return 0.1 * F.cross_entropy(logits, labels) + 0.9 * soft
 
     how = Training(epochs=epochs, batch=BATCH, learning_rate=RATE, weight_decay=DECAY)
-    return asking_s, train(ground, net, how, loss), ground.accuracy(net)
+    return asking_s, train(ground, net, how, loss, seed), ground.accuracy(net)
 
 
 class Photos(Dataset[tuple[Tensor, int]]):
@@ -127,11 +128,11 @@ class Resized(nn.Module):
         return logits
 
 
-def theirs(ground: Ground, epochs: int) -> tuple[float, float]:
+def theirs(ground: Ground, epochs: int, seed: int) -> tuple[float, float]:
     """Seconds to train, accuracy."""
     from torchdistill.core.distillation import get_distillation_box
 
-    net = ground.student()
+    net = ground.student(seed)
     photos = Photos(ground, net)
     kd = {
         "key": "KDLoss",
@@ -201,16 +202,19 @@ def main(epochs: int, rounds: int) -> None:
     print(f"teacher {ground.accuracy(ground.teacher):.4f}; {epochs} epochs a round")
     print("| round | torchdistill s/epoch | accuracy | edgekd s/epoch | accuracy | asking the teacher s | ratio |")
     print("|---|---|---|---|---|---|---|")
-    ratios = []
+    ratios, scores = [], []
     for number in range(rounds):
-        their_s, their_accuracy = theirs(ground, epochs)
-        asking_s, our_s, our_accuracy = ours(ground, epochs)
+        their_s, their_accuracy = theirs(ground, epochs, number)
+        asking_s, our_s, our_accuracy = ours(ground, epochs, number)
         ratios.append(their_s / our_s)
+        scores.append((their_accuracy, our_accuracy))
         print(
             f"| {number} | {their_s / epochs:.2f} | {their_accuracy:.4f} | {our_s / epochs:.2f} | {our_accuracy:.4f} "
             f"| {asking_s:.1f} | {ratios[-1]:.2f} |",
             flush=True,
         )
+    for name, found in zip(("torchdistill", "edgekd"), zip(*scores, strict=True), strict=True):
+        print(f"{name}: accuracy {np.mean(found):.4f}, deviation {np.std(found, ddof=1) if rounds > 1 else 0:.4f}")
     print(f"median ratio {np.median(ratios):.2f}")
 
 
