@@ -35,6 +35,9 @@ R = TypeVar("R")
 SERVE = "from edgekd.workers import serve; serve()"
 _Process = subprocess.Popen[bytes]
 _running: set[_Process] = set()
+_KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(2**26), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
+"""Of glibc: what is freed stays with the process, up to half a GB. By default it goes back to the system in each step of a
+training, and comes again page by page, which takes up to half of the time."""
 _crews: list[int] = [0]
 """Processes that a training has, the last one counts; 0 for one of its own, on the processor."""
 _shared: ContextVar[dict[int, _Process] | None] = ContextVar("shared", default=None)
@@ -137,6 +140,7 @@ def cores() -> int:
 def _start(threads: int, stderr: IO[bytes], crew: int) -> _Process:
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     environment = {
+        **_KEEPING,
         "OMP_WAIT_POLICY": "PASSIVE",  # threads that spin for each other on busy cores took seven times as long
         **os.environ,
         **dict.fromkeys(names, str(threads)),
