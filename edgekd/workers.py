@@ -36,8 +36,8 @@ SERVE = "from edgekd.workers import serve; serve()"
 _Process = subprocess.Popen[bytes]
 _running: set[_Process] = set()
 _KEEPING = {"MALLOC_MMAP_THRESHOLD_": str(2**26), "MALLOC_TRIM_THRESHOLD_": str(2**29)}
-"""Of glibc: what is freed stays with the process, up to half a GB. By default it goes back to the system in each step of
-a training, and comes again page by page, which takes up to half of the time."""
+"""Of glibc: what is freed stays with the process, up to half a GB. By default it goes back to the system in each step
+of a training, and comes again page by page, which takes up to half of the time."""
 _crews: list[int] = [0]
 """Processes that a training has, the last one counts; 0 for one of its own, on the processor."""
 _shared: ContextVar[dict[int, _Process] | None] = ContextVar("shared", default=None)
