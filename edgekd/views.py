@@ -7,7 +7,7 @@ at one resolution and a student at another look at the same picture.
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -17,6 +17,9 @@ from torch import Tensor
 
 from edgekd.rows import Rows
 from edgekd.specs import Preprocessing, Views
+
+KEPT_BYTES: Final = 2**28
+"""Room for the examples of a data set at a net's size, which every view of them begins with."""
 
 
 class Viewer:
@@ -39,6 +42,7 @@ class Viewer:
         self._preprocessing = preprocessing
         self._views = views
         self._seed = seed
+        self._kept: tuple[Tensor, NDArray[np.bool_]] | None = None
 
     def __len__(self) -> int:
         return len(self._inputs)
@@ -50,13 +54,31 @@ class Viewer:
     def batch(self, indices: NDArray[np.int64], view: int | None = None) -> Tensor:
         """The first input as float32 of shape (len(indices), *input shape), tokens as int64; `view` None shows the
         examples as they are."""
-        raw = _as_it_is(self._inputs[indices])
         if self._preprocessing is None:
-            return raw
+            return self._raw(indices)
         if view is None or self._views is None:
-            return self._normalised(_resized(raw, self._preprocessing.size))
+            return self._normalised(_resized(self._raw(indices), self._preprocessing.size))
         numbers = _numbers(len(self), self._seed, view)[torch.from_numpy(indices)]
-        return self._normalised(self._warped(raw, numbers, self._views))
+        return self._normalised(self._warped(self._shrunk(indices), numbers, self._views))
+
+    def _raw(self, indices: NDArray[np.int64]) -> Tensor:
+        return _as_it_is(self._inputs[indices])
+
+    def _shrunk(self, indices: NDArray[np.int64]) -> Tensor:
+        """Examples that are no larger than what the net sees; made once, where there is room for all of them."""
+        assert self._preprocessing is not None
+        count, channels, *given = self._inputs.shape
+        height, width = map(min, self._preprocessing.size, given)
+        if [height, width] == given or 4 * count * channels * height * width > KEPT_BYTES:
+            return _resized(self._raw(indices), (height, width))
+        if self._kept is None:
+            self._kept = torch.empty(count, channels, height, width), np.zeros(count, np.bool_)
+        kept, known = self._kept
+        missing = indices[~known[indices]]
+        if len(missing):
+            kept[torch.from_numpy(missing)] = _resized(self._raw(missing), (height, width))
+            known[missing] = True
+        return kept[torch.from_numpy(indices)]
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         assert self._preprocessing is not None
@@ -64,11 +86,10 @@ class Viewer:
         std = torch.tensor(self._preprocessing.std).view(1, -1, 1, 1)
         return (pixels - mean) / std
 
-    def _warped(self, raw: Tensor, numbers: Tensor, views: Views) -> Tensor:
+    def _warped(self, shrunk: Tensor, numbers: Tensor, views: Views) -> Tensor:
         assert self._preprocessing is not None
         height, width = self._preprocessing.size
-        shrunk = _resized(raw, (min(height, raw.shape[2]), min(width, raw.shape[3])))
-        grid = F.affine_grid(_matrices(numbers, views), [len(raw), 1, height, width], align_corners=False)
+        grid = F.affine_grid(_matrices(numbers, views), [len(shrunk), 1, height, width], align_corners=False)
         if views.elastic:
             field = numbers[:, 8:40].view(-1, 2, 4, 4) * views.elastic
             field = F.interpolate(field, size=(height, width), mode="bicubic", align_corners=True)
