@@ -94,7 +94,7 @@ def fit(
         epoch, within = divmod(step, course.per_epoch)
         if within == 0 or step == start:
             tell(what, step, course.steps)
-        indices = crew.part(course.examples(step))
+        indices = crew.part(course.examples(epoch, within))
         torch.manual_seed(seed * 1_000_003 + step + crew.rank * 1_000_000_007)  # dropout
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(training, step, course.steps)
@@ -126,9 +126,8 @@ class _Course:
         self.steps = training.epochs * self.per_epoch
         self._order: tuple[int, NDArray[np.int64]] = (-1, pool)
 
-    def examples(self, step: int) -> NDArray[np.int64]:
-        """Sorted indices of the examples of a step."""
-        epoch, within = divmod(step, self.per_epoch)
+    def examples(self, epoch: int, within: int) -> NDArray[np.int64]:
+        """Sorted indices of the examples of a step within an epoch."""
         if self._order[0] != epoch:
             self._order = epoch, np.random.default_rng([self._seed, epoch]).permutation(self._pool)
         return np.sort(self._order[1][within * self.batch : (within + 1) * self.batch])

@@ -50,6 +50,17 @@ def test_a_view_does_not_depend_on_the_batch(case: str) -> None:
     torch.testing.assert_close(shown(viewer, 7, 2, view=1), together[[7, 2]], rtol=0, atol=1e-4)
 
 
+def test_views_are_the_same_with_and_without_room_for_smaller_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    keeping = Viewer(noise(height=40, width=50), AS_PIXELS, ALL)
+    first = shown(keeping, 3, 7)  # others are made later, and these not again
+    found = [shown(keeping, *range(12), view=view) for view in (0, 1)]
+    monkeypatch.setattr("edgekd.views.KEPT_BYTES", 0)
+    afresh = Viewer(noise(height=40, width=50), AS_PIXELS, ALL)
+    for view in (0, 1):
+        torch.testing.assert_close(found[view], shown(afresh, *range(12), view=view), rtol=0, atol=1e-4)
+    torch.testing.assert_close(first, found[0][[3, 7]], rtol=0, atol=1e-4)
+
+
 @pytest.mark.parametrize("case", ONE_BY_ONE)
 def test_a_view_changes_its_example_and_stays_in_range(case: str) -> None:
     raw = noise()
