@@ -89,6 +89,8 @@ def fit(
     optimiser = _optimiser(learned, training)
     keeper = _Keeper(learned, optimiser, checkpoint)
     start = _resume(learned, optimiser, checkpoint)
+    if training.epochs > views:
+        viewer.keep(views)
     module.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stub lacks this form
     for step in range(start, course.steps):
         epoch, within = divmod(step, course.per_epoch)

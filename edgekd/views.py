@@ -5,7 +5,7 @@ at one resolution and a student at another look at the same picture.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -18,8 +18,10 @@ from torch import Tensor
 from edgekd.rows import Rows
 from edgekd.specs import Preprocessing, Views
 
-KEPT_BYTES: Final = 2**28
-"""Room for the examples of a data set at a net's size, which every view of them begins with."""
+KEPT_BYTES: Final = 2**30
+"""Room for all views of a data set as a net sees them."""
+SHRUNK_BYTES: Final = 2**28
+"""Room for its examples at the net's size, which every view of them begins with."""
 
 
 class Viewer:
@@ -42,10 +44,20 @@ class Viewer:
         self._preprocessing = preprocessing
         self._views = views
         self._seed = seed
-        self._kept: tuple[Tensor, NDArray[np.bool_]] | None = None
+        self._shrunk: _Kept | None = None
+        self._views_kept: list[_Kept] = []
 
     def __len__(self) -> int:
         return len(self._inputs)
+
+    def keep(self, views: int) -> None:
+        """Make each example of the first views once, where there is room for all: they will be looked at again."""
+        if self._preprocessing is None or self._views is None or self._views_kept:
+            return
+        count, channels = self._inputs.shape[:2]
+        shape = (count, channels, *self._preprocessing.size)
+        if views * _bytes(shape) <= KEPT_BYTES:
+            self._views_kept = [_Kept(shape) for _ in range(views)]
 
     def inputs(self, indices: NDArray[np.int64], view: int | None = None) -> tuple[Tensor, ...]:
         """All that a net takes of the examples: what `batch` returns, and the further inputs."""
@@ -58,27 +70,33 @@ class Viewer:
             return self._raw(indices)
         if view is None or self._views is None:
             return self._normalised(_resized(self._raw(indices), self._preprocessing.size))
-        numbers = _numbers(len(self), self._seed, view)[torch.from_numpy(indices)]
-        return self._normalised(self._warped(self._shrunk(indices), numbers, self._views))
+        if view < len(self._views_kept):
+            return self._views_kept[view].take(indices, lambda missing: self._seen(missing, view))
+        return self._seen(indices, view)
 
     def _raw(self, indices: NDArray[np.int64]) -> Tensor:
         return _as_it_is(self._inputs[indices])
 
-    def _shrunk(self, indices: NDArray[np.int64]) -> Tensor:
+    def _seen(self, indices: NDArray[np.int64], view: int) -> Tensor:
+        assert self._views is not None
+        chosen = torch.from_numpy(indices)
+        numbers, matrices = (one[chosen] for one in _chance(len(self), self._seed, view, self._views))
+        return self._normalised(self._warped(self._begun(indices), numbers, matrices, self._views))
+
+    def _begun(self, indices: NDArray[np.int64]) -> Tensor:
         """Examples that are no larger than what the net sees; made once, where there is room for all of them."""
         assert self._preprocessing is not None
         count, channels, *given = self._inputs.shape
         height, width = map(min, self._preprocessing.size, given)
-        if [height, width] == given or 4 * count * channels * height * width > KEPT_BYTES:
-            return _resized(self._raw(indices), (height, width))
-        if self._kept is None:
-            self._kept = torch.empty(count, channels, height, width), np.zeros(count, np.bool_)
-        kept, known = self._kept
-        missing = indices[~known[indices]]
-        if len(missing):
-            kept[torch.from_numpy(missing)] = _resized(self._raw(missing), (height, width))
-            known[missing] = True
-        return kept[torch.from_numpy(indices)]
+        shape = (count, channels, height, width)
+
+        def made(some: NDArray[np.int64]) -> Tensor:
+            return _resized(self._raw(some), (height, width))
+
+        if [height, width] == given or self._views_kept or _bytes(shape) > SHRUNK_BYTES:
+            return made(indices)
+        self._shrunk = self._shrunk or _Kept(shape)
+        return self._shrunk.take(indices, made)
 
     def _normalised(self, pixels: Tensor) -> Tensor:
         assert self._preprocessing is not None
@@ -86,10 +104,10 @@ class Viewer:
         std = torch.tensor(self._preprocessing.std).view(1, -1, 1, 1)
         return (pixels - mean) / std
 
-    def _warped(self, shrunk: Tensor, numbers: Tensor, views: Views) -> Tensor:
+    def _warped(self, shrunk: Tensor, numbers: Tensor, matrices: Tensor, views: Views) -> Tensor:
         assert self._preprocessing is not None
         height, width = self._preprocessing.size
-        grid = F.affine_grid(_matrices(numbers, views), [len(shrunk), 1, height, width], align_corners=False)
+        grid = _grid(matrices, height, width)
         if views.elastic:
             field = numbers[:, 8:40].view(-1, 2, 4, 4) * views.elastic
             field = F.interpolate(field, size=(height, width), mode="bicubic", align_corners=True)
@@ -101,16 +119,40 @@ class Viewer:
         return warped
 
 
+class _Kept:
+    """Pictures of shape (examples, ...) that are made when they are first asked for."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._pictures = torch.empty(shape)
+        self._known = np.zeros(len(self._pictures), np.bool_)
+
+    def take(self, indices: NDArray[np.int64], make: Callable[[NDArray[np.int64]], Tensor]) -> Tensor:
+        missing = indices[~self._known[indices]]
+        if len(missing):
+            self._pictures[torch.from_numpy(missing)] = make(missing)
+            self._known[missing] = True
+        return self._pictures[torch.from_numpy(indices)]
+
+
+def _bytes(shape: tuple[int, ...]) -> int:
+    """Of float32."""
+    return 4 * math.prod(shape)
+
+
 def _as_it_is(rows: NDArray[Any]) -> Tensor:
     raw = torch.from_numpy(np.ascontiguousarray(rows))
     return raw.long() if raw.dtype == torch.int32 else raw.float()
 
 
 @lru_cache(maxsize=1)  # of many examples they are large
-def _numbers(examples: int, seed: int, view: int) -> Tensor:
-    """Uniform numbers in -1..1 of shape (examples, 40): all the chance in one view."""
+def _chance(examples: int, seed: int, view: int, views: Views) -> tuple[Tensor, Tensor]:
+    """All the chance in one view: uniform numbers in -1..1 of shape (examples, 40), and the affine maps by them.
+
+    The maps are of all examples at once, as the last bits of a sine depend on how many are computed together.
+    """
     generator = torch.Generator().manual_seed((seed * 1_000_003 + view * 7_919 + 17) % 2**63)
-    return torch.rand(examples, 40, generator=generator).mul_(2).sub_(1)
+    numbers = torch.rand(examples, 40, generator=generator).mul_(2).sub_(1)
+    return numbers, _matrices(numbers, views)
 
 
 def _matrices(numbers: Tensor, views: Views) -> Tensor:
@@ -123,6 +165,13 @@ def _matrices(numbers: Tensor, views: Views) -> Tensor:
     first = torch.stack([cos * mirror, shear - sin, numbers[:, 3] * views.shift * 2], 1)
     second = torch.stack([sin * mirror, cos, numbers[:, 4] * views.shift * 2], 1)
     return torch.stack([first, second], 1)
+
+
+def _grid(matrices: Tensor, height: int, width: int) -> Tensor:
+    """Where each pixel's centre comes from, of shape (batch, height, width, 2), in -1..1 across the picture."""
+    y, x = ((torch.arange(size) * 2 + 1) / size - 1 for size in (height, width))
+    of_x, of_y, shift = matrices[:, None, None].unbind(-1)
+    return of_x * x.view(1, 1, -1, 1) + (of_y * y.view(1, -1, 1, 1) + shift)
 
 
 def _resized(pixels: Tensor, size: tuple[int, int]) -> Tensor:

@@ -46,19 +46,34 @@ def test_a_view_does_not_depend_on_the_batch(case: str) -> None:
     viewer = Viewer(noise(), AS_PIXELS, ONE_BY_ONE[case])
     together = shown(viewer, *range(12), view=1)
     for index in (0, 5, 11):
-        torch.testing.assert_close(shown(viewer, index, view=1)[0], together[index], rtol=0, atol=1e-4)
-    torch.testing.assert_close(shown(viewer, 7, 2, view=1), together[[7, 2]], rtol=0, atol=1e-4)
+        assert torch.equal(shown(viewer, index, view=1)[0], together[index])
+    assert torch.equal(shown(viewer, 7, 2, view=1), together[[7, 2]])
 
 
-def test_views_are_the_same_with_and_without_room_for_smaller_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("views", [0, 1, 2])
+def test_views_are_the_same_with_and_without_room_to_keep_them(views: int, monkeypatch: pytest.MonkeyPatch) -> None:
     keeping = Viewer(noise(height=40, width=50), AS_PIXELS, ALL)
+    keeping.keep(views)  # above that, the examples at the net's size are kept
     first = shown(keeping, 3, 7)  # others are made later, and these not again
     found = [shown(keeping, *range(12), view=view) for view in (0, 1)]
     monkeypatch.setattr("edgekd.views.KEPT_BYTES", 0)
+    monkeypatch.setattr("edgekd.views.SHRUNK_BYTES", 0)
     afresh = Viewer(noise(height=40, width=50), AS_PIXELS, ALL)
+    afresh.keep(views)
     for view in (0, 1):
-        torch.testing.assert_close(found[view], shown(afresh, *range(12), view=view), rtol=0, atol=1e-4)
-    torch.testing.assert_close(first, found[0][[3, 7]], rtol=0, atol=1e-4)
+        assert torch.equal(found[view], shown(afresh, *range(12), view=view))
+    assert torch.equal(first, found[0][[3, 7]])
+
+
+def test_a_kept_view_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    viewer = Viewer(noise(), AS_PIXELS, ALL)
+    viewer.keep(2)
+    first = shown(viewer, *range(12), view=1)
+    first.zero_()  # what is handed out is a copy
+    monkeypatch.setattr(Viewer, "_seen", None)
+    assert shown(viewer, 3, 1, view=1).abs().sum() > 0
+    with pytest.raises(TypeError):
+        shown(viewer, 3, view=0)
 
 
 @pytest.mark.parametrize("case", ONE_BY_ONE)
