@@ -216,8 +216,8 @@ def _optimiser(module: nn.Module, training: Training) -> torch.optim.Optimizer:
         {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
     ]
     if training.optimiser == "adamw":
-        return torch.optim.AdamW(groups, lr=training.learning_rate)
-    return torch.optim.SGD(groups, lr=training.learning_rate, momentum=0.9, nesterov=True)
+        return torch.optim.AdamW(groups, lr=training.learning_rate, fused=True)
+    return torch.optim.SGD(groups, lr=training.learning_rate, momentum=0.9, nesterov=True, fused=True)
 
 
 def _save(module: nn.Module, optimiser: torch.optim.Optimizer, step: int, path: Path) -> None:

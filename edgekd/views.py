@@ -123,7 +123,7 @@ class _Kept:
     """Pictures of shape (examples, ...) that are made when they are first asked for."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self._pictures = torch.empty(shape)
+        self._pictures = torch.empty(shape, memory_format=torch.channels_last)  # as nets take them
         self._known = np.zeros(len(self._pictures), np.bool_)
 
     def take(self, indices: NDArray[np.int64], make: Callable[[NDArray[np.int64]], Tensor]) -> Tensor:
