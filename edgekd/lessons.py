@@ -179,7 +179,7 @@ def objective_of(
         terms,
         data.subject,
         labels,
-        Oracle(work, data, knowledge, lesson.views, lesson.views_seed, asked, live),
+        Oracle(work, data, knowledge, lesson.views, lesson.views_seed, asked, live, autocast=stage.training.autocast),
         nets=(teacher, net) if teacher and net else None,
         smoothing=smoothing,
         weighting=lesson.weighting,

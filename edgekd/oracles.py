@@ -74,10 +74,12 @@ class Oracle:
         seed: int,
         asked: nn.Module | None = None,
         live: "Live | None" = None,
+        *,
+        autocast: bool = False,
     ) -> None:
-        """`asked` is the first teacher, where its layers were not kept and must be asked for again; `live` are all of
-        them, where they shall speak about what a student writes itself."""
-        self._subject = data.subject
+        """`asked` is the first teacher, where its layers were not kept and must be asked for again, in bfloat16 with
+        `autocast`; `live` are all of them, where they shall speak about what a student writes itself."""
+        self._subject, self._autocast = data.subject, autocast
         self._told = [_Opened(work, one) for one in knowledge.told]
         self._asked, self._live = asked, live
         first = knowledge.told[0]
@@ -104,8 +106,9 @@ class Oracle:
             return self._live.layers(shown.inputs[0])
         first = self._told[0]
         if self._asked is not None:
-            with evaluating(self._asked):
-                self._asked(*self._viewer.inputs(shown.indices, shown.epoch % len(first.told.views)))
+            inputs = self._viewer.inputs(shown.indices, shown.epoch % len(first.told.views))
+            with evaluating(self._asked), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
+                self._asked(*inputs)
             return self._tap.found
         found = zip(first.told.layers, first.layers(shown.epoch), strict=True)
         return {path: torch.from_numpy(rows[shown.indices].astype(np.float32)) for path, rows in found}

@@ -22,7 +22,7 @@ from edgekd.columns import Column
 from edgekd.errors import ConfigError, StorageError
 from edgekd.files import dumps
 from edgekd.nets import save
-from edgekd.oracles import Oracle
+from edgekd.oracles import Oracle, trained
 from edgekd.runs import Work
 from edgekd.specs import Knowledge, Told, Views
 from edgekd.training import Shown
@@ -376,6 +376,21 @@ def test_the_largest_logits_come_back_dense(
     assert found is not None and exact is not None
     assert found.shape == (3, 3) and torch.allclose(found, exact, atol=2e-3) and not torch.equal(found, exact)
     assert asked(log) == 2 * VIEWS.count * EXAMPLES, "both ways of keeping an output are kept"
+
+
+@pytest.mark.parametrize(("autocast", "least", "most"), [(False, 0.0, 1e-3), (True, 1e-3, 2e-2)])
+def test_layers_that_were_not_kept_are_asked_for(
+    ask: Ask, tmp_path: Path, autocast: bool, least: float, most: float
+) -> None:
+    told = ask("a", LAYER)
+    work, teacher, data = begun(tmp_path / "again")
+    asked_again = trained(work, teacher, data.subject).module
+    knowledge = Knowledge(told=(told,))
+    oracle = Oracle(work, data, knowledge, VIEWS, 0, asked_again, autocast=autocast)
+    found = oracle.layers(shown(1))["features"]
+    kept = torch.from_numpy(answers(tmp_path / "a", told)[3][INDICES].astype(np.float32))
+    assert found.dtype == torch.float32
+    assert least <= (found - kept).abs().max() <= most
 
 
 # --- memory
