@@ -88,10 +88,10 @@ def fit(
     learned.to(crew.device)
     optimiser = _optimiser(learned, training)
     keeper = _Keeper(learned, optimiser, checkpoint)
+    module.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stub lacks this form
     start = _resume(learned, optimiser, checkpoint)
     if training.epochs > views:
         viewer.keep(views)
-    module.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stub lacks this form
     for step in range(start, course.steps):
         epoch, within = divmod(step, course.per_epoch)
         if within == 0 or step == start:
@@ -258,6 +258,10 @@ def _resume(module: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> 
             _, index, key = name.split(".", 2)
             state.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({**whole, "state": state})
+    for parameter, found in optimiser.state.items():
+        for name, value in found.items():
+            if value.shape == parameter.shape:  # a fused optimiser takes it for laid out as its parameter is
+                found[name] = torch.empty_like(parameter).copy_(value)
     return step
 
 
