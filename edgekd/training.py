@@ -114,9 +114,9 @@ def fit(
     module.cpu().eval()
 
 
-def _seed(device: str, seed: int) -> None:
+def _seed(device: torch.device | str, seed: int) -> None:
     """Of dropout; torch.manual_seed looks for every kind of device, which takes half a millisecond of each step."""
-    seeded = torch.default_generator if device == "cpu" else torch
+    seeded = torch.default_generator if torch.device(device).type == "cpu" else torch
     seeded.manual_seed(seed)
 
 

@@ -139,6 +139,23 @@ def test_a_training_that_was_stopped_ends_in_the_same_bits(how: Training, stops:
     assert bits(resumed) == bits(whole)
 
 
+@BOTH
+@pytest.mark.usefixtures("_checkpoint_every_step")
+def test_moments_of_kernels_of_several_channels_go_on_in_their_places(how: Training, checkpoint: Path) -> None:
+    """A checkpoint is contiguous, such kernels are not while they are trained."""
+
+    def deeper() -> nn.Module:
+        rest = net()  # which sets the seed
+        return nn.Sequential(nn.Conv2d(1, 3, 1), nn.Conv2d(3, 1, 3, padding=1), rest)
+
+    whole, resumed = deeper(), deeper()
+    train(whole, how, checkpoint.with_name("whole"))
+    with pytest.raises(Stopped):
+        train(deeper(), how, checkpoint, stopping_at(7))
+    train(resumed, how, checkpoint)
+    assert bits(resumed) == bits(whole)
+
+
 @pytest.mark.usefixtures("_checkpoint_every_step")
 def test_it_goes_on_from_its_checkpoint_and_not_from_the_start(checkpoint: Path) -> None:
     with pytest.raises(Stopped):
