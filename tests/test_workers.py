@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import platform
 import re
 import signal
 import subprocess
@@ -37,6 +38,15 @@ def test_it_is_another_process_with_as_many_threads_as_said(log: Path) -> None:
     found = call(own.environment, threads=2, log=log)
     counts = {"OMP_NUM_THREADS": "2", "MKL_NUM_THREADS": "2"}
     assert found == {**counts, "OMP_WAIT_POLICY": "PASSIVE", "PYTHONHASHSEED": "0"}
+
+
+def test_what_a_worker_allocates_lies_in_huge_pages(monkeypatch: pytest.MonkeyPatch, log: Path) -> None:
+    switch = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if platform.libc_ver()[0] != "glibc" or not switch.exists() or "[madvise]" not in switch.read_text():
+        pytest.skip("no glibc, or a kernel whose huge pages are not for those who ask for them")
+    assert call(own.huge_pages, threads=1, log=log) > 32 << 10
+    monkeypatch.setenv("GLIBC_TUNABLES", "")
+    assert call(own.huge_pages, threads=1, log=log) < 16 << 10
 
 
 def test_a_large_answer_comes_back_whole(log: Path) -> None:

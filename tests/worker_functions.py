@@ -1,6 +1,7 @@
 """Functions that tests execute in worker processes; they import no torch, so a worker starts in a blink."""
 
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -97,3 +98,10 @@ def stay_alone(where: str) -> None:
     from edgekd.workers import call
 
     call(stay, where, threads=1, log=Path(where).with_suffix(".log"))
+
+
+def huge_pages() -> int:
+    """Kilobytes of this process that lie in huge pages, when it has touched 64 MB."""
+    touched = bytearray(1 << 20), *(bytearray(b"1" * (1 << 20)) for _ in range(63))
+    assert sum(map(len, touched)) == 64 << 20
+    return int(re.findall(r"AnonHugePages:\s+(\d+) kB", Path("/proc/self/smaps_rollup").read_text())[0])
