@@ -3,8 +3,8 @@
 usage: python benchmarks/peers/distilling.py [EPOCHS [ROUNDS]]; wants `pip install --no-deps torchdistill torchvision`
 beside edgekd, and photos of hand signs where EDGEKD_DATA says. Both have the same teacher, start, views, size of batch,
 optimiser, loss and a single thread, and each round another start and order. Each goes its own way: torchdistill asks
-the teacher in every step and gets its examples from torch's DataLoader; edgekd asks once for each view and keeps what
-was said.
+the teacher in every step and gets its examples from torch's DataLoader; edgekd asks once for each view, keeps what was
+said, and trains in a process of its own, as in every run.
 """
 
 import re
@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, RandomSampler
 
 from edgekd import datasets, students, teachers
-from edgekd.nets import Net
+from edgekd.nets import Net, load, save
 from edgekd.plugins import find
 from edgekd.specs import Output, Subject, Training, Views
 from edgekd.training import Shown, fit, predict
 from edgekd.views import Viewer
+from edgekd.workers import call
 
 VIEWS = Views(count=3, rotate_degrees=15.0, shift=0.1, scale=0.15, brightness=0.2)
 SIZE, BATCH, RATE, DECAY, TEMPERATURE = 96, 32, 0.05, 1e-4, 4.0
@@ -33,9 +34,9 @@ TEACHING = Training(epochs=2, batch=32, learning_rate=0.02, weight_decay=1e-4)
 
 
 class Ground:
-    """Data, and a teacher that was adapted to them."""
+    """Data, and a teacher that was adapted to them: now, or before, where its weights are given."""
 
-    def __init__(self) -> None:
+    def __init__(self, weights: Path | None = None) -> None:
         plugin = find(datasets, "sign_digits")
         self.arrays = plugin.load(plugin.Options())
         names = self.arrays.classes
@@ -43,7 +44,12 @@ class Ground:
         self.subject = Subject(shape=(3, 100, 100), kind="images", outputs=(output,))
         self.labels = torch.from_numpy(self.arrays.train_labels.astype(np.int64))
         self.teacher = self._build(teachers, "efficientnet_lite", variant="lite2", size=SIZE)
-        train(self, self.teacher, TEACHING, lambda logits, shown: F.cross_entropy(logits, self.labels[shown.indices]))
+        if weights:
+            load(self.teacher.module, weights)
+        else:
+            train(
+                self, self.teacher, TEACHING, lambda logits, shown: F.cross_entropy(logits, self.labels[shown.indices])
+            )
         self.teacher.module.eval()
 
     def _build(self, family: Any, name: str, seed: int = 0, **options: Any) -> Net:
@@ -80,8 +86,9 @@ def train(ground: Ground, net: Net, how: Training, loss: Any, seed: int = 0) -> 
     return time.perf_counter() - start
 
 
-def ours(ground: Ground, epochs: int, seed: int) -> tuple[float, float, float]:
-    """Seconds to ask the teacher, seconds to train, accuracy."""
+def ours(weights: str, epochs: int, seed: int) -> tuple[float, float, float]:
+    """Seconds to ask the teacher, whose weights these are, seconds to train, accuracy."""
+    ground = Ground(Path(weights))
     net, start = ground.student(seed), time.perf_counter()
     said = [predict(ground.teacher.module, ground.viewer(ground.teacher), view)[0] for view in range(VIEWS.count)]
     kept = torch.from_numpy(np.stack(said).astype(np.float16).astype(np.float32))
@@ -203,16 +210,20 @@ def main(epochs: int, rounds: int) -> None:
     print("| round | torchdistill s/epoch | accuracy | edgekd s/epoch | accuracy | asking the teacher s | ratio |")
     print("|---|---|---|---|---|---|---|")
     ratios, scores = [], []
-    for number in range(rounds):
-        their_s, their_accuracy = theirs(ground, epochs, number)
-        asking_s, our_s, our_accuracy = ours(ground, epochs, number)
-        ratios.append(their_s / our_s)
-        scores.append((their_accuracy, our_accuracy))
-        print(
-            f"| {number} | {their_s / epochs:.2f} | {their_accuracy:.4f} | {our_s / epochs:.2f} | {our_accuracy:.4f} "
-            f"| {asking_s:.1f} | {ratios[-1]:.2f} |",
-            flush=True,
-        )
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / "teacher.safetensors"
+        save(ground.teacher.module, weights)
+        for number in range(rounds):
+            their_s, their_accuracy = theirs(ground, epochs, number)
+            log = Path(folder) / "log"
+            asking_s, our_s, our_accuracy = call(ours, str(weights), epochs, number, threads=1, log=log)
+            ratios.append(their_s / our_s)
+            scores.append((their_accuracy, our_accuracy))
+            print(
+                f"| {number} | {their_s / epochs:.2f} | {their_accuracy:.4f} | {our_s / epochs:.2f} "
+                f"| {our_accuracy:.4f} | {asking_s:.1f} | {ratios[-1]:.2f} |",
+                flush=True,
+            )
     for name, found in zip(("torchdistill", "edgekd"), zip(*scores, strict=True), strict=True):
         print(f"{name}: accuracy {np.mean(found):.4f}, deviation {np.std(found, ddof=1) if rounds > 1 else 0:.4f}")
     print(f"median ratio {np.median(ratios):.2f}")
