@@ -10,10 +10,10 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from edgekd.bert import Size, TokenNet
-from edgekd.errors import ConfigError
 from edgekd.nets import Net
 from edgekd.specs import Subject
 from edgekd.students import StudentFamily
+from edgekd.students._attention import divided
 
 Width = Annotated[int, msgspec.Meta(ge=8, le=1024)]
 
@@ -37,10 +37,7 @@ class _Encoder:
     Options = Options
 
     def build(self, options: Any, subject: Subject) -> Net:
-        if options.width % options.heads:
-            raise ConfigError(
-                f"{options.heads} heads do not divide a width of {options.width}", hint="change one of them"
-            )
+        divided(options.width, options.heads)
         size = Size(
             width=options.width,
             heads=options.heads,

@@ -9,10 +9,10 @@ from typing import Annotated, Any, Final
 
 import msgspec
 
-from edgekd.errors import ConfigError
 from edgekd.nets import Net
 from edgekd.specs import Subject
 from edgekd.students import StudentFamily
+from edgekd.students._attention import divided
 from edgekd.whisper import Size, executed_by_steps, transcriber
 
 Layers = Annotated[int, msgspec.Meta(ge=1, le=32)]
@@ -35,10 +35,7 @@ class _Whisper:
     Options = Options
 
     def build(self, options: Any, subject: Subject) -> Net:
-        if options.width % options.heads:
-            raise ConfigError(
-                f"{options.heads} heads do not divide a width of {options.width}", hint="change one of them"
-            )
+        divided(options.width, options.heads)
         size = Size(
             width=options.width,
             heads=options.heads,
