@@ -163,7 +163,7 @@ def test_another_seed_of_the_student_in_another_run_teaches_and_asks_nothing(
         ({"losses": [{"name": "labels"}, {"name": "hints"}]}, "loss hints compares layers"),
         ({"losses": [{"name": "labels", "layers": FEATURES["layers"]}]}, "loss labels compares outputs"),
         ({"losses": [{"name": "soft_targets"}]}, "every loss needs the teacher"),
-        ({"losses": [{"name": "labels"}, FEATURES]}, r"there is no layer 'layers.\*'"),
+        ({"losses": [{"name": "labels"}, FEATURES]}, r"the teacher has no layer 'layers.\*'"),
         (
             {**WORDS, "losses": [{"name": "labels"}, {**FEATURES, "name": "hints"}]},
             r"answer \(6, 16\) in the student and \(6, 16\) in the teacher, not both",
