@@ -10,7 +10,7 @@ from edgekd import compilers, converters, cost, datasets, engines, losses, stude
 from edgekd.errors import ConfigError, Disagreement
 from edgekd.heads import restricted
 from edgekd.layers import copy_layers
-from edgekd.lessons import build
+from edgekd.lessons import build, weights_in
 from edgekd.nets import Net, examine
 from edgekd.objectives import Comparison, teachable, terms_of, watched
 from edgekd.objectives import heads_of as looked_at
@@ -117,6 +117,8 @@ def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
     student = build(Choice(name=recipe.student.name, options=nets[0]), subject)
     _fits("student", student, subject)
     _check_writing(recipe, student, subject)
+    if recipe.student.initialise.weights:
+        weights_in(recipe.student.initialise.weights)
     looked = [loss for loss in choices if loss.layers]
     start = recipe.student.initialise.layers
     if not looked and not start:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from edgekd import devices, page, parity
 from edgekd.examples import Example, examples
@@ -94,7 +95,7 @@ def report(work: Work, evidence: Evidence) -> Report:
     good = [export for export, verdicts in judged.items() if all(verdict.ok for verdict in verdicts)]
     executed = [export for export, verdicts in judged.items() if all(one.limit != "runtimes" for one in verdicts)]
     chosen = _fastest(evidence, good) if good else next(iter(executed or judged))
-    found = tuple(findings(evidence))
+    found = (*_guessing(work, evidence), *findings(evidence))
     plain = summary(evidence, chosen, judged[chosen], found)
     as_json, as_html = work.out / "report.json", work.out / "report.html"
     write_text(as_json, dumps(plain))
@@ -241,6 +242,23 @@ def _accuracy(evidence: Evidence, agreement: Agreement, budget: Budget) -> Verdi
         ok=value >= budget.accuracy_floor,
         note=f"{metric} of the artifact on the test split; the floor is the {whose}'s",
     )
+
+
+def _guessing(work: Work, evidence: Evidence) -> list[str]:
+    """Who tells the classes of a classification no better than whoever always answers the commonest one."""
+    outputs = evidence.data.subject.outputs
+    if len(outputs) != 1 or outputs[0].task != "classification":
+        return []
+    labels = np.load(work.path(evidence.data.test_labels[0]), allow_pickle=False)
+    counts = np.bincount(labels[labels >= 0], minlength=1)
+    chance = float(counts.max() / max(1, counts.sum()))
+    nets = {"teacher": evidence.teacher.metrics, "student": evidence.student.metrics}
+    return [
+        f"The {who} is no better than chance: accuracy {metrics['accuracy']:.4f}, and {chance:.4f} has whoever always "
+        f"answers {outputs[0].classes[counts.argmax()]!r}; learning_rate or epochs of its training may be why."
+        for who, metrics in nets.items()
+        if metrics["accuracy"] <= chance
+    ]
 
 
 def findings(evidence: Evidence) -> list[str]:
