@@ -1,10 +1,11 @@
 """Hold what was found against the budget, and show it: report.json for machines, report.html for people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekd import devices, page, parity
 from edgekd.examples import Example, examples
@@ -50,7 +51,7 @@ from edgekd.verdicts import (
     speaking,
 )
 
-VERSION = 5
+VERSION = 6
 
 SCHEMA = 1
 """Of report.json and of what --json prints."""
@@ -245,19 +246,23 @@ def _accuracy(evidence: Evidence, agreement: Agreement, budget: Budget) -> Verdi
 
 
 def _guessing(work: Work, evidence: Evidence) -> list[str]:
-    """Who tells the classes of a classification no better than whoever always answers the commonest one."""
     outputs = evidence.data.subject.outputs
     if len(outputs) != 1 or outputs[0].task != "classification":
         return []
     labels = np.load(work.path(evidence.data.test_labels[0]), allow_pickle=False)
+    nets = {"teacher": evidence.teacher.metrics, "student": evidence.student.metrics}
+    return guessing({who: metrics["accuracy"] for who, metrics in nets.items()}, labels, outputs[0].classes)
+
+
+def guessing(accuracies: Mapping[str, float], labels: NDArray[np.int64], classes: Sequence[str]) -> list[str]:
+    """Of which nets it is to be said that whoever always answers the commonest class is as good."""
     counts = np.bincount(labels[labels >= 0], minlength=1)
     chance = float(counts.max() / max(1, counts.sum()))
-    nets = {"teacher": evidence.teacher.metrics, "student": evidence.student.metrics}
     return [
-        f"The {who} is no better than chance: accuracy {metrics['accuracy']:.4f}, and {chance:.4f} has whoever always "
-        f"answers {outputs[0].classes[counts.argmax()]!r}; learning_rate or epochs of its training may be why."
-        for who, metrics in nets.items()
-        if metrics["accuracy"] <= chance
+        f"The {who} is no better than chance: accuracy {accuracy:.4f}, where {classes[counts.argmax()]!r} is always "
+        f"worth {chance:.4f}. Look at the epochs and the learning_rate of its training."
+        for who, accuracy in accuracies.items()
+        if accuracy <= chance
     ]
 
 
