@@ -257,9 +257,9 @@ def _guessing(work: Work, evidence: Evidence) -> list[str]:
 def guessing(accuracies: Mapping[str, float], labels: NDArray[np.int64], classes: Sequence[str]) -> list[str]:
     """Of which nets it is to be said that whoever always answers the commonest class is as good."""
     counts = np.bincount(labels[labels >= 0], minlength=1)
-    chance = float(counts.max() / max(1, counts.sum()))
+    commonest, chance = classes[int(counts.argmax())], float(counts.max() / max(1, counts.sum()))
     return [
-        f"The {who} is no better than chance: accuracy {accuracy:.4f}, where {classes[counts.argmax()]!r} is always "
+        f"The {who} is no better than chance: accuracy {accuracy:.4f}, where {commonest!r} is always "
         f"worth {chance:.4f}. Look at the epochs and the learning_rate of its training."
         for who, accuracy in accuracies.items()
         if accuracy <= chance
