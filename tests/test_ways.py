@@ -168,6 +168,10 @@ def test_another_seed_of_the_student_in_another_run_teaches_and_asks_nothing(
             {**WORDS, "losses": [{"name": "labels"}, {**FEATURES, "name": "hints"}]},
             r"answer \(6, 16\) in the student and \(6, 16\) in the teacher, not both",
         ),
+        (
+            {"losses": [{"name": "labels"}, {"name": "localisation"}]},
+            r"loss localisation: an output of shape \(3,\)",
+        ),
         ({"teachers": {"b": {"name": f"{TOYS}:teacher", "training": {"epochs": 0}, "heads": ["x"]}}}, "teaches 'x'"),
     ],
     ids=str,
