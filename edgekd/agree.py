@@ -5,24 +5,31 @@ from math import prod
 from typing import Any
 
 import msgspec
+import numpy as np
+import torch
 
 from edgekd import compilers, converters, cost, datasets, engines, losses, students, tasks, teachers
 from edgekd.errors import ConfigError, Disagreement
-from edgekd.heads import restricted
+from edgekd.heads import restricted, tasks_of
 from edgekd.layers import copy_layers
-from edgekd.lessons import build
+from edgekd.lessons import build, weights_in
+from edgekd.losses import Batch
 from edgekd.nets import Net, examine
 from edgekd.objectives import Comparison, teachable, terms_of, watched
 from edgekd.objectives import heads_of as looked_at
 from edgekd.oracles import build_teacher
 from edgekd.plan import candidates
 from edgekd.plugins import known
+from edgekd.rows import Rows
 from edgekd.runs import Work
 from edgekd.specs import Choice, Data, Head, LossChoice, Recipe, Spec, Stage, Subject, Target, TeacherChoice
-from edgekd.teach import taught_by
+from edgekd.teach import learns, taught_by
+from edgekd.training import targets, train_labels
 from edgekd.workers import call
 
 VERSION = 1
+FEW = 2
+"""Examples whose labels losses are tried on."""
 MOST_BUILT = 64
 """Candidates whose layers are looked at."""
 
@@ -110,13 +117,17 @@ def _agree(work: Work, recipe: Recipe, data: Data) -> Agreed:
         taught = restricted(subject, taught_by(teacher, subject))
         net = build_teacher(teacher, taught)
         _fits(name if name == "teacher" else f"teacher {teacher.name}", net, taught)
+        learns(teacher, net)
         first = first or net
     assert first is not None
     _all_heard(choices, recipe, subject)
+    _take_outputs(choices, recipe, data, train_labels(work, data))
     nets = _spread(candidates(recipe.student, subject))
     student = build(Choice(name=recipe.student.name, options=nets[0]), subject)
     _fits("student", student, subject)
     _check_writing(recipe, student, subject)
+    if recipe.student.initialise.weights:
+        weights_in(recipe.student.initialise.weights)
     looked = [loss for loss in choices if loss.layers]
     start = recipe.student.initialise.layers
     if not looked and not start:
@@ -157,6 +168,22 @@ def _all_heard(choices: Sequence[LossChoice], recipe: Recipe, subject: Subject) 
                 f"loss {term.choice.name} is for the head {term.choice.head!r}, which no teacher teaches",
                 hint="add it to `heads` of a teacher, or name another head",
             )
+
+
+def _take_outputs(choices: Sequence[LossChoice], recipe: Recipe, data: Data, labels: Sequence[Rows]) -> None:
+    """Refuse a loss that cannot be taken of the outputs that it would look at, by having it look at zeros."""
+    subject, kinds = data.subject, tasks_of(data.subject)
+    heard = {output for teacher in teachers_of(recipe).values() for output in taught_by(teacher, subject)}
+    given = targets(labels, np.arange(min(FEW, len(labels[0]))))
+    for term in terms_of(choices, subject):
+        if term.on_layers or not term.needs_teacher:
+            continue
+        for head in heard.intersection(looked_at(term, subject)):
+            answers = torch.zeros(len(given[head]), *subject.outputs[head].shape)
+            try:
+                term.plugin(Batch(answers, answers, given[head], kinds[head], 0.0), term.options)
+            except ConfigError as error:
+                raise ConfigError(f"loss {term.choice.name}: {error}", hint=error.hint) from error
 
 
 def _check_teachers(recipe: Recipe) -> None:

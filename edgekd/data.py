@@ -123,6 +123,11 @@ def _output(
         shape = task.output(train.shape[1:], classes, example)
     except ConfigError as error:
         raise ConfigError(f"{data}, {name}: {error}", hint=error.hint) from error
+    try:
+        if _known(train).any():  # what is of one class in train alone teaches nothing either
+            task.check(train, classes)
+    except ConfigError as error:
+        raise ConfigError(f"{data}, {name}, train split: {error}", hint=error.hint) from error
     return Output(
         name=name,
         task=head.task,
@@ -152,11 +157,21 @@ def check(
             raise ConfigError(f"{name}: {split} inputs hold NaN or infinity", hint="clean the data first")
     if train_inputs.shape[1:] != test_inputs.shape[1:]:
         raise ConfigError(f"{name}: train is of shape {train_inputs.shape[1:]}, test of {test_inputs.shape[1:]}")
+    if not any(_known(labels).any() for labels in train.values()):
+        raise ConfigError(
+            f"{name}: no example of the train split has a label",
+            hint="label some: without any, nobody can tell what distillation brings",
+        )
     for head, labels in train.items():
         if labels.shape[1:] != test[head].shape[1:]:
             raise ConfigError(
                 f"{name}: train labels are of shape {labels.shape[1:]}, test labels of {test[head].shape[1:]}"
             )
+
+
+def _known(labels: Array) -> NDArray[np.bool_]:
+    """Where there is a label."""
+    return np.isfinite(labels) if np.issubdtype(labels.dtype, np.floating) else np.asarray(labels >= 0)
 
 
 def _check_tokens(vocabulary: Sequence[str], splits: Sequence[Array], name: str) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -42,7 +42,7 @@ def layer_of(module: nn.Module, path: str) -> nn.Module:
     name = path.partition(":")[0]
     found = dict(module.named_modules())
     if name not in found:
-        raise _no_layer(name, list(found))
+        raise _no_layer(name, list(found), "the net")
     layer: nn.Module = found[name]
     return layer
 
@@ -53,7 +53,7 @@ def pairs_of(teacher: nn.Module, student: nn.Module, maps: Sequence[LayerMap]) -
     Raises:
         ConfigError: a layer is not there, or the map asks for more of the teacher's than it has.
     """
-    return tuple(pair for one in maps for pair in _pairs(list(_names(teacher)), list(_names(student)), one))
+    return tuple(pair for one in maps for pair in _pairs(_names(teacher), _names(student), one))
 
 
 def shapes_of(module: nn.Module, paths: Sequence[str], *example: Tensor) -> dict[str, tuple[int, ...]]:
@@ -105,12 +105,12 @@ def copy_layers(teacher: nn.Module, student: nn.Module, maps: Sequence[LayerMap]
     return copied
 
 
-def _names(module: nn.Module) -> Iterator[str]:
-    return (name for name, _ in module.named_modules())
+def _names(module: nn.Module) -> list[str]:
+    return [name for name, _ in module.named_modules()]
 
 
 def _pairs(teacher: list[str], student: list[str], wanted: LayerMap) -> list[tuple[str, str]]:
-    theirs, ours = _matching(wanted.teacher, teacher), _matching(wanted.student, student)
+    theirs, ours = _matching(wanted.teacher, teacher, "the teacher"), _matching(wanted.student, student, "the student")
     if len(ours) > len(theirs) or (wanted.map == "same" and len(ours) != len(theirs)):
         raise ConfigError(
             f"the student has {len(ours)} of {wanted.student!r}, the teacher {len(theirs)} of {wanted.teacher!r}",
@@ -134,8 +134,8 @@ def _chosen_of(how: str, there: int, wanted: int) -> list[int]:
     return list(range(there - wanted, there)) if how == "last" else list(range(wanted))
 
 
-def _matching(pattern: str, names: list[str]) -> list[str]:
-    """The layers that a pattern stands for, in the order of their numbers."""
+def _matching(pattern: str, names: list[str], whose: str) -> list[str]:
+    """The layers that a pattern stands for, in the order of their numbers; `whose` they are is for the message."""
     path, colon, which = pattern.partition(":")
     if colon and not which.isdecimal():
         raise ConfigError(
@@ -144,16 +144,19 @@ def _matching(pattern: str, names: list[str]) -> list[str]:
     expression = re.compile(re.escape(path).replace(r"\*", "([0-9]+)"))
     found = [(match.groups(), name) for name in names if (match := expression.fullmatch(name))]
     if not found:
-        raise _no_layer(path, names)
+        raise _no_layer(path, names, whose)
     alike = [(tuple(map(int, numbers)), name) for numbers, name in found if len(set(numbers)) <= 1]
     return [f"{name}{colon}{which}" for _, name in sorted(alike)]
 
 
-def _no_layer(path: str, names: list[str]) -> ConfigError:
+def _no_layer(path: str, names: list[str], whose: str) -> ConfigError:
     plain = {re.sub(r"[0-9]+", "*", name): name for name in reversed(names)} if "*" in path else dict.fromkeys(names)
-    near = difflib.get_close_matches(path, [one for one in plain if one], n=SHOWN, cutoff=0.3)
-    hint = f"near it: {', '.join(near)}" if near else f"there are {', '.join(list(filter(None, plain))[:SHOWN])} ..."
-    return ConfigError(f"there is no layer {path!r}", hint=hint)
+    there = [one for one in plain if one]
+    around = sorted((one for one in there if path.startswith(f"{one}.")), key=len)[-1:]
+    alike = difflib.get_close_matches(path, there, n=SHOWN, cutoff=0.3)
+    near = list(dict.fromkeys([*alike, *around]))[:SHOWN]
+    hint = f"near it: {', '.join(near)}" if near else f"there are {', '.join(there[:SHOWN])} ..."
+    return ConfigError(f"{whose} has no layer {path!r}", hint=hint)
 
 
 def _chosen(path: str, answer: Any) -> Tensor:

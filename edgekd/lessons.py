@@ -10,6 +10,7 @@ from msgspec import Meta
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+from torch import Tensor
 
 from edgekd import heads, students
 from edgekd.errors import ConfigError
@@ -144,17 +145,26 @@ def copy_file(path: str, net: Net) -> int:
     Raises:
         ConfigError: the file is not there, is none, or has nothing that fits.
     """
-    try:
-        given = load_file(path)
-    except (SafetensorError, OSError) as error:
-        line = next(iter(str(error).splitlines()), "")
-        raise ConfigError(f"{path}: not the weights of a student: {line}") from error
-    own = net.module.state_dict()
+    given, own = weights_in(path), net.module.state_dict()
     fitting = {name: given[name] for name in own if name in given and given[name].shape == own[name].shape}
     if not fitting:
         raise ConfigError(f"{path}: no tensor of it has a name and shape of the student's", hint="another file")
     net.module.load_state_dict(fitting, strict=False)
     return len(fitting)
+
+
+def weights_in(path: str) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        ConfigError: the file is not there, or is none.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        line = next(iter(str(error).splitlines()), "")
+        hint = "student.initialise.weights is the path of a safetensors file, such as 2-distil/student.safetensors"
+        raise ConfigError(f"{path}: not the weights of a student: {line}", hint=hint) from error
 
 
 def objective_of(

@@ -35,13 +35,15 @@ def build_teacher(teacher: TeacherChoice | Choice, subject: Subject) -> Net:
 
 def identity(teacher: TeacherChoice | Choice, net: Net) -> str:
     """SHA-256 of what a teacher computes, besides its weights: its code, its options, and the files that those name."""
-    files = [content(path) for path in _named(teacher.options)]
+    files = [content(path) for path in files_named(teacher.options)]
     return digest([teacher.name, teacher.options, files, code_digest(net.module), net.preprocessing])
 
 
-def _named(options: Any) -> list[Path]:
+def files_named(options: Any) -> list[Path]:
+    """Files, and SavedModels' folders, that some of the options are the paths of."""
     if isinstance(options, dict | list):
-        return [path for one in (options.values() if isinstance(options, dict) else options) for path in _named(one)]
+        below = options.values() if isinstance(options, dict) else options
+        return [path for one in below for path in files_named(one)]
     try:
         path = Path(options)
         return [path] if path.is_file() or (path / "saved_model.pb").is_file() else []

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
-from edgekd.agree import agree, for_job, foresee, heads_of, teachers_of
+from edgekd.agree import agree, for_job, foresee, heads_of, losses_of, teachers_of
 from edgekd.attempts import Attempt, attempt_there, failed
 from edgekd.converters import families
 from edgekd.data import load
@@ -18,7 +18,7 @@ from edgekd.distil import distil
 from edgekd.engines import able
 from edgekd.errors import BudgetInfeasible, MeasureError
 from edgekd.exported import Exported, exported
-from edgekd.files import dumps, read_text, write_text
+from edgekd.files import content, digest, dumps, read_text, write_text
 from edgekd.finals import Experience, at_hand, experience, finals, has_experience, keep_experience, learned
 from edgekd.firmware import firmware_of
 from edgekd.know import know
@@ -26,6 +26,7 @@ from edgekd.ladder import Slope, agreement_after, artifact_after, climb, falls_s
 from edgekd.lessons import Lesson
 from edgekd.matrix import Matrix, cross
 from edgekd.measure import measure, modelled
+from edgekd.oracles import files_named
 from edgekd.places import Place, ask, devices_of, place_name, remember
 from edgekd.plan import Finals, Shortlist, choose, most_capable, shortlist
 from edgekd.plugins import fingerprint
@@ -161,8 +162,7 @@ def build(
     _write_inputs(run, recipe, targets)
     remember(run, named)
     teachers = teachers_of(recipe)
-    sources = {part: fingerprint(getattr(recipe, part).name) for part in ("dataset", "student")}
-    sources |= {place: fingerprint(teacher.name) for place, teacher in teachers.items()}
+    sources = _sources(recipe, teachers)
     with sharing():  # what these need loads once
         data = run.step("data", load, recipe.dataset, heads_of(recipe), sources["dataset"])
         agreed = run.step("agreed", agree, _what_is_agreed(recipe), data, sources)
@@ -195,6 +195,26 @@ def build(
     )
     order = Order(until, lesson, shared, mode or recipe.measure, crosswise, required, rounds)
     return [_made(run, recipe, job, order) for job in jobs]
+
+
+def _sources(recipe: Recipe, teachers: Mapping[str, TeacherChoice]) -> dict[str, str]:
+    """Fingerprints of a user's own code and files, by who rests on them; "" where there is none."""
+    tasks = [head.task for head in heads_of(recipe).values()]
+    losses = [loss.name for loss in losses_of(recipe)]
+    start = {"weights": recipe.student.initialise.weights}
+    taught = {place: _source([one.name, *tasks], one.options) for place, one in teachers.items()}
+    return {
+        "dataset": _source([recipe.dataset.name, *tasks], recipe.dataset.options),
+        "student": _source([recipe.student.name, *tasks, *losses], start),
+        **taught,
+    }
+
+
+def _source(names: Iterable[str], options: Mapping[str, Any]) -> str:
+    """Of what names stand for, and of the files that options name."""
+    code = map(fingerprint, dict.fromkeys(names))
+    found = [one for one in (*code, *(content(path)[1] for path in files_named(options))) if one]
+    return found[0] if len(found) == 1 else digest(found) if found else ""
 
 
 class Job(NamedTuple):

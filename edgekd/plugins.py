@@ -9,10 +9,11 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import os
 import pkgutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -82,6 +83,21 @@ def options(kind: type[Any], table: dict[str, Any], where: str) -> Any:
     return decode(kind, table, where)
 
 
+def called(function: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+    """What a user's function returns for the options of a recipe.
+
+    Raises:
+        ConfigError: these are not its arguments; the hint says which they are.
+    """
+    signature = inspect.signature(function)
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        name = getattr(function, "__name__", repr(function))
+        raise ConfigError(f"{name}: {error}", hint=f"options are its arguments: {name}{signature}") from error
+    return function(**arguments)
+
+
 def fingerprint(name: str) -> str:
     """SHA-256 of the source of a user's own plugin, so that a step is redone when it changes; "" for ours."""
     if ":" not in name:
@@ -112,7 +128,8 @@ def reference(value: str | Callable[..., Any]) -> str:
 
 
 def _singular(family: ModuleType) -> str:
-    return family.__name__.rpartition(".")[2].removesuffix("s")
+    name = family.__name__.rpartition(".")[2]
+    return name.removesuffix("es") if name.endswith("sses") else name.removesuffix("s")
 
 
 @cache

@@ -1,9 +1,11 @@
 """Hold what was found against the budget, and show it: report.json for machines, report.html for people."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from edgekd import devices, page, parity
 from edgekd.examples import Example, examples
@@ -49,7 +51,7 @@ from edgekd.verdicts import (
     speaking,
 )
 
-VERSION = 5
+VERSION = 6
 
 SCHEMA = 1
 """Of report.json and of what --json prints."""
@@ -94,7 +96,7 @@ def report(work: Work, evidence: Evidence) -> Report:
     good = [export for export, verdicts in judged.items() if all(verdict.ok for verdict in verdicts)]
     executed = [export for export, verdicts in judged.items() if all(one.limit != "runtimes" for one in verdicts)]
     chosen = _fastest(evidence, good) if good else next(iter(executed or judged))
-    found = tuple(findings(evidence))
+    found = (*_guessing(work, evidence), *findings(evidence))
     plain = summary(evidence, chosen, judged[chosen], found)
     as_json, as_html = work.out / "report.json", work.out / "report.html"
     write_text(as_json, dumps(plain))
@@ -241,6 +243,27 @@ def _accuracy(evidence: Evidence, agreement: Agreement, budget: Budget) -> Verdi
         ok=value >= budget.accuracy_floor,
         note=f"{metric} of the artifact on the test split; the floor is the {whose}'s",
     )
+
+
+def _guessing(work: Work, evidence: Evidence) -> list[str]:
+    outputs = evidence.data.subject.outputs
+    if len(outputs) != 1 or outputs[0].task != "classification":
+        return []
+    labels = np.load(work.path(evidence.data.test_labels[0]), allow_pickle=False)
+    nets = {"teacher": evidence.teacher.metrics, "student": evidence.student.metrics}
+    return guessing({who: metrics["accuracy"] for who, metrics in nets.items()}, labels, outputs[0].classes)
+
+
+def guessing(accuracies: Mapping[str, float], labels: NDArray[np.int64], classes: Sequence[str]) -> list[str]:
+    """Of which nets it is to be said that whoever always answers the commonest class is as good."""
+    counts = np.bincount(labels[labels >= 0], minlength=1)
+    commonest, chance = classes[int(counts.argmax())], float(counts.max() / max(1, counts.sum()))
+    return [
+        f"The {who} is no better than chance: accuracy {accuracy:.4f}, where {commonest!r} is always "
+        f"worth {chance:.4f}. Look at the epochs and the learning_rate of its training."
+        for who, accuracy in accuracies.items()
+        if accuracy <= chance
+    ]
 
 
 def findings(evidence: Evidence) -> list[str]:

@@ -53,6 +53,12 @@ def taught_by(teacher: TeacherChoice, subject: Subject) -> tuple[int, ...]:
     return tuple(index for index, name in enumerate(names) if not teacher.heads or name in teacher.heads)
 
 
+def learns(teacher: TeacherChoice, net: Net) -> None:
+    """Raise ConfigError where a teacher is to be trained whose net has nothing that could learn."""
+    if teacher.training.epochs and not any(parameter.requires_grad for parameter in net.module.parameters()):
+        raise ConfigError(f"teacher {teacher.name} is frozen", hint="give its training epochs = 0")
+
+
 def teach(work: Work, curriculum: Curriculum, data: Data) -> Teacher:
     """Train the teacher, or take it as it is where its training has no epochs; one that was trained before is used."""
     log, threads = work.out / "worker.log", curriculum.threads
@@ -106,8 +112,6 @@ def _train(work: Work, curriculum: Curriculum, data: Data, net: Net, taught: tup
     choice = curriculum.teacher
     if not choice.training.epochs:
         return
-    if not any(parameter.requires_grad for parameter in net.module.parameters()):
-        raise ConfigError(f"teacher {choice.name} is frozen", hint="give its training epochs = 0")
     views = _views(curriculum)
     subject = heads.restricted(data.subject, taught)
     labels = [train_labels(work, data)[index] for index in taught]

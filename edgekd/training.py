@@ -79,7 +79,7 @@ def fit(
     left for another epoch.
 
     Raises:
-        TrainingDiverged: the loss is not finite; the checkpoint before it is kept.
+        TrainingDiverged: the loss is not finite; the last good checkpoint is kept, and the hint says where.
     """
     crew = joined()
     course = _Course(np.arange(len(viewer)) if examples is None else examples, training, seed, what)
@@ -103,7 +103,13 @@ def fit(
         inputs = tuple(one.to(crew.device) for one in viewer.inputs(indices, epoch % views))
         shown = Shown(inputs, indices, epoch, step / course.steps)
         loss = _loss(module, objective, _rewritten(shown, writer, step), training.autocast)
-        _check(crew.mean(loss).item(), what, step, course.steps, training)
+        found = crew.mean(loss).item()
+        if not math.isfinite(found):
+            kept = keeper.last_good(step, may_save=crew.rank == 0)
+            raise TrainingDiverged(
+                f"{what}: the loss is {found} at step {step} of {course.steps}",
+                hint=f"lower learning_rate (now {training.learning_rate}); {kept}",
+            )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch
         crew.average(learned.parameters())
@@ -144,26 +150,28 @@ class _Course:
 class _Keeper:
     """Saves a checkpoint every some seconds, and so that a large net spends little of its time on it."""
 
-    def __init__(self, learned: nn.Module, optimiser: torch.optim.Optimizer, path: Path) -> None:
+    def __init__(self, learned: nn.ModuleDict, optimiser: torch.optim.Optimizer, path: Path) -> None:
         self._learned, self._optimiser, self._path = learned, optimiser, path
+        self._net = learned["net"]
         self._due = time.monotonic() + CHECKPOINT_SECONDS
 
     def after(self, done: int, steps: int) -> None:
-        """Save where it is time, or where `done` of the steps are all."""
+        """Save where it is time, or where `done` of the steps are all; never what is not finite any more."""
         began = time.monotonic()
-        if began <= self._due and done < steps:
+        if (began <= self._due and done < steps) or not self._is_finite():
             return
         _save(self._learned, self._optimiser, done, self._path)
         ended = time.monotonic()
         self._due = ended + max(CHECKPOINT_SECONDS, (ended - began) / CHECKPOINT_SHARE)
 
+    def last_good(self, done: int, *, may_save: bool) -> str:
+        """Where the last good checkpoint is, as people read it; before the first one was due it is made now."""
+        if may_save and not self._path.exists() and self._is_finite():
+            _save(self._learned, self._optimiser, done, self._path)
+        return f"the last good checkpoint is {self._path}" if self._path.exists() else "no checkpoint was due before it"
 
-def _check(loss: float, what: str, step: int, steps: int, training: Training) -> None:
-    if not math.isfinite(loss):
-        raise TrainingDiverged(
-            f"{what}: the loss is {loss} at step {step} of {steps}",
-            hint=f"lower learning_rate (now {training.learning_rate}); the checkpoint before it is kept",
-        )
+    def _is_finite(self) -> bool:
+        return all(bool(one.isfinite().all()) for one in self._net.state_dict().values())
 
 
 def _rewritten(shown: Shown, writer: Writer | None, step: int) -> Shown:

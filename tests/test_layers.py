@@ -60,11 +60,17 @@ def test_a_student_of_more_layers_is_refused() -> None:
 
 
 def test_a_path_that_is_not_there_is_named_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="there is no layer 'block.0'") as error:
+    with pytest.raises(ConfigError, match="the net has no layer 'block.0'") as error:
         Tap(Tower(2), ["block.0"])
     assert "blocks.0" in error.value.hint
-    with pytest.raises(ConfigError, match=r"there is no layer 'layers\.\*'"):
+    with pytest.raises(ConfigError, match=r"the teacher has no layer 'layers\.\*'"):
         pairs(2, 2, "uniform", "layers.*")
+    with pytest.raises(ConfigError, match="the student has no layer 'head.weight'") as error:
+        pairs_of(Tower(2), Tower(2), [LayerMap(teacher="head", student="head.weight")])
+    assert "head" in error.value.hint
+    with pytest.raises(ConfigError, match="the net has no layer '1.projection'") as error:
+        Tap(nn.Sequential(nn.ReLU(), nn.ReLU()), ["1.projection"])
+    assert error.value.hint == "near it: 1"
     with pytest.raises(ConfigError, match="behind the colon stands .x."):
         pairs(2, 2, "uniform", "blocks.*:x")
 

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from edgekd import losses
 from edgekd.errors import ConfigError, EdgekdError, PluginUnavailable, UnknownPlugin
-from edgekd.plugins import find, find_object, fingerprint, known, names, options, reference
+from edgekd.plugins import called, find, find_object, fingerprint, known, names, options, reference
 from edgekd.specs import Views
 
 FAMILY = {
@@ -89,6 +90,21 @@ def test_a_missing_package_is_said_with_its_command(family: ModuleType, name: st
     with pytest.raises(PluginUnavailable, match=f"'{name}' needs the package '{package}'$") as error:
         find(family, name)
     assert error.value.hint == f"pip install 'edgekd[{extra}]'"
+
+
+def test_a_plugin_of_losses_is_a_loss() -> None:
+    with pytest.raises(UnknownPlugin, match="^no loss named 'soft_target'$"):
+        known(losses, "soft_target")
+
+
+def test_options_that_are_no_arguments_of_a_users_function_are_refused() -> None:
+    def net(width: int = 8) -> int:
+        return width
+
+    assert called(net, {"width": 4}) == 4
+    with pytest.raises(ConfigError, match="^net: got an unexpected keyword argument 'wdith'$") as error:
+        called(net, {"wdith": 4})
+    assert error.value.hint == "options are its arguments: net(width: int = 8) -> int"
 
 
 def test_options_are_decoded_strictly() -> None:

@@ -105,6 +105,7 @@ def test_a_student_learns_from_a_file_and_its_layers(tmp_path: Path, files: dict
     assert found.student is not None and found.student.metrics["accuracy"] > 0.3
     with pytest.raises(ConfigError, match="teacher model_file is frozen"):
         made(tmp_path / "trained", recipe(teacher={**choice, "training": {"epochs": 1}}))
+    assert not list((tmp_path / "trained").glob("teacher*"))
 
 
 def recipe_losses() -> list[dict[str, Any]]:

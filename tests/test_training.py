@@ -273,11 +273,41 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint_before_it(bad: 
 
     with pytest.raises(TrainingDiverged, match=f"^training: the loss is {bad} at step 6 of 15$") as error:
         train(net(), SGD, checkpoint, diverging)
-    assert error.value.hint == "lower learning_rate (now 0.05); the checkpoint before it is kept"
+    assert error.value.hint == f"lower learning_rate (now 0.05); the last good checkpoint is {checkpoint}"
     with pytest.raises(Stopped):
         train(resumed := net(), SGD, checkpoint, stopping_at(0))
     assert all(torch.isfinite(tensor).all() for tensor in resumed.state_dict().values())
     assert bits(resumed) != bits(net())
+
+
+def test_a_loss_that_is_no_number_before_the_first_checkpoint_makes_one(checkpoint: Path) -> None:
+    steps = iter(range(100))
+
+    def diverging(answers: tuple[Tensor, ...], shown: Shown) -> Tensor:
+        return objective(answers, shown) * (math.nan if next(steps) == 6 else 1.0)
+
+    with pytest.raises(TrainingDiverged) as error:
+        train(net(), SGD, checkpoint, diverging)
+    assert error.value.hint == f"lower learning_rate (now 0.05); the last good checkpoint is {checkpoint}"
+    with pytest.raises(Stopped):
+        train(net(), SGD, checkpoint, stopping_at(8))  # steps 6 to 14 are left
+
+
+@pytest.mark.usefixtures("_checkpoint_every_step")
+def test_weights_that_are_no_numbers_are_no_checkpoint(checkpoint: Path) -> None:
+    """A loss may be a number, and its gradient none."""
+    module, steps = net(), iter(range(100))
+
+    def spoiling(answers: tuple[Tensor, ...], shown: Shown) -> Tensor:
+        if next(steps) == 6:
+            answers[0].register_hook(lambda gradient: gradient * math.nan)
+        return objective(answers, shown)
+
+    with pytest.raises(TrainingDiverged, match="at step 7 of 15$"):
+        train(module, SGD, checkpoint, spoiling)
+    with pytest.raises(Stopped):
+        train(resumed := net(), SGD, checkpoint, stopping_at(0))
+    assert all(torch.isfinite(tensor).all() for tensor in resumed.state_dict().values())
 
 
 @BOTH

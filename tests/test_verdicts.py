@@ -8,6 +8,7 @@ import pytest
 
 from edgekd.bench import hold
 from edgekd.measure import statistics
+from edgekd.report import guessing
 from edgekd.shipped import load_target
 from edgekd.specs import Budget, Counted, Failure, Interval, Machine, Measurement, Memory, Target, Verdict
 from edgekd.verdicts import latency, memory, mention, require
@@ -179,3 +180,10 @@ def test_what_is_executed_once_before_a_text_counts_with_a_step() -> None:
     assert alone is not None and alone.ok and alone.found == 10
     assert behind is not None and not behind.ok and behind.found == 15
     assert "executed once before" in behind.note
+
+
+def test_a_net_that_only_guesses_is_named() -> None:
+    """Of the four labels that there are, three are of class b."""
+    labels = np.array([1, 1, 0, 1, -1, -1])
+    (said,) = guessing({"teacher": 0.75, "student": 0.76}, labels, ("a", "b"))
+    assert said.startswith("The teacher is no better than chance: accuracy 0.7500, where 'b' is always worth 0.7500.")

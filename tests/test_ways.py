@@ -163,10 +163,14 @@ def test_another_seed_of_the_student_in_another_run_teaches_and_asks_nothing(
         ({"losses": [{"name": "labels"}, {"name": "hints"}]}, "loss hints compares layers"),
         ({"losses": [{"name": "labels", "layers": FEATURES["layers"]}]}, "loss labels compares outputs"),
         ({"losses": [{"name": "soft_targets"}]}, "every loss needs the teacher"),
-        ({"losses": [{"name": "labels"}, FEATURES]}, r"there is no layer 'layers.\*'"),
+        ({"losses": [{"name": "labels"}, FEATURES]}, r"the teacher has no layer 'layers.\*'"),
         (
             {**WORDS, "losses": [{"name": "labels"}, {**FEATURES, "name": "hints"}]},
             r"answer \(6, 16\) in the student and \(6, 16\) in the teacher, not both",
+        ),
+        (
+            {"losses": [{"name": "labels"}, {"name": "localisation"}]},
+            r"loss localisation: an output of shape \(3,\)",
         ),
         ({"teachers": {"b": {"name": f"{TOYS}:teacher", "training": {"epochs": 0}, "heads": ["x"]}}}, "teaches 'x'"),
     ],
@@ -227,7 +231,25 @@ def test_students_start_from_a_file(tmp_path: Path) -> None:
     assert torch.allclose(module.features.weight, given.features.weight, atol=1e-6)
     broken = {**student, "initialise": {"weights": str(tmp_path / "nothing.safetensors")}}
     with pytest.raises(ConfigError, match="nothing.safetensors: not the weights of a student"):
-        made(tmp_path / "run", recipe(student=broken))
+        made(tmp_path / "another", recipe(student=broken))
+    assert not (tmp_path / "another/teacher").exists()
+    save(toys.student(4), tmp_path / "pretrained.safetensors")
+    again = made(tmp_path / "run", recipe(student=student))
+    assert again.student is not None and again.student.weights.sha256 != found.student.weights.sha256
+
+
+def test_a_teacher_whose_file_has_changed_is_another(tmp_path: Path) -> None:
+    from edgekd.nets import save
+
+    path = tmp_path / "teacher.safetensors"
+    options = {"family": f"{TOYS}:student", "options": {"width": 4}, "weights": str(path)}
+    wanted = recipe(teacher={"name": "family", "training": {"epochs": 0}, "options": options})
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        save(toys.student(4), path)
+        found.append(made(tmp_path / "run", wanted, "teach").teacher.weights.sha256)
+    assert found[0] != found[1]
 
 
 def test_a_teacher_learns_from_what_has_a_label_for_any_of_its_outputs() -> None:

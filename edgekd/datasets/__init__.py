@@ -7,12 +7,13 @@ their fields; the recipe's options are its keyword arguments.
 
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekd.errors import ConfigError
+from edgekd.plugins import called
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class _Function:
         return True
 
     def load(self, options: Mapping[str, Any]) -> Arrays:
-        made = self._function(**options)
+        made = called(self._function, options)
         if isinstance(made, Arrays):
             return made
         known = {one.name for one in fields(Arrays)}
@@ -103,7 +104,16 @@ class _Function:
                 f"{self._function.__name__} returned {_outline(made)}",
                 hint=f"return a dict of {', '.join(sorted(known))}",
             )
-        return Arrays(**{**made, "classes": _named(made["classes"])})
+        arrays = {name: _array(made[name]) for name in _SPLITS}
+        return Arrays(**{**made, **arrays, "classes": _named(made["classes"])})
+
+
+_SPLITS: Final = ("train_inputs", "train_labels", "test_inputs", "test_labels")
+
+
+def _array(given: Any) -> Any:
+    """An array, or one a head; lists and tensors are taken as well."""
+    return {str(head): _array(one) for head, one in given.items()} if isinstance(given, Mapping) else np.asarray(given)
 
 
 def _named(classes: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from edgekd.errors import ConfigError
 from edgekd.nets import Net
 from edgekd.nets import wrap as net_of
+from edgekd.plugins import called
 from edgekd.specs import Subject
 
 EXTRAS = {
@@ -62,7 +63,7 @@ class _Function:
         self._function = function
 
     def build(self, options: Mapping[str, Any], subject: Subject) -> Net:
-        return net_of(self._function(**options), f"student {self._function.__name__}")
+        return net_of(called(self._function, options), f"student {self._function.__name__}")
 
     def space(self, subject: Subject) -> Mapping[str, Sequence[Any]]:
         raise ConfigError(

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from edgekd.errors import ConfigError
 from edgekd.nets import Net
 from edgekd.nets import wrap as net_of
+from edgekd.plugins import called
 from edgekd.specs import Subject
 
 EXTRAS = {
@@ -66,4 +67,4 @@ class _Function:
         self._function = function
 
     def build(self, options: Mapping[str, Any], subject: Subject) -> Net:
-        return net_of(self._function(**options), f"teacher {self._function.__name__}")
+        return net_of(called(self._function, options), f"teacher {self._function.__name__}")

@@ -79,7 +79,11 @@ def _preprocessing(model: Model, options: Options, subject: Subject) -> Preproce
     if said and not options.mean:
         return msgspec.json.decode(said, type=Preprocessing)
     spec = model.inputs[0]
-    if len(spec.shape) != 4 or not options.mean or not options.std:
+    if len(spec.shape) != 4:
+        raise Disagreement(
+            f"{options.file} takes {spec.shape}, and the data are images {subject.shape}", hint="a model of images"
+        )
+    if not options.mean or not options.std:
         raise Disagreement(
             f"{options.file} takes {spec.shape} and does not say how it wants images",
             hint="give the teacher's options `mean` and `std`, a value for each channel",

@@ -134,6 +134,38 @@ def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
         plugin.load(plugin.Options(**options))
 
 
+def splits(train: list[int]) -> dict[str, Any]:
+    """What a user's function may return, in plain lists."""
+    inputs = [[float(index), 1.0] for index in range(4)]
+    return {
+        "train_inputs": inputs,
+        "train_labels": train,
+        "test_inputs": inputs,
+        "test_labels": [0, 1, 0, 1],
+        "classes": ["a", "b"],
+    }
+
+
+def test_a_users_function_may_return_lists() -> None:
+    arrays = datasets.wrap(splits).load({"train": [0, 1, 1, -1]})
+    subject, train, _ = examine(arrays, HEADS, "mine")
+    assert subject.kind == "numbers" and subject.shape == (2,)
+    assert train["logits"].tolist() == [0, 1, 1, -1]
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ([1, 1, -1, 1], "mine, logits, train split: every example is of class 'b'"),
+        ([-1, -1, -1, -1], "mine: no example of the train split has a label"),
+    ],
+    ids=str,
+)
+def test_a_train_split_that_teaches_nothing_is_refused(train: list[int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        examine(datasets.wrap(splits).load({"train": train}), HEADS, "mine")
+
+
 def test_each_class_gives_its_share_to_the_test_split() -> None:
     labels = np.repeat([0, 1, 2], [50, 100, 10])
     train, test = split(labels, 0.2, seed=3)
