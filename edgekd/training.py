@@ -79,7 +79,8 @@ def fit(
     left for another epoch.
 
     Raises:
-        TrainingDiverged: the loss is not finite; the last good checkpoint is kept, and the hint says where.
+        TrainingDiverged: the loss is not finite, or what it has made of the weights; the last good checkpoint is kept,
+            and the hint says where.
     """
     crew = joined()
     course = _Course(np.arange(len(viewer)) if examples is None else examples, training, seed, what)
@@ -87,7 +88,7 @@ def fit(
     learned = nn.ModuleDict({"net": module, "loss": objective} if isinstance(objective, nn.Module) else {"net": module})
     learned.to(crew.device)
     optimiser = _optimiser(learned, training)
-    keeper = _Keeper(learned, optimiser, checkpoint)
+    keeper = _Keeper(learned, optimiser, checkpoint, saves=crew.rank == 0)
     module.to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]  # torch's stub lacks this form
     start = _resume(learned, optimiser, checkpoint)
     if training.epochs > views:
@@ -105,17 +106,14 @@ def fit(
         loss = _loss(module, objective, _rewritten(shown, writer, step), training.autocast)
         found = crew.mean(loss).item()
         if not math.isfinite(found):
-            kept = keeper.last_good(step, may_save=crew.rank == 0)
-            raise TrainingDiverged(
-                f"{what}: the loss is {found} at step {step} of {course.steps}",
-                hint=f"lower learning_rate (now {training.learning_rate}); {kept}",
-            )
+            raise keeper.diverged(f"{what}: the loss is {found} at step {step} of {course.steps}", step, training)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch
         crew.average(learned.parameters())
         optimiser.step()
-        if crew.rank == 0:
-            keeper.after(step + 1, course.steps)
+        keeper.after(step + 1, course.steps)
+    if not keeper.is_finite():
+        raise keeper.diverged(f"{what}: the last step left weights that are not finite", course.steps, training)
     tell(what, course.steps, course.steps)
     module.cpu().eval()
 
@@ -150,28 +148,30 @@ class _Course:
 class _Keeper:
     """Saves a checkpoint every some seconds, and so that a large net spends little of its time on it."""
 
-    def __init__(self, learned: nn.ModuleDict, optimiser: torch.optim.Optimizer, path: Path) -> None:
-        self._learned, self._optimiser, self._path = learned, optimiser, path
-        self._net = learned["net"]
+    def __init__(self, learned: nn.ModuleDict, optimiser: torch.optim.Optimizer, path: Path, *, saves: bool) -> None:
+        """`saves` is true of the first of several processes alone."""
+        self._learned, self._optimiser, self._path, self._saves = learned, optimiser, path, saves
         self._due = time.monotonic() + CHECKPOINT_SECONDS
 
     def after(self, done: int, steps: int) -> None:
         """Save where it is time, or where `done` of the steps are all; never what is not finite any more."""
         began = time.monotonic()
-        if (began <= self._due and done < steps) or not self._is_finite():
+        if not self._saves or (began <= self._due and done < steps) or not self.is_finite():
             return
         _save(self._learned, self._optimiser, done, self._path)
         ended = time.monotonic()
         self._due = ended + max(CHECKPOINT_SECONDS, (ended - began) / CHECKPOINT_SHARE)
 
-    def last_good(self, done: int, *, may_save: bool) -> str:
-        """Where the last good checkpoint is, as people read it; before the first one was due it is made now."""
-        if may_save and not self._path.exists() and self._is_finite():
+    def diverged(self, what: str, done: int, training: Training) -> TrainingDiverged:
+        """What to raise; before the first checkpoint was due it is made now."""
+        if self._saves and not self._path.exists() and self.is_finite():
             _save(self._learned, self._optimiser, done, self._path)
-        return f"the last good checkpoint is {self._path}" if self._path.exists() else "no checkpoint was due before it"
+        kept = f"the last good checkpoint is {self._path}" if self._path.exists() else "no checkpoint was due before it"
+        return TrainingDiverged(what, hint=f"lower learning_rate (now {training.learning_rate}); {kept}")
 
-    def _is_finite(self) -> bool:
-        return all(bool(one.isfinite().all()) for one in self._net.state_dict().values())
+    def is_finite(self) -> bool:
+        """Whether all weights of the net are numbers."""
+        return all(bool(one.isfinite().all()) for one in self._learned["net"].state_dict().values())
 
 
 def _rewritten(shown: Shown, writer: Writer | None, step: int) -> Shown:
