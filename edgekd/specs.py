@@ -267,6 +267,8 @@ class Training(Spec, frozen=True, kw_only=True):
     weight_decay: NonNegative = 5e-4
     warmup: Share = 0.15
     """Share of the steps."""
+    clip: Positive | None = None
+    """Norm that the gradient of a step is shortened to where it is longer (Pascanu et al. 2013, arXiv:1211.5063)."""
     label_smoothing: Annotated[float, Meta(ge=0, lt=1)] = 0.0
     own_generations: Share = 0.0
     """Share of the steps in which a student that writes goes on with the beginnings of the texts itself, and learns

@@ -110,6 +110,8 @@ def fit(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch
         crew.average(learned.parameters())
+        if training.clip:
+            nn.utils.clip_grad_norm_(learned.parameters(), training.clip)
         optimiser.step()
         keeper.after(step + 1, course.steps)
     if not keeper.is_finite():
@@ -167,7 +169,9 @@ class _Keeper:
         if self._saves and not self._path.exists() and self.is_finite():
             _save(self._learned, self._optimiser, done, self._path)
         kept = f"the last good checkpoint is {self._path}" if self._path.exists() else "no checkpoint was due before it"
-        return TrainingDiverged(what, hint=f"lower learning_rate (now {training.learning_rate}); {kept}")
+        return TrainingDiverged(
+            what, hint=f"lower learning_rate (now {training.learning_rate}), or `clip` gradients; {kept}"
+        )
 
     def is_finite(self) -> bool:
         """Whether all weights of the net are numbers."""

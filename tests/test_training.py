@@ -260,7 +260,25 @@ def test_progress_is_told(checkpoint: Path) -> None:
     assert heard == [("training", 0, 15), ("training", 5, 15), ("training", 10, 15), ("training", 15, 15)]
 
 
+@pytest.mark.parametrize("clip", [None, 0.01])
+def test_a_gradient_is_no_longer_than_its_clip(clip: float | None, checkpoint: Path) -> None:
+    module, lengths = net(), []
+
+    def watched(answers: tuple[Tensor, ...], shown: Shown) -> Tensor:
+        before = [one.grad.flatten() for one in module.parameters() if one.grad is not None]
+        lengths.extend([torch.cat(before).norm().item()] if before else [])
+        return objective(answers, shown)
+
+    train(module, msgspec.structs.replace(SGD, clip=clip), checkpoint, watched)
+    assert len(lengths) == 14
+    assert max(lengths) < 0.0101 if clip else min(lengths) > 0.0101
+
+
 # --- what goes wrong
+
+
+def hint_of(checkpoint: Path) -> str:
+    return f"lower learning_rate (now 0.05), or `clip` gradients; the last good checkpoint is {checkpoint}"
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -273,7 +291,7 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_checkpoint_before_it(bad: 
 
     with pytest.raises(TrainingDiverged, match=f"^training: the loss is {bad} at step 6 of 15$") as error:
         train(net(), SGD, checkpoint, diverging)
-    assert error.value.hint == f"lower learning_rate (now 0.05); the last good checkpoint is {checkpoint}"
+    assert error.value.hint == hint_of(checkpoint)
     with pytest.raises(Stopped):
         train(resumed := net(), SGD, checkpoint, stopping_at(0))
     assert all(torch.isfinite(tensor).all() for tensor in resumed.state_dict().values())
@@ -288,7 +306,7 @@ def test_a_loss_that_is_no_number_before_the_first_checkpoint_makes_one(checkpoi
 
     with pytest.raises(TrainingDiverged) as error:
         train(net(), SGD, checkpoint, diverging)
-    assert error.value.hint == f"lower learning_rate (now 0.05); the last good checkpoint is {checkpoint}"
+    assert error.value.hint == hint_of(checkpoint)
     with pytest.raises(Stopped):
         train(net(), SGD, checkpoint, stopping_at(8))  # steps 6 to 14 are left
 
