@@ -260,7 +260,7 @@ def guessing(accuracies: Mapping[str, float], labels: NDArray[np.int64], classes
     commonest, chance = classes[int(counts.argmax())], float(counts.max() / max(1, counts.sum()))
     return [
         f"The {who} is no better than chance: accuracy {accuracy:.4f}, where {commonest!r} is always "
-        f"worth {chance:.4f}. Look at the epochs and the learning_rate of its training."
+        f"worth {chance:.4f}. Look at epochs and learning_rate of its training, and `clip` its gradients."
         for who, accuracy in accuracies.items()
         if accuracy <= chance
     ]
