@@ -14,6 +14,7 @@ from edgekd.progress import tell
 from edgekd.runs import Work
 from edgekd.specs import Choice, Data, File, Head, Input, Output, Subject
 from edgekd.tensors import write_array
+from edgekd.training import labelled
 from edgekd.workers import call
 
 VERSION = 3
@@ -124,7 +125,7 @@ def _output(
     except ConfigError as error:
         raise ConfigError(f"{data}, {name}: {error}", hint=error.hint) from error
     try:
-        if _known(train).any():  # what is of one class in train alone teaches nothing either
+        if len(labelled([train])):  # what is of one class in train alone teaches nothing either
             task.check(train, classes)
     except ConfigError as error:
         raise ConfigError(f"{data}, {name}, train split: {error}", hint=error.hint) from error
@@ -157,7 +158,7 @@ def check(
             raise ConfigError(f"{name}: {split} inputs hold NaN or infinity", hint="clean the data first")
     if train_inputs.shape[1:] != test_inputs.shape[1:]:
         raise ConfigError(f"{name}: train is of shape {train_inputs.shape[1:]}, test of {test_inputs.shape[1:]}")
-    if not any(_known(labels).any() for labels in train.values()):
+    if not any(len(labelled([labels])) for labels in train.values()):
         raise ConfigError(
             f"{name}: no example of the train split has a label",
             hint="label some: without any, nobody can tell what distillation brings",
@@ -167,11 +168,6 @@ def check(
             raise ConfigError(
                 f"{name}: train labels are of shape {labels.shape[1:]}, test labels of {test[head].shape[1:]}"
             )
-
-
-def _known(labels: Array) -> NDArray[np.bool_]:
-    """Where there is a label."""
-    return np.isfinite(labels) if np.issubdtype(labels.dtype, np.floating) else np.asarray(labels >= 0)
 
 
 def _check_tokens(vocabulary: Sequence[str], splits: Sequence[Array], name: str) -> None:
